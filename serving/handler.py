@@ -1,0 +1,208 @@
+"""TorchServe's handler contract over one artefact: bytes in, answers out, one bad item fails alone.
+
+It knows no HTTP and no queue. `serving.engine` drives its stages one by one and times them,
+`evaluation.offline` drives it over a whole split, and TorchServe itself could call `handle`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serving import artifact
+from serving.errors import ArtifactError, ImageError, NotReady
+from serving.preprocess import DecodedImage, Limits, preprocess
+
+
+class Context(Protocol):
+    """What TorchServe hands to a handler, as far as it is used here."""
+
+    @property
+    def system_properties(self) -> dict[str, Any]:
+        """`model_dir`: folder of the model file."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """`manifest["model"]["serializedFile"]`: the model file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalContext:
+    """A context for use outside TorchServe."""
+
+    system_properties: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @classmethod
+    def for_file(cls, path: Path) -> LocalContext:
+        """The context that makes `initialize` load the artefact at `path`."""
+        return cls({"model_dir": str(path.parent)}, {"model": {"serializedFile": path.name}})
+
+
+class Item(TypedDict):
+    """One request of a batch: the encoded image."""
+
+    body: bytes
+
+
+@final
+class Answer(TypedDict):
+    """The answer to one good image."""
+
+    prediction: str
+    probability: float
+    probabilities: dict[str, float]
+    uncertain: bool
+
+
+@final
+class Refusal(TypedDict):
+    """The answer to one bad image."""
+
+    error: str
+    """Code of the fault, see `serving.errors`."""
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What flows from `preprocess` through `inference` to `postprocess`."""
+
+    images: list[DecodedImage | ImageError]
+    """One entry an item, in order: its pixels or why there are none."""
+    inputs: torch.Tensor
+    """`u8[N,3,S,S]` of the good items alone, in order."""
+    probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """`f32[N,K]` after inference."""
+
+
+class ImageClassifierHandler:
+    """Serve one artefact by TorchServe's contract. Safe to share between threads once initialised."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._artifact: artifact.Artifact | None = None
+        self._module: torch.jit.ScriptModule | None = None
+
+    @property
+    def artifact(self) -> artifact.Artifact:
+        """The loaded artefact.
+
+        Raises:
+            NotReady: `initialize` has not succeeded.
+        """
+        if self._artifact is None:
+            raise NotReady("No model is loaded.")
+        return self._artifact
+
+    def initialize(self, context: Context) -> None:
+        """Load the artefact, fuse and warm it, and replay its probe.
+
+        Raises:
+            ArtifactError: missing, damaged, or it does not reproduce its probe.
+        """
+        path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
+        loaded = artifact.load(path)
+        module = artifact.fuse(loaded.model)
+        size = loaded.card.input_size
+        _warm(module, size)
+        self._module, self._artifact = module, loaded
+        try:
+            self._replay_probe()
+        except ArtifactError:
+            self._module = self._artifact = None
+            raise
+
+    def preprocess(self, data: list[Item]) -> Batch:
+        """Decode each item; a bad one leaves its error in its place."""
+        size = self.artifact.card.input_size
+        images: list[DecodedImage | ImageError] = []
+        for item in data:
+            try:
+                images.append(preprocess(item["body"], size, self.limits))
+            except ImageError as error:
+                images.append(error)
+        good = [image.pixels for image in images if isinstance(image, DecodedImage)]
+        stacked = np.stack(good) if good else np.empty((0, 3, size, size), np.uint8)
+        return Batch(images, torch.from_numpy(stacked))  # [N,3,S,S]
+
+    def inference(self, inputs: Batch) -> Batch:
+        """Run the network on the good items: `u8[N,3,S,S]` to `f32[N,K]`.
+
+        One item at a time: on a CPU a batch costs the same for each photo, and a fused graph is
+        compiled for one shape.
+        """
+        if self._module is None:
+            raise NotReady("No model is loaded.")
+        with torch.inference_mode():
+            rows = [self._module(image) for image in torch.split(inputs.inputs, 1)]
+        width = len(self.artifact.card.labels)
+        probabilities = torch.cat(rows).numpy() if rows else np.empty((0, width), np.float32)
+        return Batch(inputs.images, inputs.inputs, probabilities)
+
+    def postprocess(self, outputs: Batch) -> list[Answer | Refusal]:
+        """One answer or refusal for each item, in order."""
+        rows = iter(outputs.probabilities)
+        return [
+            Refusal(error=image.code, detail=image.detail)
+            if isinstance(image, ImageError)
+            else self._answer(next(rows))
+            for image in outputs.images
+        ]
+
+    def handle(self, data: list[Item], context: Context | None = None) -> list[Answer | Refusal]:
+        """The whole chain on a batch; the list returned has the batch's length."""
+        del context  # part of the contract; all state is set by `initialize`
+        return self.postprocess(self.inference(self.preprocess(data)))
+
+    def describe_handle(self) -> dict[str, Any]:
+        """What is served: name, version, labels and input, for TorchServe's describe API."""
+        card = self.artifact.card
+        return {
+            "name": card.name,
+            "version": card.version,
+            "sha256": self.artifact.sha256,
+            "labels": card.labels,
+            "input": f"u8[N,3,{card.input_size},{card.input_size}], {card.resize_rule}",
+        }
+
+    def _answer(self, row: npt.NDArray[np.float32]) -> Answer:
+        card = self.artifact.card
+        best = int(row.argmax())
+        probability = float(row[best])
+        return Answer(
+            prediction=card.labels[best],
+            probability=probability,
+            probabilities={label: float(p) for label, p in zip(card.labels, row, strict=True)},
+            uncertain=probability < card.abstain_threshold,
+        )
+
+    def _replay_probe(self) -> None:
+        for image in self.artifact.probe:
+            answer = self.handle([{"body": image.data}])[0]
+            if "error" in answer:
+                raise ArtifactError(
+                    f"The probe image {image.name!r} is refused ({answer['detail']}): an image library "
+                    "here differs from the one that the model was exported with."
+                )
+            got = list(answer["probabilities"].values())
+            off = max((abs(g - e) for g, e in zip(got, image.probabilities, strict=False)), default=math.inf)
+            if len(got) != len(image.probabilities) or not off <= artifact.PROBE_TOLERANCE:
+                raise ArtifactError(
+                    f"The model does not reproduce its probe: image {image.name!r} gives {got}, the "
+                    f"trainer had {image.probabilities} (difference {off:.4f}, allowed "
+                    f"{artifact.PROBE_TOLERANCE}). The file is damaged, or the preprocessing differs."
+                )
+
+
+def _warm(module: torch.jit.ScriptModule, size: int) -> None:
+    """Two calls compile the fused graph for the shape `u8[1,3,S,S]`; the third is fast."""
+    with torch.inference_mode():
+        for _ in range(3):
+            module(torch.zeros((1, 3, size, size), dtype=torch.uint8))

@@ -1,0 +1,57 @@
+"""The one owner of the service's state: starting, ready, draining or failed."""
+
+from __future__ import annotations
+
+import threading
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where the service is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+_ALLOWED = {
+    State.STARTING: {State.READY, State.FAILED, State.DRAINING},
+    State.READY: {State.DRAINING, State.FAILED},
+    State.DRAINING: set[State](),
+    State.FAILED: {State.DRAINING},
+}
+
+
+class Lifecycle:
+    """Hold the state and the reason for it; only forward moves are possible."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state = State.STARTING
+        self._reason = "the model is being loaded and proven"
+        self._failed = False
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why the service is not ready, for a person; empty when it is."""
+        return self._reason
+
+    @property
+    def failed(self) -> bool:
+        """Whether the service has ever failed, whatever came after."""
+        return self._failed
+
+    def move(self, state: State, reason: str = "") -> bool:
+        """Go to `state` if that is a forward move; tell whether it happened."""
+        with self._lock:
+            if state not in _ALLOWED[self._state]:
+                return False
+            self._state, self._reason = state, reason
+            self._failed |= state is State.FAILED
+            return True

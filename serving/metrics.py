@@ -1,0 +1,126 @@
+"""What Prometheus sees. One instance a process, on a registry that is passed in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from serving.artifact import Artifact
+
+_LATENCY_SECONDS: Final = (
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
+)  # fmt: skip
+_STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+_PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
+_BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
+_PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
+_RATIO: Final = tuple(i / 10 for i in range(1, 11))
+
+
+class Metrics:
+    """The service's metrics; names carry the unit, labels are bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "classifier_requests_total",
+            "Answers to /predict by outcome: ok, or the problem's code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.latency = Histogram(
+            "classifier_request_duration_seconds",
+            "From the arrival of a /predict request's head to its answer.",
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.stage = Histogram(
+            "classifier_stage_duration_seconds",
+            "Time of a computed request in each stage: queue, decode, infer.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "classifier_queue_depth", "Requests that wait for a worker.", registry=registry
+        )
+        self.in_flight = Gauge("classifier_in_flight", "Requests that a worker computes.", registry=registry)
+        self.rejected = Counter(
+            "classifier_rejected_total",
+            "Requests that the engine did not compute, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "classifier_predictions_total", "Predictions by label.", ["label"], registry=registry
+        )
+        self.probability = Histogram(
+            "classifier_prediction_probability",
+            "Probability of the predicted label.",
+            buckets=_PROBABILITY,
+            registry=registry,
+        )
+        self.uncertain = Counter(
+            "classifier_predictions_uncertain_total",
+            "Predictions below the model's abstain threshold.",
+            registry=registry,
+        )
+        self.input_bytes = Histogram(
+            "classifier_input_size_bytes", "Encoded size of an image.", buckets=_BYTES, registry=registry
+        )
+        self.input_side = Histogram(
+            "classifier_input_longest_side_pixels",
+            "Longest side of an image.",
+            buckets=_PIXELS,
+            registry=registry,
+        )
+        self.input_brightness = Histogram(
+            "classifier_input_brightness_ratio",
+            "Mean of all samples of an image, 0 black to 1 white.",
+            buckets=_RATIO,
+            registry=registry,
+        )
+        self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
+        self.model = Info("classifier_model", "The model that is served.", registry=registry)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        for stage in ("queue", "decode", "infer"):  # a series that exists from the start can be a rate
+            self.stage.labels(stage)
+        for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
+            self.rejected.labels(reason)
+        self.requests.labels("ok")
+
+    def serve(self, artifact: Artifact) -> None:
+        """Announce the model that answers from now on."""
+        card = artifact.card
+        self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
+        for label in card.labels:
+            self.predictions.labels(label)
+
+    def summary(self) -> dict[str, object]:
+        """The JSON view of `/metrics`: counts since the start and the mean latency."""
+        outcomes = {
+            sample.labels["outcome"]: int(sample.value)
+            for metric in self.requests.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        }
+        samples = [sample for metric in self.latency.collect() for sample in metric.samples]
+        total = sum(s.value for s in samples if s.name.endswith("_sum"))
+        count = sum(s.value for s in samples if s.name.endswith("_count"))
+        return {
+            "request_count": sum(outcomes.values()),
+            "average_latency_ms": round(1000 * total / count, 3) if count else None,
+            "outcomes": outcomes,
+        }

@@ -1,0 +1,88 @@
+"""Settings of the service, from the environment; a name nobody knows is an error."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from serving.errors import ConfigurationError
+
+PREFIX: Final = "SERVING_"
+_PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL"}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Where to listen, what to serve and what a request may cost."""
+
+    host: str = "127.0.0.1"
+    """HOST: address to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """PORT: TCP port to listen on; 0 takes a free one."""
+    model: str = "models/release/model.pt"
+    """MODEL: path of the artefact."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_cores)
+    """SERVING_WORKERS: worker threads, one core each."""
+    queue_size: Annotated[int, Meta(ge=1)] = 256
+    """SERVING_QUEUE_SIZE: requests that may wait."""
+    deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
+    """SERVING_DEADLINE_SECONDS: time from arrival to answer after which a request is refused."""
+    drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
+    """SERVING_DRAIN_GRACE_SECONDS: time between readiness 503 and closing the listener."""
+    drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests when stopping."""
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
+    """SERVING_MAX_BODY_BYTES: size of a request body."""
+    max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000
+    """SERVING_MAX_PIXELS: declared width times height of an image."""
+    max_side: Annotated[int, Meta(ge=1)] = 16_384
+    """SERVING_MAX_SIDE: declared longest side of an image, in pixels."""
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    """SERVING_LOG_LEVEL: debug, info, warning or error."""
+    log_format: Annotated[str, Meta(pattern="^(json|console)$")] = "json"
+    """SERVING_LOG_FORMAT: json or console."""
+
+    @property
+    def model_path(self) -> Path:
+        """`model` as a path."""
+        return Path(self.model)
+
+
+def variable(field: str) -> str:
+    """Name of the environment variable that sets `field`."""
+    return _PLAIN.get(field, PREFIX + field.upper())
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings; empty variables count as unset.
+
+    Raises:
+        ConfigurationError: a `SERVING_` variable that is none of ours, or an impossible value.
+    """
+    names = {variable(field): field for field in Settings.__struct_fields__}
+    for key in environment:
+        if key.startswith(PREFIX) and key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(names))}."
+            raise ConfigurationError(f"{key} is not a setting of this service.{hint}")
+    values: dict[str, object] = {}
+    for name, field in names.items():
+        value = environment.get(name, "").strip()
+        if not value:
+            continue
+        try:
+            msgspec.convert({field: value}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            reason = str(error).split(" - at")[0]
+            raise ConfigurationError(f"{name}={value!r} is not possible: {reason}.") from error
+        values[field] = value
+    return msgspec.convert(values, Settings, strict=False)
