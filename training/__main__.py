@@ -1,0 +1,100 @@
+"""`python -m training COMMAND`: fetch, prepare, fit, export or sample one picture."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from training.errors import PipelineError
+
+_DATA = "configs/data.yaml"
+_TRAIN = "configs/train.yaml"
+
+
+def _fetch(arguments: list[str]) -> None:
+    """Bring the photos to data/raw; the variable DATA overrides the source."""
+    from training import config, fetch
+
+    settings = config.parse(
+        config.DataConfig, _DATA, arguments, prog="training fetch", about=_fetch.__doc__ or ""
+    )
+    wanted = os.environ.get("DATA") or settings.fetch.source  # a place to get photos, not part of them
+    report = fetch.fetch(replace(settings.fetch, source=wanted))
+    counts = ", ".join(f"{count} {label}" for label, count in report.files.items())
+    print(f"fetched {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")
+
+
+def _prepare(arguments: list[str]) -> None:
+    """Check, group and split the photos; write the manifest."""
+    import json
+
+    from training import config, prepare
+
+    settings = config.parse(
+        config.DataConfig, _DATA, arguments, prog="training prepare", about=_prepare.__doc__ or ""
+    )
+    print(json.dumps(prepare.prepare(settings.prepare), indent=2))
+
+
+def _fit(arguments: list[str]) -> None:
+    """Train: head on frozen features, then the whole network; track it in MLflow."""
+    from training import config, fit
+
+    fit.fit(
+        config.parse(config.TrainConfig, _TRAIN, arguments, prog="training fit", about=_fit.__doc__ or "")
+    )
+
+
+def _export(arguments: list[str]) -> None:
+    """Calibrate the best checkpoint and write it as models/model.pt."""
+    from training import config, export
+
+    export.export(
+        config.parse(
+            config.TrainConfig, _TRAIN, arguments, prog="training export", about=_export.__doc__ or ""
+        )
+    )
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fetch": _fetch,
+    "prepare": _prepare,
+    "fit": _fit,
+    "export": _export,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; return the exit status."""
+    if not arguments or arguments[0] not in _COMMANDS:
+        asked = arguments[:1] in (["-h"], ["--help"])
+        print("usage: python -m training COMMAND [--help] [--key value ...]\n")
+        for name, command in _COMMANDS.items():
+            print(f"  {name:9} {command.__doc__}")
+        return 0 if asked else 2
+    try:
+        _COMMANDS[arguments[0]](arguments[1:])
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
+            "Nothing half-written was left under a final name; mend the cause and run it again.",
+            sep="\n",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "interrupted: nothing half-written was left; run it again to go on.",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

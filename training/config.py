@@ -1,0 +1,280 @@
+"""The configuration's shape: `configs/data.yaml` and `configs/train.yaml` hold every value.
+
+There are no defaults here: the file that DVC tracks is the file that the code reads. Each value
+can be overridden from the command line, as in `python -m training fit --finetune.passes 2`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, NoReturn, TypeVar, cast
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """Where the photos come from.
+
+    Args:
+        source: microsoft, kaggle, sample, the address of a zip, a zip file or a folder.
+        sample_per_class: Pictures drawn for each class by the source sample.
+        sample_seed: Seed of the drawn pictures.
+    """
+
+    source: str
+    sample_per_class: PositiveInt
+    sample_seed: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """How photos are checked, grouped and split.
+
+    Args:
+        salt: Changes the split hash, and so the whole split.
+        validation_share: Share of the validation split.
+        test_share: Share of the test split.
+        near_duplicate_bits: Bits of 64 by which the perceptual hashes of near copies may differ.
+    """
+
+    salt: str
+    validation_share: OpenUnitInterval
+    test_share: OpenUnitInterval
+    near_duplicate_bits: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`configs/data.yaml`.
+
+    Args:
+        fetch: Where the photos come from.
+        prepare: How photos are checked, grouped and split.
+    """
+
+    fetch: FetchConfig
+    prepare: PrepareConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: Name of the model in the registry, the card and the answers.
+        backbone: A timm architecture, or compact: a small CNN made for training from scratch.
+        pretrained: Begin from ImageNet weights.
+        input_size: Side of the square input, in pixels.
+        dropout: Share of features dropped before the linear head in training.
+    """
+
+    name: str
+    backbone: str
+    pretrained: bool
+    input_size: PositiveInt
+    dropout: ClosedUnitInterval
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are made.
+
+    Args:
+        batch_size: Photos in a batch.
+        workers: Processes that decode and augment; 0 does it in the training process.
+    """
+
+    batch_size: PositiveInt
+    workers: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training photos.
+
+    Args:
+        crop_scale_min: Smallest share of the area that a random resized crop keeps.
+        crop_ratio_max: Largest aspect ratio of the crop; its inverse is the smallest.
+        flip: Probability of a horizontal flip.
+        brightness: Largest relative change of brightness, contrast and saturation.
+        blur: Probability of a Gaussian blur.
+    """
+
+    crop_scale_min: OpenUnitInterval
+    crop_ratio_max: PositiveFloat
+    flip: ClosedUnitInterval
+    brightness: ClosedUnitInterval
+    blur: ClosedUnitInterval
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """First phase: a linear head on the frozen backbone's features, computed once.
+
+    Args:
+        epochs: Most epochs; 0 leaves the phase out.
+        batch_size: Feature rows in a batch.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: AdamW's weight decay.
+        patience: Epochs without a lower validation loss after which it stops.
+    """
+
+    epochs: NonNegativeInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    patience: PositiveInt
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Second phase: the whole network on augmented photos.
+
+    Args:
+        passes: Times each training photo is seen; 0 leaves the phase out.
+        epochs_per_pass: A pass is cut into this many epochs, each validated and checkpointed.
+        input_size: Side of the training crops, in pixels.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: AdamW's weight decay.
+        label_smoothing: Share of the target spread over all classes.
+        freeze_norm: Keep batch norm statistics as the backbone has them.
+        ema_decay: Decay a step of the weights' moving average; 0 keeps none.
+        patience: Epochs without a lower validation loss after which it stops.
+    """
+
+    passes: NonNegativeInt
+    epochs_per_pass: PositiveInt
+    input_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    label_smoothing: ClosedUnitInterval
+    freeze_norm: bool
+    ema_decay: ClosedUnitInterval
+    patience: PositiveInt
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Lightning's trainer.
+
+    Args:
+        accelerator: cpu, gpu, mps or auto.
+        devices: Number of devices or processes.
+        precision: Lightning's name of the precision, as 32-true or bf16-mixed.
+        threads: Threads a tensor operation may use; 0 takes all cores.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    devices: PositiveInt
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    threads: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """MLflow.
+
+    Args:
+        uri: Address of the tracking server or database; MLFLOW_TRACKING_URI overrides it.
+        artifact_location: Where a new experiment's files go.
+        experiment: Name of the experiment.
+        alias: Alias that the registered version takes.
+    """
+
+    uri: str
+    artifact_location: str
+    experiment: str
+    alias: str
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The artefact.
+
+    Args:
+        abstain_threshold: An answer whose probability is below this is marked uncertain.
+    """
+
+    abstain_threshold: ClosedUnitInterval
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`configs/train.yaml`.
+
+    Args:
+        seed: Seed of weights, order and augmentation.
+        model: The network.
+        loader: How batches are made.
+        augment: Random changes to training photos.
+        head: First phase, a head on frozen features.
+        finetune: Second phase, the whole network.
+        trainer: Lightning's trainer.
+        tracking: MLflow.
+        export: The artefact.
+    """
+
+    seed: NonNegativeInt
+    model: ModelConfig
+    loader: LoaderConfig
+    augment: AugmentConfig
+    head: HeadConfig
+    finetune: FinetuneConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+    export: ExportConfig
+
+
+class _Parser(ArgumentParser):
+    """Names the nearest known key in the message about an unknown one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
+        known = [action.dest for action in self._actions]
+        hints = []
+        for quoted in re.findall(r"(?:[Kk]ey|keys|option|--)[\s:]*['\"]?([\w.]+)", message):
+            near = difflib.get_close_matches(quoted, known, n=1, cutoff=0.5)
+            if near and quoted not in known:
+                hints.append(f"'{quoted}' is not a key; the nearest known one is '{near[0]}'.")
+        print(f"error: {message}", *hints, sep="\n", file=sys.stderr)
+        print(f"See 'python -m {self.prog} --help' for all keys.", file=sys.stderr)
+        self.exit(2)
+        raise AssertionError("exit returned")
+
+
+def parse(kind: type[T], default: str, arguments: list[str], *, prog: str, about: str) -> T:
+    """Read `default` (or each `--config` in turn), apply the overrides, validate.
+
+    Raises:
+        SystemExit: code 2 and a message that names the key, for an unknown key or a bad value.
+    """
+    parser = _Parser(prog=prog, description=about, default_config_files=[default])
+    parser.add_argument("--config", action="config", help="A YAML file; may be given several times.")
+    parser.add_class_arguments(kind, as_group=False)
+    namespace: Namespace = parser.parse_args(arguments)
+    values = cast("dict[str, Any]", parser.instantiate_classes(namespace).as_dict())
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: _plain(values[name]) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    """Without jsonargparse's subclasses of int and float, which neither JSON nor torch will store."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
+    for base in (bool, int, float):
+        if isinstance(value, base):
+            return base(value)
+    return value

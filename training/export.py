@@ -1,0 +1,176 @@
+"""Checkpoint in, artefact out: one TorchScript file with card and probe, calibrated on validation."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from evaluation import metrics
+from serving import artifact
+from serving.preprocess import RESIZE_RULE, preprocess
+from training import files, paths
+from training.config import ModelConfig, TrainConfig
+from training.data import read_manifest
+from training.errors import PipelineError
+from training.fit import CHECKPOINT_SCHEMA
+from training.forward import trace
+from training.model import Classifier, build
+from training.probe import probe_images
+from training.tracking import Tracker, git_commit
+
+_LIBRARIES: Final = ("torch", "torchvision", "timm", "lightning", "pillow", "numpy")
+_TRACE_TOLERANCE: Final = 1e-4
+
+
+class CalibratedClassifier(torch.nn.Module):
+    """`u8[N,3,S,S]` to `f32[N,K]` probabilities: softmax of the logits over the temperature."""
+
+    def __init__(self, network: Classifier, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to `f32[N,K]`, rows summing to one."""
+        return torch.softmax(self.network(images) / self.temperature, dim=1)
+
+
+def export(config: TrainConfig) -> None:
+    """Write `models/model.pt`, keep it with the MLflow run and register it.
+
+    Raises:
+        PipelineError: no checkpoint, or one of another schema or of other photos.
+    """
+    run, checkpoint = _read_checkpoint()
+    manifest = read_manifest()
+    if run["data_sha256"] != manifest.sha256:
+        raise PipelineError(
+            "models/checkpoint.ckpt was trained on another manifest than data/prepared has now. "
+            "Train again: make train."
+        )
+    labels: list[str] = checkpoint["labels"]
+    validation, validation_targets = _read_predictions("validation")
+    test, test_targets = _read_predictions("test")
+    temperature = fit_temperature(validation, validation_targets)
+    model_config = ModelConfig(**checkpoint["model"])
+    network = build(model_config, len(labels), weights=False)
+    network.load_state_dict(checkpoint["state_dict"])
+    model = CalibratedClassifier(network, temperature).eval()
+    probe = make_probe(model, model_config.input_size)
+    traced = trace(model, model_config.input_size)
+    check_equal(model, traced, model_config.input_size)
+
+    figures = metrics.evaluate(softmax(test / temperature, axis=1), test_targets, labels)
+    card = artifact.Card(
+        schema_version=artifact.SCHEMA_VERSION,
+        name=model_config.name,
+        version=f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run['mlflow_run_id'][:8]}",
+        labels=labels,
+        input_size=model_config.input_size,
+        resize_rule=RESIZE_RULE,
+        abstain_threshold=config.export.abstain_threshold,
+        temperature=temperature,
+        metrics={
+            name: artifact.Measured(**figures[name]) for name in ("accuracy", "log_loss", "ece", "roc_auc")
+        },
+        lineage=artifact.Lineage(
+            git_commit=git_commit(),
+            data_hash=manifest.sha256,
+            mlflow_run_id=run["mlflow_run_id"],
+            libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        ),
+    )
+    artifact.save(paths.MODEL, traced, card, probe)
+    _track(config, run["mlflow_run_id"], card, validation, validation_targets)
+
+
+def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> float:
+    """The temperature that minimises the log loss on validation (Guo et al. 2017, section 4.2)."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(log_probabilities / np.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(targets)), targets].mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(10.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def make_probe(model: torch.nn.Module, size: int) -> list[artifact.ProbeImage]:
+    """The probe's pictures with what the eager model says of them."""
+    probe = []
+    for name, data in probe_images().items():
+        pixels = torch.from_numpy(preprocess(data, size).pixels)[None]  # [1,3,S,S]
+        with torch.inference_mode():
+            probabilities = model(pixels)[0].tolist()
+        probe.append(artifact.ProbeImage(name, data, probabilities))
+    return probe
+
+
+def check_equal(eager: torch.nn.Module, traced: torch.nn.Module, size: int) -> None:
+    """Hold the traced module to the eager one, on a batch size it was not traced with.
+
+    Raises:
+        PipelineError: they differ by more than 1e-4 in a probability.
+    """
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        difference = float((eager(images) - traced(images)).abs().max())
+    if not difference <= _TRACE_TOLERANCE:
+        raise PipelineError(
+            f"The TorchScript model differs from the eager one by {difference:.2e} in a probability "
+            f"(allowed {_TRACE_TOLERANCE}): the backbone does something that tracing cannot follow."
+        )
+
+
+def _read_checkpoint() -> tuple[dict[str, Any], dict[str, Any]]:
+    if not paths.CHECKPOINT.exists() or not paths.RUN.exists():
+        raise PipelineError(f"There is no checkpoint at {paths.CHECKPOINT}. Train first: make train.")
+    try:
+        checkpoint = torch.load(paths.CHECKPOINT, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds on a damaged file
+        raise PipelineError(f"{paths.CHECKPOINT} is damaged. Train again: make train.") from error
+    if checkpoint.get("schema") != CHECKPOINT_SCHEMA:
+        raise PipelineError(f"{paths.CHECKPOINT} is of another version. Train again: make train.")
+    return json.loads(paths.RUN.read_text()), checkpoint
+
+
+def _read_predictions(split: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Log probabilities `f64[N,K]` and targets `i64[N]` that the training wrote for one split."""
+    table = pd.read_csv(paths.TRAIN_REPORT / f"{split}_log_probabilities.csv")
+    targets = table.pop("target").to_numpy(np.int64)
+    return table.to_numpy(np.float64), targets
+
+
+def _track(
+    config: TrainConfig,
+    run_id: str,
+    card: artifact.Card,
+    validation: npt.NDArray[np.float64],
+    targets: npt.NDArray[np.int64],
+) -> None:
+    before = metrics.expected_calibration_error(softmax(validation, axis=1), targets)
+    after = metrics.expected_calibration_error(softmax(validation / card.temperature, axis=1), targets)
+    tracker = Tracker(config.tracking, run_id)
+    tracker.log_metrics({"temperature": card.temperature, "validation_ece": after})
+    sha = files.sha256(paths.MODEL)
+    version = tracker.register(card.name, Path(paths.MODEL), {"sha256": sha, "card_version": card.version})
+    tracker.set_tags({"model.sha256": sha, "model.version": card.version})
+    tracker.finish()
+    accuracy = card.metrics["accuracy"]
+    print(
+        f"temperature {card.temperature:.3f}: validation ECE {before:.2%} -> {after:.2%}\n"
+        f"test accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], n={accuracy.n}\n"
+        f"{paths.MODEL}: {paths.MODEL.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, version "
+        f"{card.version}\nregistered in MLflow as {card.name} version {version}, "
+        f"alias @{config.tracking.alias}"
+    )

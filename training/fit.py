@@ -1,0 +1,323 @@
+"""Manifest in, best checkpoint out, with its predictions, curves and pictures.
+
+Phase one trains a linear head on the frozen backbone's features, phase two the whole network. All
+progress lives in `build/train/<fingerprint>`; a run that was killed goes on there with the same
+MLflow run, and one with another configuration or data begins afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import lightning
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from scipy.special import log_softmax, softmax
+from torch.utils.data import DataLoader, TensorDataset
+
+from evaluation import metrics, report
+from training import files, paths
+from training.config import TrainConfig
+from training.data import Manifest, PhotoData, read_manifest
+from training.errors import PipelineError
+from training.forward import forward_all
+from training.model import Classifier, build
+from training.task import ClassificationTask, Optimisation
+from training.tracking import Tracker, git_commit
+
+CHECKPOINT_SCHEMA: Final = 1
+_EVALUATED: Final = ("validation", "test")
+
+
+def fit(config: TrainConfig) -> None:
+    """Train as configured and write what the stage owns (see `training.paths`).
+
+    Raises:
+        PipelineError: no manifest, an unknown backbone, or MLflow cannot be reached.
+    """
+    manifest = read_manifest()
+    if config.head.epochs == 0 and config.finetune.passes == 0:
+        raise PipelineError("head.epochs and finetune.passes are both 0: there is nothing to train.")
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
+    work = paths.WORK / _fingerprint(config, manifest)
+    tracker = _open_run(config, manifest, work)
+    status = "FAILED"
+    try:
+        network = build(config.model, len(manifest.labels))
+        losses = {}
+        if config.head.epochs:
+            losses["head"] = _train_head(config, manifest, network, tracker, work / "head")
+        head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        if config.finetune.passes:
+            losses["finetune"] = _finetune(config, manifest, network, tracker, work / "finetune")
+        best = min(losses, key=lambda phase: losses[phase])
+        if best == "head":
+            network.load_state_dict(head_state)
+        tracker.log_metrics({"best_val_loss": losses[best]})
+        tracker.set_tags({"best_phase": best})
+        _write_results(config, manifest, network, tracker)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    shutil.rmtree(work)
+
+
+def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
+    """Names the training: what changes it changes this."""
+    values = asdict(config)
+    for section in ("tracking", "export"):
+        del values[section]
+    text = json.dumps([values, manifest.sha256, lightning.__version__, torch.__version__])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _open_run(config: TrainConfig, manifest: Manifest, work: Path) -> Tracker:
+    """Take up the MLflow run of an unfinished training, or begin one."""
+    note = work / "run.json"
+    run_id = json.loads(note.read_text())["mlflow_run_id"] if note.exists() else None
+    tracker = Tracker(config.tracking, run_id)
+    if run_id:
+        print(f"going on with the unfinished training of MLflow run {run_id}")
+        return tracker
+    files.write_json(note, {"mlflow_run_id": tracker.run_id})
+    tracker.log_config(config)
+    tracker.set_tags(
+        {
+            "git_commit": git_commit(),
+            "data.manifest_sha256": manifest.sha256,
+            "data.photos": json.dumps({name: len(s.paths) for name, s in manifest.splits.items()}),
+        }
+    )
+    return tracker
+
+
+def _train_head(
+    config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker, work: Path
+) -> float:
+    """Train the head on cached features; return its best validation loss."""
+    sets = {}
+    for split in ("train", "validation"):
+        features = _cached_features(config, manifest, network, split, work)
+        targets = torch.tensor(manifest.splits[split].targets)
+        sets[split] = TensorDataset(torch.from_numpy(features), targets)
+    head = config.head
+    generator = torch.Generator().manual_seed(config.seed)
+    train = DataLoader(sets["train"], head.batch_size, shuffle=True, generator=generator)
+    val = DataLoader(sets["validation"], head.batch_size)
+    task = ClassificationTask(
+        torch.nn.Sequential(network.dropout, network.head),
+        len(manifest.labels),
+        "head",
+        Optimisation(head.learning_rate, head.weight_decay),
+    )
+    return _run_trainer(
+        config,
+        task,
+        tracker,
+        work,
+        head.epochs,
+        head.patience,
+        [],
+        train_dataloaders=train,
+        val_dataloaders=val,
+    )
+
+
+def _cached_features(
+    config: TrainConfig, manifest: Manifest, network: Classifier, split: str, work: Path
+) -> npt.NDArray[np.float32]:
+    """The backbone's features of one split, `f32[N,D]`, computed once."""
+    cache = work / f"features-{split}.npy"
+    if not cache.exists():
+        module = _Features(network)
+        photos = manifest.splits[split].paths
+        values = forward_all(module, photos, config.model.input_size, title=f"{split} features")
+        with files.atomic_file(cache) as partial, partial.open("wb") as file:
+            np.save(file, values)
+    return np.asarray(np.load(cache), np.float32)
+
+
+class _Features(torch.nn.Module):
+    """The part of a classifier before its head."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to `f32[N,D]`."""
+        return self.network.features(images)
+
+
+def _finetune(
+    config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker, work: Path
+) -> float:
+    """Train the whole network on augmented photos; return its best validation loss."""
+    finetune = config.finetune
+    task = ClassificationTask(
+        network.to(memory_format=torch.channels_last),
+        len(manifest.labels),
+        "finetune",
+        Optimisation(
+            finetune.learning_rate, finetune.weight_decay, finetune.label_smoothing, finetune.freeze_norm
+        ),
+    )
+    callbacks: list[Callback] = []
+    if finetune.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=finetune.ema_decay))
+    return _run_trainer(
+        config,
+        task,
+        tracker,
+        work,
+        finetune.passes * finetune.epochs_per_pass,
+        finetune.patience,
+        callbacks,
+        datamodule=PhotoData(manifest, config),
+    )
+
+
+def _run_trainer(
+    config: TrainConfig,
+    task: ClassificationTask,
+    tracker: Tracker,
+    work: Path,
+    epochs: int,
+    patience: int,
+    callbacks: list[Callback],
+    **data: Any,
+) -> float:
+    """Fit with checkpoints; leave the best weights in `task.network`, return their validation loss."""
+    monitor = f"{task.phase}_val_loss"
+    best = ModelCheckpoint(work, "best", monitor=monitor, enable_version_counter=False)
+    latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to go on from after a kill
+    trainer = lightning.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        max_epochs=epochs,
+        logger=tracker.lightning_logger(),
+        callbacks=[
+            *callbacks,
+            best,
+            latest,
+            EarlyStopping(monitor, patience=patience),
+            LearningRateMonitor("epoch"),
+            TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 50),
+        ],
+        default_root_dir=work,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    last = work / "last.ckpt"
+    trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    task.load_state_dict(stored["state_dict"])
+    score = best.best_model_score
+    return float(score) if score is not None else float("inf")
+
+
+def _write_results(config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker) -> None:
+    """Predict validation and test, draw, and write everything under its final name."""
+    with files.atomic_folder(paths.TRAIN_REPORT) as folder:
+        for split in _EVALUATED:
+            _evaluate_split(config, manifest, network, tracker, split, folder)
+        history = tracker.history(("_loss", "_accuracy"))
+        _curves_table(history).to_csv(folder / "curves.csv", index=False)
+        figure = report.curves(history, f"{config.model.backbone}: loss and accuracy")
+        report.save(figure, folder / "curves.png")
+        tracker.log_figure(figure, "curves.png")
+    with files.atomic_file(paths.CHECKPOINT) as partial:
+        torch.save(
+            {
+                "schema": CHECKPOINT_SCHEMA,
+                "state_dict": network.to(memory_format=torch.contiguous_format).state_dict(),
+                "labels": manifest.labels,
+                "model": asdict(config.model),
+            },
+            partial,
+        )
+    files.write_json(
+        paths.RUN,
+        {
+            "mlflow_run_id": tracker.run_id,
+            "mlflow_experiment": config.tracking.experiment,
+            "data_sha256": manifest.sha256,
+            "git_commit": git_commit(),
+        },
+    )
+
+
+def _curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
+    """One row a validated step, phases one after the other: step, phase, losses and accuracies."""
+    tables, offset = [], 0
+    for phase in ("head", "finetune"):
+        series = {
+            name.removeprefix(f"{phase}_"): dict(points)
+            for name, points in history.items()
+            if name.startswith((f"{phase}_train_", f"{phase}_val_"))
+        }
+        table = pd.DataFrame(series).rename_axis("step").reset_index()
+        if len(table):
+            table["step"] += offset + 1
+            offset = int(table["step"].max())
+            tables.append(table.assign(phase=phase))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _evaluate_split(
+    config: TrainConfig,
+    manifest: Manifest,
+    network: Classifier,
+    tracker: Tracker,
+    split: str,
+    folder: Path,
+) -> None:
+    photos, targets = manifest.splits[split].paths, np.array(manifest.splits[split].targets)
+    logits = forward_all(network, photos, config.model.input_size, title=f"{split} predictions")
+    probabilities = softmax(logits, axis=1)
+    table = pd.DataFrame(log_softmax(logits, axis=1), columns=manifest.labels)
+    table.insert(0, "target", targets)
+    table.to_csv(folder / f"{split}_log_probabilities.csv", index=False)
+    accuracy = metrics.accuracy(probabilities, targets)
+    tracker.log_metrics(
+        {f"{split}_accuracy": accuracy.value, f"{split}_log_loss": metrics.log_loss(probabilities, targets)}
+    )
+    print(f"{split}: accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], n={accuracy.n}")
+    figures = {
+        "confusion_matrix": report.confusion_matrix(
+            metrics.confusion(probabilities, targets), manifest.labels, f"{split} split"
+        ),
+        "worst_mistakes": report.worst_mistakes(photos, probabilities, targets, manifest.labels),
+    }
+    for name, figure in figures.items():
+        report.save(figure, folder / f"{split}_{name}.png")
+        tracker.log_figure(figure, f"{split}/{name}.png")
+
+
+with suppress(AttributeError):  # matrix products in TF32 where a GPU has it
+    torch.set_float32_matmul_precision("high")

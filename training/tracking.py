@@ -1,0 +1,120 @@
+"""The one room of MLflow: runs, curves, files, registered versions and their aliases."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from lightning.pytorch.loggers import MLFlowLogger
+from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from training.config import TrackingConfig, TrainConfig
+from training.errors import PipelineError
+
+
+class Tracker:
+    """One MLflow run, new or taken up again."""
+
+    def __init__(self, config: TrackingConfig, run_id: str | None = None) -> None:
+        """Open the run `run_id`, or a new one.
+
+        Raises:
+            PipelineError: the tracking server cannot be reached, or does not know the run.
+        """
+        self.config = config
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or config.uri
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            self.client = MlflowClient(self.uri)
+            experiment = self._experiment()
+            self.run_id: str = run_id or self.client.create_run(experiment).info.run_id
+            self.client.update_run(self.run_id, status="RUNNING")
+        except MlflowException as error:
+            raise PipelineError(
+                f"MLflow at {self.uri} does not answer: {error.message}. Start it, or set "
+                "MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server)."
+            ) from error
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.config.experiment)
+        if found:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite")
+        location = Path(self.config.artifact_location).absolute().as_uri() if local else None
+        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+
+    def lightning_logger(self) -> MLFlowLogger:
+        """A logger for Lightning's trainer that writes to this run."""
+        return MLFlowLogger(self.config.experiment, tracking_uri=self.uri, run_id=self.run_id)
+
+    def log_config(self, config: TrainConfig) -> None:
+        """Every value of the configuration as a parameter, `section.key`."""
+        for section, values in asdict(config).items():
+            for key, value in values.items() if isinstance(values, dict) else [("", values)]:
+                self.client.log_param(self.run_id, f"{section}.{key}".rstrip("."), value)
+
+    def log_metrics(self, values: dict[str, float]) -> None:
+        """Final figures."""
+        for name, value in values.items():
+            self.client.log_metric(self.run_id, name, value)
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Lineage and other facts to search by."""
+        for name, value in tags.items():
+            self.client.set_tag(self.run_id, name, value)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """A picture among the run's files."""
+        self.client.log_figure(self.run_id, figure, name)
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """A file among the run's files."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    def history(self, suffixes: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
+        """`(step, value)` of each metric whose name ends in one of `suffixes`."""
+        names = [n for n in self.client.get_run(self.run_id).data.metrics if n.endswith(suffixes)]
+        return {
+            name: sorted((p.step, p.value) for p in self.client.get_metric_history(self.run_id, name))
+            for name in names
+        }
+
+    def register(self, name: str, model: Path, tags: dict[str, str]) -> str:
+        """Keep the artefact with the run and register it as the next version of `name`."""
+        self.log_file(model, "model")
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/model"
+        version: Any = self.client.create_model_version(name, source, self.run_id, tags=tags)
+        self.client.set_registered_model_alias(name, self.config.alias, version.version)
+        return str(version.version)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
+
+def git_commit() -> str:
+    """The commit of the working tree, with `-dirty` for changes in it; `unknown` outside git."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("-dirty" if changed else "")
