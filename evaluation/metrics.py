@@ -1,0 +1,156 @@
+"""Pure arithmetic: probabilities and targets in, figures with intervals out.
+
+Arrays are `f[N,K]` probabilities, rows summing to one, and `i[N]` class numbers. Nothing here
+reads a file, draws or knows a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+ECE_BINS: Final = 15
+_Z_95: Final = 1.959963984540054  # 97.5 % quantile of the normal distribution
+_RESAMPLES: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 95 % confidence interval and its evidence."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return asdict(self)
+
+
+def wilson(hits: int, n: int) -> Figure:
+    """Share `hits / n` with Wilson's score interval (Wilson 1927); NaN for no cases."""
+    if n == 0:
+        return Figure(math.nan, 0.0, 1.0, 0)
+    share, z2 = hits / n, _Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Figure(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)), n)
+
+
+def bootstrap(
+    statistic: Callable[[Floats, Ints], float], probabilities: Floats, targets: Ints, seed: int = 0
+) -> Figure:
+    """`statistic` on all photos, with the percentile interval of resampled photos (Efron 1979)."""
+    n = len(targets)
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(_RESAMPLES):
+        chosen = random.integers(0, n, n)
+        value = statistic(probabilities[chosen], targets[chosen])
+        if math.isfinite(value):
+            values.append(value)
+    low, high = np.quantile(values, (0.025, 0.975)) if values else (math.nan, math.nan)
+    return Figure(statistic(probabilities, targets), float(low), float(high), n)
+
+
+def accuracy(probabilities: Floats, targets: Ints) -> Figure:
+    """Share of photos whose most probable class is the target."""
+    return wilson(int((probabilities.argmax(1) == targets).sum()), len(targets))
+
+
+def log_loss(probabilities: Floats, targets: Ints) -> float:
+    """Mean negative logarithm of the target's probability, in nats."""
+    chosen = probabilities[np.arange(len(targets)), targets].astype(np.float64)
+    return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
+
+
+def expected_calibration_error(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3)."""
+    return float(
+        sum(abs(b.confidence - b.accuracy) * b.share for b in reliability(probabilities, targets, bins))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Photos whose confidence falls in one bin."""
+
+    confidence: float
+    accuracy: float
+    share: float
+    n: int
+
+
+def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> list[ReliabilityBin]:
+    """The non-empty confidence bins of a reliability diagram, in rising order."""
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == targets
+    number = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    return [
+        ReliabilityBin(
+            float(confidence[number == i].mean()),
+            float(correct[number == i].mean()),
+            float((number == i).mean()),
+            int((number == i).sum()),
+        )
+        for i in np.unique(number)
+    ]
+
+
+def roc_auc(probabilities: Floats, targets: Ints) -> float:
+    """Area under the ROC curve; of more than two classes the mean of one against the rest.
+
+    NaN where the targets hold one class only.
+    """
+    classes = probabilities.shape[1]
+    if classes == 2:
+        return _auc(probabilities[:, 1], targets == 1)
+    return float(np.mean([_auc(probabilities[:, k], targets == k) for k in range(classes)]))
+
+
+def _auc(score: Floats, positive: npt.NDArray[np.bool_]) -> float:
+    if positive.all() or not positive.any():
+        return math.nan
+    return float(roc_auc_score(positive, score))
+
+
+def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
+    """`i64[K,K]`: rows the true class, columns the predicted one."""
+    classes = probabilities.shape[1]
+    flat = targets.astype(np.int64) * classes + probabilities.argmax(1)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> dict[str, Any]:
+    """All figures of one set of photos, ready for JSON.
+
+    Returns:
+        accuracy, log_loss, ece, roc_auc, each as value, low, high and n; precision and recall by
+        class; the confusion matrix.
+    """
+    table = confusion(probabilities, targets)
+    return {
+        "n": len(targets),
+        "accuracy": accuracy(probabilities, targets).as_dict(),
+        "log_loss": bootstrap(log_loss, probabilities, targets).as_dict(),
+        "ece": bootstrap(expected_calibration_error, probabilities, targets).as_dict(),
+        "roc_auc": bootstrap(roc_auc, probabilities, targets).as_dict(),
+        "precision": {
+            label: wilson(int(table[k, k]), int(table[:, k].sum())).as_dict()
+            for k, label in enumerate(labels)
+        },
+        "recall": {
+            label: wilson(int(table[k, k]), int(table[k].sum())).as_dict() for k, label in enumerate(labels)
+        },
+        "confusion": {"labels": labels, "rows_true_columns_predicted": table.tolist()},
+    }

@@ -1,0 +1,64 @@
+"""`python -m evaluation.release`: put the evaluated artefact in `models/release/`, if it passes.
+
+What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's.
+Beside the model stand its card and its figures, so that a person can read them in the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from evaluation import gate
+from evaluation.offline import KNOWN_GATES
+from serving import artifact
+from serving.errors import ArtifactError
+
+_MODEL: Final = Path("models/model.pt")
+_METRICS: Final = Path("reports/evaluation/metrics.json")
+_RELEASE: Final = Path("models/release")
+_MAX_BYTES: Final = 16_000_000  # it lives in the repository
+
+
+def release(model: Path = _MODEL, metrics: Path = _METRICS, to: Path = _RELEASE) -> int:
+    """Copy the artefact with its card and metrics; return 0, or 1 if a gate or check fails."""
+    loaded = artifact.load(model)
+    figures = json.loads(metrics.read_text(encoding="utf-8"))
+    verdicts = gate.judge(figures, gate.read_gates("offline", KNOWN_GATES), KNOWN_GATES)
+    size = model.stat().st_size
+    verdicts += [
+        gate.Verdict("same_artefact", figures["model"]["sha256"] == loaded.sha256, "evaluated is released"),
+        gate.Verdict("size_bytes_max", size <= _MAX_BYTES, f"{size} bytes, at most {_MAX_BYTES}"),
+    ]
+    print(gate.show(verdicts))
+    if not all(verdict.passed for verdict in verdicts):
+        print("not released: models/release is as it was.", file=sys.stderr)
+        return 1
+    to.mkdir(parents=True, exist_ok=True)
+    partial = to / "model.pt.partial"
+    shutil.copyfile(model, partial)
+    partial.replace(to / "model.pt")
+    (to / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(loaded.card), indent=2) + b"\n")
+    shutil.copyfile(metrics, to / "metrics.json")
+    print(f"released {loaded.card.name} {loaded.card.version} to {to}: make serve")
+    return 0
+
+
+def main() -> int:
+    """Release; 2 if there is nothing to release."""
+    try:
+        return release()
+    except FileNotFoundError as error:
+        print(f"error: there is no {error.filename}: make train first.", file=sys.stderr)
+    except (ArtifactError, gate.GateError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Figures in, pictures out. Colours are Okabe and Ito's, told apart with any colour vision."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+from sklearn.metrics import roc_curve
+
+from evaluation.metrics import Floats, Ints, expected_calibration_error, reliability
+
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#D55E00"
+GREY: Final = "#777777"
+_DPI: Final = 120
+
+
+def new_figure(width_inches: float = 5.0, height_inches: float = 4.2) -> Figure:
+    """An empty figure that is bound to no window and no global state."""
+    figure = Figure(figsize=(width_inches, height_inches), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def confusion_matrix(table: npt.NDArray[np.int64], labels: list[str], title: str) -> Figure:
+    """Counts, shaded by share of the true class."""
+    figure = new_figure()
+    axes = figure.add_subplot()
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        text = f"{count}\n{share[row, column]:.1%}"
+        axes.text(column, row, text, ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    return figure
+
+
+def reliability_diagram(probabilities: Floats, targets: Ints, title: str) -> Figure:
+    """Accuracy over confidence, with the number of photos in each bin below."""
+    figure = new_figure(5.0, 5.0)
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    bins = reliability(probabilities, targets)
+    upper.plot((0, 1), (0, 1), color=GREY, linestyle="--", label="perfectly calibrated")
+    upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=BLUE, label="model")
+    ece = expected_calibration_error(probabilities, targets)
+    upper.set_ylabel("accuracy")
+    upper.set_ylim(-0.02, 1.02)
+    upper.set_title(f"{title}: ECE {ece:.2%}, n={len(targets)}")
+    upper.legend(loc="lower right")
+    lower.bar([b.confidence for b in bins], [b.n for b in bins], width=0.03, color=ORANGE)
+    lower.set_yscale("log")
+    lower.set_ylabel("photos")
+    lower.set_xlabel("confidence (probability of the predicted class)")
+    lower.set_xlim(1 / probabilities.shape[1] - 0.02, 1.02)
+    return figure
+
+
+def roc(probabilities: Floats, targets: Ints, labels: list[str], title: str) -> Figure:
+    """One curve a class against the rest (one curve where there are two classes)."""
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for number in [1] if len(labels) == 2 else range(len(labels)):
+        false, true, _ = roc_curve(targets == number, probabilities[:, number])
+        axes.plot(np.maximum(false, 1e-4), true, label=labels[number])
+    axes.set_xscale("log")
+    axes.set_xlabel("false positive rate (logarithmic)")
+    axes.set_ylabel("true positive rate")
+    axes.set_title(f"{title}, n={len(targets)}")
+    axes.legend(title="positive class", loc="lower right")
+    return figure
+
+
+def curves(history: dict[str, list[tuple[int, float]]], title: str) -> Figure:
+    """Loss and accuracy over steps; keys end in `_loss` or `_accuracy`, values are (step, value)."""
+    figure = new_figure(9.0, 4.0)
+    panels = dict(zip(("loss", "accuracy"), figure.subplots(1, 2), strict=True))
+    for name, points in sorted(history.items()):
+        kind = name.rsplit("_", 1)[-1]
+        if kind in panels and points:
+            colour = ORANGE if "_train_" in name else BLUE
+            steps, values = zip(*points, strict=True)
+            panels[kind].plot(steps, values, "o-", markersize=3, color=colour, label=name)
+    for kind, axes in panels.items():
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(f"{kind} (nats)" if kind == "loss" else kind)
+        if axes.lines:
+            axes.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def worst_mistakes(
+    photos: list[Path], probabilities: Floats, targets: Ints, labels: list[str], most: int = 20
+) -> Figure:
+    """Thumbnails of the wrong answers, most confident first."""
+    wrong = np.flatnonzero(probabilities.argmax(1) != targets)
+    order = wrong[np.argsort(-probabilities[wrong].max(1))][:most]
+    columns = 5
+    rows = max(1, -(-len(order) // columns))
+    figure = new_figure(columns * 1.9, rows * 2.3 + 0.5)
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, order, strict=False):
+        predicted = int(probabilities[index].argmax())
+        axes.imshow(_thumbnail(photos[index]))
+        axes.set_title(
+            f"{labels[predicted]} {probabilities[index, predicted]:.1%}\n"
+            f"labelled {labels[int(targets[index])]}\n{photos[index].parent.name}/{photos[index].name}",
+            fontsize=7,
+        )
+    figure.suptitle(f"Most confident mistakes: {len(order)} of {len(wrong)}, n={len(targets)}")
+    return figure
+
+
+def _thumbnail(path: Path) -> Any:
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        return np.asarray(ImageOps.pad(ImageOps.exif_transpose(image).convert("RGB"), (160, 160)))
