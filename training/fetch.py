@@ -212,7 +212,8 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 def _copy_folder(source: Path, target: Path) -> None:
     """Copy a folder with a sub-folder for each class to `target/<label>/`."""
-    photos = [path for path in source.rglob("*") if path.is_file() and not _is_ignored(path.as_posix())]
+    found = [path for path in source.rglob("*") if path.is_file()]
+    photos = [path for path in found if not _is_ignored(path.relative_to(source).as_posix())]
     relative = [PurePosixPath(path.relative_to(source).as_posix()) for path in photos]
     root = _class_root(relative)
     top = source / root
