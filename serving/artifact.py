@@ -11,7 +11,9 @@ file, a changed image library or a skewed preprocessing is found before the firs
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -124,6 +126,7 @@ def load(path: Path) -> Artifact:
         raise ArtifactError(f"The model at {path} cannot be read: {error.strerror}.") from error
     extra: dict[str, bytes] = {_CARD: b"", _PROBE: b""}
     try:
+        _check_sums(data)
         with torchscript_deprecation_silenced():
             model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 str(path), map_location="cpu", _extra_files=extra
@@ -137,6 +140,14 @@ def load(path: Path) -> Artifact:
     probe = _decode(path, _PROBE, extra[_PROBE], list[ProbeImage])
     _check(path, card, probe)
     return Artifact(model.eval(), card, probe, hashlib.sha256(data).hexdigest())
+
+
+def _check_sums(data: bytes) -> None:
+    """Compare each member's CRC-32, which `torch.jit.load` does not do."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def _decode(path: Path, member: str, content: bytes, kind: type[T]) -> T:

@@ -71,8 +71,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     names = {variable(field): field for field in Settings.__struct_fields__}
     for key in environment:
         if key.startswith(PREFIX) and key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(names))}."
+            short = {name.removeprefix(PREFIX): name for name in names}
+            near = difflib.get_close_matches(key.removeprefix(PREFIX), short, n=1)
+            hint = f" Did you mean {short[near[0]]}?" if near else f" Known: {', '.join(sorted(names))}."
             raise ConfigurationError(f"{key} is not a setting of this service.{hint}")
     values: dict[str, object] = {}
     for name, field in names.items():

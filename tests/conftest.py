@@ -1,0 +1,72 @@
+"""What several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from serving.app import create_app
+from serving.settings import Settings
+from tests import tiny
+
+Client = TestClient[Litestar]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small artefact with random weights."""
+    return tiny.write_artifact(tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@contextmanager
+def running(settings: Settings, until: str = "ready", **options: Any) -> Iterator[Client]:
+    """The app in this process, once its state is `until`."""
+    app = create_app(settings, **options)
+    with TestClient(app) as client:
+        deadline = time.monotonic() + 30
+        while app.state.service.lifecycle.state != until:
+            assert time.monotonic() < deadline, app.state.service.lifecycle.reason
+            time.sleep(0.01)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[Client]:
+    """A ready service with low caps."""
+    settings = Settings(
+        model=str(model), workers=2, max_body_bytes=1_000_000, max_pixels=4_000_000, max_side=4000
+    )
+    with running(settings) as ready:
+        yield ready
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the current one, with the project's configuration in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "configs").symlink_to(tiny.ROOT / "configs")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., dict[str, str]]:
+    """The environment for a command of ours: this interpreter first on PATH, no settings from outside."""
+
+    def make(**more: str) -> dict[str, str]:
+        names = ("PORT", "HOST", "MODEL", "DATA", "MLFLOW_TRACKING_URI", "PYTHONPATH")
+        clean = {k: v for k, v in os.environ.items() if k not in names and not k.startswith("SERVING_")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
+        return clean | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"} | more
+
+    return make

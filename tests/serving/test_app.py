@@ -1,0 +1,284 @@
+"""Each route and each fault of the contract, through the whole application."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving import problems
+from serving.handler import ImageClassifierHandler
+from serving.settings import Settings
+from tests.conftest import Client, running
+from tests.pictures import encode, scene
+
+JPEG = encode(scene())
+
+
+def problem(response) -> dict[str, object]:
+    """The problem details of an error answer, checked for their form."""
+    assert response.headers["content-type"] == "application/problem+json"
+    content = response.json()
+    assert set(content) == {"type", "title", "status", "detail", "request_id"}
+    assert content["status"] == response.status_code
+    assert content["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in content["detail"]
+    return content
+
+
+def value(client: Client, name: str, **labels: str) -> float:
+    """A sample of /metrics, 0 if it is not there."""
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels.items() >= labels.items():
+                return sample.value
+    return 0.0
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_is_answered_as_form_and_as_body(client: Client, form: str):
+    """The two ways to send one photo give one answer, complete and consistent."""
+    photo = encode(scene(), form)
+    answers = [
+        client.post("/predict", files={"file": ("dog.jpg", photo)}),
+        client.post("/predict", content=photo, headers={"Content-Type": "application/octet-stream"}),
+        client.post("/predict", content=photo),
+    ]
+    for response in answers:
+        assert response.status_code == 200
+        content = response.json()
+        assert set(content) == {
+            *("prediction", "probability", "probabilities", "uncertain", "latency_ms", "model", "request_id")
+        }
+        assert content["probabilities"] == answers[0].json()["probabilities"]
+        assert content["probability"] == content["probabilities"][content["prediction"]]
+        assert content["uncertain"] == (content["probability"] < 0.8)
+        assert content["model"] == {"name": "tiny", "version": "1"}
+        assert re.fullmatch(
+            r"queue;dur=[\d.]+, decode;dur=[\d.]+, infer;dur=[\d.]+", response.headers["server-timing"]
+        )
+
+
+FAULTS = {
+    "missing-file": (400, {"content": b""}),
+    "malformed-upload": (
+        400,
+        {"content": b"--x\r\nbroken", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    ),
+    "body-too-large": (413, {"content": bytes(1_000_001)}),
+    "image-too-large": (413, {"content": encode(scene(4001, 10), "PNG")}),
+    "unsupported-image": (415, {"files": {"file": ("dog.jpg", b"not a photo")}}),
+    "empty": (422, {"files": {"file": ("dog.jpg", b"")}}),
+    "broken-image": (422, {"files": {"file": ("dog.jpg", JPEG[:-300])}}),
+}
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_each_fault_of_a_request_has_its_own_problem(client: Client, code: str):
+    """Status, stable type and a sentence; and it is counted under its code."""
+    status, request = FAULTS[code]
+    before = value(client, "classifier_requests_total", outcome=code)
+    response = client.post("/predict", **request)
+    assert response.status_code == status
+    assert problem(response)["type"] == f"urn:problem:{code}"
+    assert value(client, "classifier_requests_total", outcome=code) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ({"files": {"photo": ("dog.jpg", JPEG)}}, 400),
+        ({"data": {"file": "text"}}, 415),
+        ({"content": JPEG, "headers": {"Content-Type": "multipart/form-data"}}, 400),
+        ({"content": JPEG, "headers": {"Content-Type": "multipart/form-data; boundary="}}, 400),
+        ({"content": JPEG, "headers": {"Content-Type": "no/such; thing=\x07"}}, 200),
+        ({"files": [("file", ("a.jpg", JPEG))] * 17}, 400),
+        ({"files": [("file", ("a.jpg", JPEG)), ("file", ("b.jpg", b"second"))]}, 200),
+    ],
+    ids=["other-field", "form", "no-boundary", "empty-boundary", "odd-type", "17-parts", "twice"],
+)
+def test_unusual_uploads_are_answered(client: Client, request_: dict[str, object], status: int):
+    """None of them is a failure of the service; of a repeated field the first counts."""
+    response = client.post("/predict", **request_)
+    assert response.status_code == status
+    if status != 200:
+        problem(response)
+
+
+def test_the_problem_with_a_missing_field_names_what_came(client: Client):
+    """So that a caller sees a misspelt field."""
+    response = client.post("/predict", files={"image": ("dog.jpg", JPEG)})
+    assert "'image'" in problem(response)["detail"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/predict", 405), ("GET", "/nothing", 404)])
+def test_wrong_addresses_are_problems_too(client: Client, method: str, path: str, status: int):
+    """404 and 405 have the same form, and 405 names what is allowed."""
+    response = client.request(method, path)
+    assert response.status_code == status
+    problem(response)
+    if status == 405:
+        assert "POST" in response.headers["allow"]
+
+
+def test_a_request_id_is_taken_over_or_made(client: Client):
+    """A plain token comes back; one that could split a log line or header does not."""
+    assert (
+        client.post("/predict", content=JPEG, headers={"X-Request-ID": "abc-1"}).json()["request_id"]
+        == "abc-1"
+    )
+    for odd in ("a b", "x" * 65, "a;b"):
+        given = client.post("/predict", content=JPEG, headers={"X-Request-ID": odd}).json()["request_id"]
+        assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+def test_one_line_is_logged_for_a_prediction_and_never_the_photo(client: Client):
+    """Outcome, answer and stage times under the request's id; no bytes, no file name."""
+    with structlog.testing.capture_logs() as lines:
+        client.post("/predict", files={"file": ("secret.jpg", JPEG)}, headers={"X-Request-ID": "one"})
+        client.post("/predict", content=b"nonsense", headers={"X-Request-ID": "two"})
+    one, two = lines
+    assert one["event"] == "predicted"
+    assert one.keys() >= {
+        *("request_id", "outcome", "prediction", "probability", "uncertain"),
+        *("latency_ms", "queue_ms", "decode_ms", "infer_ms"),
+    }
+    assert (two["request_id"], two["outcome"]) == ("two", "unsupported-image")
+    assert "secret" not in json.dumps(lines)
+    assert all(len(json.dumps(line)) < 500 for line in lines)
+
+
+def test_health_names_model_and_lineage(client: Client):
+    """What an operator asks first: which model is it, and where is it from."""
+    content = client.get("/health").json()
+    assert content["status"] == "ok"
+    assert content["model"].keys() == {"name", "version", "sha256"}
+    assert content["lineage"].keys() == {"git_commit", "data_hash", "mlflow_run_id", "libraries"}
+    assert content["uptime_seconds"] > 0
+    assert client.get("/health/ready").status_code == client.get("/health/live").status_code == 200
+
+
+def test_metrics_parse_in_all_their_forms(client: Client):
+    """Prometheus text, OpenMetrics and the JSON summary agree."""
+    client.post("/predict", content=JPEG)
+    text = client.get("/metrics")
+    assert text.headers["content-type"].startswith("text/plain")
+    names = {family.name for family in text_string_to_metric_families(text.text)}
+    assert names >= {
+        *("classifier_requests", "classifier_request_duration_seconds", "classifier_stage_duration_seconds"),
+        *("classifier_queue_depth", "classifier_in_flight", "classifier_rejected", "classifier_predictions"),
+        *("classifier_prediction_probability", "classifier_predictions_uncertain", "classifier_ready"),
+        *("classifier_input_size_bytes", "classifier_input_brightness_ratio", "classifier_model_info"),
+        *("process_resident_memory_bytes", "process_cpu_seconds"),
+    }
+    open_metrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(open_metrics.text))
+    summary = client.get("/metrics", headers={"Accept": "application/json"}).json()
+    assert summary["outcomes"]["ok"] == value(client, "classifier_requests_total", outcome="ok")
+    assert summary["request_count"] == sum(summary["outcomes"].values())
+    assert summary["average_latency_ms"] > 0
+
+
+def test_a_prediction_is_counted_once_everywhere(client: Client):
+    """Requests, predictions, stages and input figures move by one."""
+    names = {
+        "classifier_requests_total": {"outcome": "ok"},
+        "classifier_request_duration_seconds_count": {},
+        "classifier_stage_duration_seconds_count": {"stage": "infer"},
+        "classifier_input_brightness_ratio_count": {},
+        "classifier_prediction_probability_count": {},
+    }
+    before = {name: value(client, name, **labels) for name, labels in names.items()}
+    label = client.post("/predict", content=JPEG).json()["prediction"]
+    for name, labels in names.items():
+        assert value(client, name, **labels) == before[name] + 1, name
+    assert value(client, "classifier_predictions_total", label=label) >= 1
+
+
+def test_the_page_and_its_parts_are_local(client: Client):
+    """HTML under a strict policy; script and style come from the service itself."""
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    parts = re.findall(r'(?:src|href)="(/web/[^"]+)"', page.text)
+    assert len(parts) == 2
+    for part in parts:
+        assert client.get(part).status_code == 200
+    assert not re.findall(r"https?://", page.text + client.get("/web/app.js").text)
+
+
+def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
+    """What a client generator needs: both bodies, the answer, each status."""
+    schema = client.get("/schema/openapi.json").json()
+    operation = schema["paths"]["/predict"]["post"]
+    assert "multipart/form-data" in operation["requestBody"]["content"]
+    assert set(operation["responses"]) >= {"200", "400", "413", "415", "422", "503", "504"}
+
+
+def test_every_code_has_a_status():
+    """No code of the errors module can turn into a 500 by omission."""
+    from serving import errors
+
+    kinds = [errors.EmptyImage, errors.UnsupportedImage, errors.BrokenImage, errors.ImageTooLarge]
+    kinds += [errors.Overloaded, errors.DeadlineExceeded, errors.NotReady]
+    assert all(problems.KINDS[kind.code].status != 500 for kind in kinds)
+
+
+def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: pytest.MonkeyPatch):
+    """`/health` says starting, `/predict` is refused as not ready, liveness holds."""
+    go = threading.Event()
+    initialize = ImageClassifierHandler.initialize
+
+    def slow(self: ImageClassifierHandler, context: object) -> None:
+        go.wait(20)
+        initialize(self, context)
+
+    monkeypatch.setattr(ImageClassifierHandler, "initialize", slow)
+    with running(Settings(model=str(model)), until="starting") as client:
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "starting")
+        refused = client.post("/predict", content=JPEG)
+        assert refused.status_code == 503
+        assert problem(refused)["type"] == "urn:problem:not-ready"
+        assert client.get("/health/live").status_code == 200
+        assert value(client, "classifier_ready") == 0
+        go.set()
+        while client.get("/health").status_code != 200:
+            time.sleep(0.01)
+        assert value(client, "classifier_ready") == 1
+
+
+def test_a_model_that_fails_its_proof_never_serves(tmp_path: Path):
+    """State failed, with the reason, and whoever runs the process is told."""
+    told = threading.Event()
+    settings = Settings(model=str(tmp_path / "none.pt"))
+    with running(settings, until="failed", on_failure=told.set) as client:
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "failed")
+        assert "no model at" in health.json()["reason"]
+        assert client.post("/predict", content=JPEG).status_code == 503
+    assert told.is_set()
+
+
+def test_a_fault_inside_is_a_500_that_tells_nothing(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """The exception's text goes to the log with its trace, and not to the caller; the worker lives on."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("password=hunter2")
+
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as lines:
+        patch.setattr(ImageClassifierHandler, "inference", broken)
+        response = client.post("/predict", content=JPEG)
+    assert response.status_code == 500
+    assert "hunter2" not in response.text
+    assert problem(response)["type"] == "urn:problem:internal"
+    assert lines[0]["exc_info"]
+    assert client.post("/predict", content=JPEG).status_code == 200

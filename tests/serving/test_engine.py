@@ -1,0 +1,212 @@
+"""Admission, deadlines, departures, drain: the engine with a handler whose speed the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.engine import Engine
+from serving.errors import DeadlineExceeded, NotReady, Overloaded
+from serving.handler import Batch
+from serving.metrics import Metrics
+
+
+class Gate:
+    """A handler that computes when the test lets it."""
+
+    def __init__(self) -> None:
+        self.open, self.entered = threading.Event(), threading.Semaphore(0)
+        self.computed: list[bytes] = []
+        self.failure: BaseException | None = None
+
+    def preprocess(self, data: list[dict[str, bytes]]) -> Batch:
+        self.entered.release()
+        assert self.open.wait(20)
+        if self.failure:
+            failure, self.failure = self.failure, None
+            raise failure
+        self.computed.append(data[0]["body"])
+        return Batch([None], None)
+
+    def inference(self, batch: Batch) -> Batch:
+        return batch
+
+    def postprocess(self, _batch: Batch) -> list[dict[str, str]]:
+        return [{"prediction": "cat"}]
+
+
+class Clock:
+    """Monotonic seconds that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def started(handler: Gate, **options: Any) -> Iterator[tuple[Engine, Clock, CollectorRegistry]]:
+    """An engine with one worker, closed at the end."""
+    registry, clock = CollectorRegistry(), Clock()
+    settings = {"workers": 1, "queue_size": 10, "deadline_seconds": 2.0} | options
+    engine = Engine(handler, Metrics(registry), clock=clock, **settings)
+    engine.start()
+    try:
+        yield engine, clock, registry
+    finally:
+        handler.open.set()
+        assert engine.close(10)
+
+
+def rejected(registry: CollectorRegistry, reason: str) -> float | None:
+    """How often the engine refused for a reason."""
+    return registry.get_sample_value("classifier_rejected_total", {"reason": reason})
+
+
+async def busy(engine: Engine, clock: Clock, handler: Gate) -> asyncio.Task[Any]:
+    """One request that occupies the worker."""
+    task = asyncio.create_task(engine.submit(b"first", clock()))
+    assert await asyncio.to_thread(handler.entered.acquire, timeout=10)
+    return task
+
+
+def test_a_full_queue_refuses_at_once():
+    """The one too many gets its answer while the others wait, with a time to come back."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        tasks = [await busy(engine, clock, handler)]
+        tasks += [asyncio.create_task(engine.submit(b"x", clock())) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await engine.submit(b"too many", clock())
+        assert (refused.value.reason, refused.value.retry_after_seconds > 0) == ("queue-full", True)
+        handler.open.set()
+        assert len(await asyncio.gather(*tasks)) == 4
+
+    with started(handler, queue_size=3) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "queue-full") == 1
+        assert len(handler.computed) == 4
+
+
+def test_what_cannot_be_in_time_is_refused_at_once():
+    """With a measured 1 s a photo and a deadline of 2 s, the third in line is hopeless."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        handler.open.set()
+        for _ in range(80):  # each takes one second by the clock
+            handler.open.clear()
+            task = await busy(engine, clock, handler)
+            clock.now += 1
+            handler.open.set()
+            await task
+        handler.open.clear()
+        tasks = [await busy(engine, clock, handler)]
+        refused = None
+        while refused is None and len(tasks) < 6:
+            task = asyncio.create_task(engine.submit(b"x", clock()))
+            done, _ = await asyncio.wait({task}, timeout=0.05)
+            refused = task.exception() if done else None
+            tasks.append(task)
+        assert isinstance(refused, Overloaded)
+        assert "deadline of 2 s" in refused.detail
+        assert len(tasks) <= 3
+        assert refused.reason == "too-slow"
+        assert 0 < refused.retry_after_seconds < 5
+        handler.open.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with started(handler) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "too-slow") == 1
+
+
+def test_time_that_runs_out_in_the_queue_is_not_computed():
+    """The caller has given up: its photo costs nothing more."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        first = await busy(engine, clock, handler)
+        second = asyncio.create_task(engine.submit(b"late", clock()))
+        await asyncio.sleep(0)
+        clock.now += 3
+        handler.open.set()
+        await first
+        with pytest.raises(DeadlineExceeded):
+            await second
+
+    with started(handler) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "deadline") == 1
+        assert handler.computed == [b"first"]
+
+
+def test_a_caller_who_goes_away_is_not_computed():
+    """A cancelled request leaves the queue unseen by the handler."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        first = await busy(engine, clock, handler)
+        second = asyncio.create_task(engine.submit(b"gone", clock()))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait({second})
+        third = asyncio.create_task(engine.submit(b"third", clock()))
+        await asyncio.sleep(0)
+        handler.open.set()
+        await first
+        await third
+
+    with started(handler) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "disconnected") == 1
+        assert handler.computed == [b"first", b"third"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("x"), MemoryError(), SystemExit(1)])
+def test_whatever_a_worker_meets_it_answers_and_goes_on(failure: BaseException):
+    """The failing request gets an error, the next one its answer, from the same worker."""
+    handler = Gate()
+    handler.open.set()
+    handler.failure = failure
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        with pytest.raises(Exception, match=r".*"):
+            await asyncio.wait_for(engine.submit(b"bad", clock()), 10)
+        await asyncio.wait_for(engine.submit(b"good", clock()), 10)
+
+    with started(handler) as (engine, clock, _registry):
+        asyncio.run(play(engine, clock))
+        assert handler.computed == [b"good"]
+
+
+def test_closing_computes_what_was_accepted_and_takes_nothing_more():
+    """Nothing accepted is lost; a newcomer is told."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        tasks = [await busy(engine, clock, handler)]
+        tasks += [asyncio.create_task(engine.submit(b"waiting", clock())) for _ in range(4)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close, 10))
+        while not engine._closing:
+            await asyncio.sleep(0.001)
+        with pytest.raises(NotReady):
+            await engine.submit(b"newcomer", clock())
+        handler.open.set()
+        assert await closing
+        assert len(await asyncio.gather(*tasks)) == 5
+
+    with started(handler) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert registry.get_sample_value("classifier_queue_depth") == 0
+        assert registry.get_sample_value("classifier_in_flight") == 0

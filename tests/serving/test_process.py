@@ -1,0 +1,204 @@
+"""The service as a process: `python -m serving` with real sockets and real signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.pictures import encode, scene
+from tests.tiny import ROOT
+
+Environment = Callable[..., dict[str, str]]
+JPEG = encode(scene())
+
+
+class Process:
+    """A service that runs, the address it told, and the lines it logged."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[dict[str, object]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.popen.stdout:
+            self.lines.append(json.loads(line))
+
+    def wait_for(self, event: str) -> dict[str, object]:
+        """The first logged line of an event."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if line["event"] == event:
+                    return line
+            assert self.popen.poll() is None or self._reader.is_alive(), self.lines
+            time.sleep(0.02)
+        pytest.fail(f"no {event!r} in {self.lines}")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return str(self.wait_for("listening")["address"])
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.popen.send_signal(signal.SIGTERM)
+        status = self.popen.wait(30)
+        self._reader.join(10)
+        return status
+
+
+@contextmanager
+def service(environment: dict[str, str]) -> Iterator[Process]:
+    """A process on a free port, killed at the end if it still runs."""
+    process = Process(environment | {"PORT": "0"})
+    try:
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.popen.wait(10)
+        process._reader.join(10)
+        process.popen.stdout.close()
+
+
+def test_sigterm_under_load_loses_nothing(model: Path, environment: Environment):
+    """Readiness turns to 503 while requests are still answered; each one sent gets 200; exit 0."""
+    with service(environment(MODEL=str(model), SERVING_DRAIN_GRACE_SECONDS="1")) as process:
+        process.wait_for("ready")
+        stop, statuses = threading.Event(), []
+
+        def caller() -> None:
+            with httpx.Client(base_url=process.url, timeout=20) as client:
+                while not stop.is_set():
+                    statuses.append(client.post("/predict", content=JPEG).status_code)
+
+        with ThreadPoolExecutor(8) as pool:
+            callers = [pool.submit(caller) for _ in range(8)]
+            time.sleep(1)
+            process.popen.send_signal(signal.SIGTERM)
+            process.wait_for("draining")
+            assert httpx.get(process.url + "/health").status_code == 503
+            answered = len(statuses)
+            time.sleep(0.4)
+            assert len(statuses) > answered, "requests within the grace are still answered"
+            stop.set()
+            for done in callers:
+                done.result()
+        assert process.popen.wait(30) == 0
+        assert set(statuses) == {200}
+        process._reader.join(10)
+        assert process.lines[-1]["event"] == "stopped"
+        assert process.lines[-1]["drained"] is True
+
+
+def test_a_second_signal_ends_at_once(model: Path, environment: Environment):
+    """Even within a grace of a minute."""
+    with service(environment(MODEL=str(model), SERVING_DRAIN_GRACE_SECONDS="60")) as process:
+        process.wait_for("ready")
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for("draining")
+        began = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        process.popen.wait(20)
+        assert time.monotonic() - began < 15
+
+
+def test_ctrl_c_is_a_clean_end(model: Path, environment: Environment):
+    """No traceback, exit 0."""
+    with service(environment(MODEL=str(model), SERVING_DRAIN_GRACE_SECONDS="0")) as process:
+        process.wait_for("ready")
+        process.popen.send_signal(signal.SIGINT)
+        assert process.popen.wait(30) == 0
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(model: Path, environment: Environment):
+    """Exit 1 with the address, the cause and the next step."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "serving"],
+            cwd=ROOT,
+            env=environment(MODEL=str(model), PORT=str(port)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} is in use. Choose another with PORT=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no model at"), (b"damaged", "not a whole TorchScript")]
+)
+def test_without_a_whole_model_it_ends_with_the_reason(
+    content: bytes | None, words: str, tmp_path: Path, environment: Environment
+):
+    """Exit 1; the last word is the cause."""
+    path = tmp_path / "model.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with service(environment(MODEL=str(path))) as process:
+        assert process.popen.wait(60) == 1
+        assert words in process.wait_for("failed")["reason"]
+
+
+def test_a_wrong_setting_ends_with_2_and_its_name(environment: Environment):
+    """Before anything is loaded."""
+    done = subprocess.run(
+        [sys.executable, "-m", "serving"],
+        cwd=ROOT,
+        env=environment(SERVING_WORKER="2"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "SERVING_WORKER is not a setting of this service. Did you mean SERVING_WORKERS?" in done.stderr
+
+
+def test_the_event_loop_is_free_while_a_photo_is_computed(model: Path, environment: Environment):
+    """Liveness answers promptly while every worker decodes large photos."""
+    large = encode(scene(6000, 5000), "PNG")
+    options = {"SERVING_WORKERS": "1", "SERVING_DEADLINE_SECONDS": "60"}
+    with service(environment(MODEL=str(model), **options)) as process, ThreadPoolExecutor(4) as pool:
+        process.wait_for("ready")
+        slow = [
+            pool.submit(httpx.post, process.url + "/predict", content=large, timeout=60) for _ in range(4)
+        ]
+        times = []
+        with httpx.Client(base_url=process.url) as client:
+            while not all(answer.done() for answer in slow):
+                began = time.perf_counter()
+                client.get("/health/live")
+                times.append(time.perf_counter() - began)
+        decode = [
+            float(answer.result().headers["server-timing"].split("decode;dur=")[1].split(",")[0])
+            for answer in slow
+        ]
+        assert all(answer.result().status_code == 200 for answer in slow)
+        assert sorted(times)[len(times) // 2] * 1000 < min(decode) / 4
+        assert process.stop() == 0

@@ -1,0 +1,46 @@
+"""Settings come from the environment, and a wrong one is told by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.errors import ConfigurationError
+from serving.settings import Settings, from_environment, variable
+
+
+def test_without_variables_the_defaults_hold():
+    """Local by default; empty counts as unset, and other programs' variables are none of ours."""
+    settings = from_environment({"PORT": "", "PATH": "/bin"})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+
+
+def test_every_setting_is_read_from_its_variable():
+    """And converted to its type."""
+    text = {"host": "::1", "model": "m.pt", "log_level": "debug", "log_format": "console"}
+    for field in Settings.__struct_fields__:
+        given = text.get(field, "2000")
+        if field == "workers":
+            given = "3"
+        value = getattr(from_environment({variable(field): given}), field)
+        assert str(value) in (given, f"{given}.0")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"PORT": "eighty"}, ["PORT='eighty'", "int"]),
+        ({"PORT": "70000"}, ["PORT", "65535"]),
+        ({"SERVING_WORKERS": "0"}, ["SERVING_WORKERS", ">= 1"]),
+        ({"SERVING_DEADLINE_SECONDS": "-1"}, ["SERVING_DEADLINE_SECONDS", "> 0"]),
+        ({"SERVING_LOG_LEVEL": "loud"}, ["SERVING_LOG_LEVEL", "loud"]),
+        ({"SERVING_DEADLINE": "1"}, ["SERVING_DEADLINE ", "SERVING_DEADLINE_SECONDS"]),
+        ({"SERVING_XYZ": "1"}, ["SERVING_XYZ", "Known:"]),
+    ],
+)
+def test_a_wrong_variable_is_named(environment: dict[str, str], words: list[str]):
+    """The message has the variable, the value and what is possible."""
+    with pytest.raises(ConfigurationError) as error:
+        from_environment(environment)
+    for word in words:
+        assert word in error.value.detail

@@ -1,0 +1,67 @@
+"""The smallest real things: configurations and artefacts that train and load in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from serving import artifact
+from serving.preprocess import RESIZE_RULE
+from training.config import DataConfig, ModelConfig, TrainConfig, parse
+from training.export import CalibratedClassifier, make_probe
+from training.forward import trace
+from training.model import build
+
+ROOT = Path(__file__).parent.parent
+SIDE = 64
+TRAIN = [
+    *("--model.backbone", "compact", "--model.pretrained", "false", "--model.input_size", str(SIDE)),
+    *("--loader.batch_size", "8", "--loader.workers", "0", "--head.epochs", "2"),
+    *(
+        "--finetune.input_size",
+        str(SIDE),
+        "--finetune.epochs_per_pass",
+        "3",
+        "--finetune.freeze_norm",
+        "false",
+    ),
+    *("--finetune.learning_rate", "0.01", "--finetune.ema_decay", "0.5"),
+    *("--trainer.accelerator", "cpu"),
+]
+
+
+def train_config(*overrides: str) -> TrainConfig:
+    """`configs/train.yaml` made tiny."""
+    default = str(ROOT / "configs/train.yaml")
+    return parse(TrainConfig, default, [*TRAIN, *overrides], prog="tests", about="")
+
+
+def data_config(*overrides: str) -> DataConfig:
+    """`configs/data.yaml` with changes."""
+    return parse(DataConfig, str(ROOT / "configs/data.yaml"), [*overrides], prog="tests", about="")
+
+
+def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """An artefact of the compact network with random weights, written as `training.export` does."""
+    torch.manual_seed(seed)
+    network = build(ModelConfig("tiny", "compact", False, SIDE, 0.0), len(labels))
+    model = CalibratedClassifier(network, 0.5).eval()
+    artifact.save(path, trace(model, SIDE), card(labels), make_probe(model, SIDE))
+    return path
+
+
+def card(labels: tuple[str, ...] = ("cat", "dog")) -> artifact.Card:
+    """The card of `write_artifact`."""
+    return artifact.Card(
+        schema_version=artifact.SCHEMA_VERSION,
+        name="tiny",
+        version="1",
+        labels=list(labels),
+        input_size=SIDE,
+        resize_rule=RESIZE_RULE,
+        abstain_threshold=0.8,
+        temperature=0.5,
+        metrics={"accuracy": artifact.Measured(0.5, 0.4, 0.6, 100)},
+        lineage=artifact.Lineage("unknown", "0" * 64, "run", {"torch": str(torch.__version__)}),
+    )
