@@ -265,7 +265,7 @@ def parse(kind: type[T], default: str, arguments: list[str], *, prog: str, about
     parser.add_argument("--config", action="config", help="A YAML file; may be given several times.")
     parser.add_class_arguments(kind, as_group=False)
     namespace: Namespace = parser.parse_args(arguments)
-    values = cast("dict[str, Any]", parser.instantiate_classes(namespace).as_dict())
+    values = cast("dict[str, Any]", parser.instantiate(namespace).as_dict())
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: _plain(values[name]) for name in names})
 

@@ -134,7 +134,7 @@ def download(address: str, folder: Path) -> Path:
 
 def _download_rest(address: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with (
         httpx.Client(follow_redirects=True, timeout=30) as client,
         client.stream("GET", address, headers=headers) as response,
@@ -156,7 +156,7 @@ def _download_rest(address: str, partial: Path) -> None:
                 "download", have + length if length else None, "B", initial=have, unit_scale=True
             ) as bar,
         ):
-            for chunk in response.iter_bytes(_CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what has arrived is kept
                 file.write(chunk)
                 bar.update(len(chunk))
 

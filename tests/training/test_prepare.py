@@ -1,0 +1,266 @@
+"""Every file is kept with its split or dropped with its reason, and photos never change sides."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from tests.pictures import encode
+from tests.tiny import ROOT, data_config
+from training import paths
+from training.__main__ import main
+from training.config import PrepareConfig
+from training.errors import PipelineError
+from training.prepare import SPLITS, assign_splits, group_near_copies, prepare
+from training.sample import draw
+
+CONFIG = data_config().prepare
+
+
+def picture(label: str, number: int) -> Image.Image:
+    """A drawn animal that looks like no other."""
+    return draw(label, np.random.default_rng((5, ord(label[0]), number)))
+
+
+def write(name: str, data: bytes) -> None:
+    """A raw file."""
+    path = paths.RAW / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def raw(workplace: Path) -> Path:
+    """Twenty drawn cats and twenty dogs in data/raw."""
+    for label in ("cat", "dog"):
+        for number in range(20):
+            write(f"{label}/{number}.jpg", encode(picture(label, number), quality=90))
+    return workplace / paths.RAW
+
+
+def manifest() -> pd.DataFrame:
+    """What prepare wrote."""
+    return pd.read_csv(paths.MANIFEST).set_index("path")
+
+
+def dropped() -> dict[str, str]:
+    """Reason by path."""
+    table = pd.read_csv(paths.DROPPED)
+    return dict(zip(table["path"], table["reason"], strict=True))
+
+
+@pytest.mark.usefixtures("raw")
+def test_every_file_is_accounted_for():
+    """Kept and dropped together are all files; each fault has its reason."""
+    write("cat/empty.jpg", b"")
+    write("cat/Thumbs.db", b"\xd0\xcf\x11\xe0 not a photo")
+    write("dog/cut.jpg", encode(picture("dog", 99))[:2000])
+    write("dog/huge.png", encode(Image.new("L", (17000, 10)), "PNG"))
+    summary = prepare(CONFIG)
+    assert dropped() == {
+        "cat/Thumbs.db": "not an image",
+        "cat/empty.jpg": "empty",
+        "dog/cut.jpg": "undecodable",
+        "dog/huge.png": "too large",
+    }
+    table = manifest()
+    assert list(table.columns) == ["label", "split", "sha256", "phash", "group", "width", "height", "bytes"]
+    assert (summary["files"], summary["kept"], summary["dropped"]) == (44, 40, 4)
+    assert summary["photos"] == {
+        "train": {"cat": 16, "dog": 16},
+        "validation": {"cat": 2, "dog": 2},
+        "test": {"cat": 2, "dog": 2},
+    }
+    assert json.loads(paths.SUMMARY.read_text())["dropped_by_reason"]["empty"] == 1
+
+
+@pytest.mark.usefixtures("raw")
+def test_near_copies_share_group_and_split():
+    """The same photo smaller, brighter and in another format is one group."""
+    for number in range(8):
+        original = picture("cat", number)
+        write(f"cat/{number}-small.jpg", encode(original.resize((150, 150)), quality=70))
+        write(f"cat/{number}-bright.png", encode(ImageEnhance.Brightness(original).enhance(1.1), "PNG"))
+    summary = prepare(CONFIG)
+    table = manifest()
+    for number in range(8):
+        rows = table.loc[[f"cat/{number}.jpg", f"cat/{number}-small.jpg", f"cat/{number}-bright.png"]]
+        assert rows["group"].nunique() == rows["split"].nunique() == 1
+    assert summary["near_duplicate_groups"] == 8
+    assert table["group"].nunique() == 40
+
+
+@pytest.mark.usefixtures("raw")
+def test_near_copies_under_two_labels_are_all_dropped():
+    """One of the labels is wrong, and nobody knows which."""
+    write("dog/copy.jpg", encode(picture("cat", 3).resize((160, 160)), quality=80))
+    prepare(CONFIG)
+    assert dropped() == {"cat/3.jpg": "conflicting duplicate", "dog/copy.jpg": "conflicting duplicate"}
+
+
+@pytest.mark.usefixtures("raw")
+def test_new_photos_move_no_old_one():
+    """Also in a small set, which is divided exactly; a new near copy follows its old photo."""
+    prepare(CONFIG)
+    before = manifest()["split"]
+    for number in range(20, 50):
+        write(f"cat/{number}.jpg", encode(picture("cat", number)))
+    write("dog/5-small.jpg", encode(picture("dog", 5).resize((140, 140))))
+    prepare(CONFIG)
+    after = manifest()["split"]
+    assert (after[before.index] == before).all()
+    assert after["dog/5-small.jpg"] == after["dog/5.jpg"]
+    cats = after[after.index.str.startswith("cat")].value_counts()
+    assert cats.to_dict() == {"train": 40, "validation": 5, "test": 5}
+
+
+@pytest.mark.usefixtures("raw")
+def test_the_split_is_reproducible_and_the_salt_changes_it():
+    """From nothing, twice: the same bytes."""
+    prepare(CONFIG)
+    first = paths.MANIFEST.read_bytes()
+    for path in paths.PREPARED.iterdir():
+        path.unlink()
+    prepare(CONFIG)
+    assert paths.MANIFEST.read_bytes() == first
+    prepare(data_config("--prepare.salt", "other").prepare)
+    assert paths.MANIFEST.read_bytes() != first
+
+
+@given(st.integers(0, 2**32), st.integers(1000, 3000))
+def test_a_large_set_is_split_by_hash(seed: int, n: int):
+    """Within three standard deviations of 80/10/10, and independent of which photos are beside."""
+    chance = random.Random(seed)
+    names = [f"{chance.getrandbits(64):016x}" for _ in range(n)]
+    kept = pd.DataFrame({"label": [("cat", "dog")[i % 2] for i in range(n)], "group": names, "sha256": names})
+    split = assign_splits(kept, CONFIG, {})
+    for name, share in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
+        assert abs((split == name).mean() - share) < 4 * (share * (1 - share) / n) ** 0.5
+    half = kept.iloc[: max(1000, n // 2)]
+    assert (assign_splits(half, CONFIG, {}) == split[half.index]).all()
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), st.sets(st.integers(0, 63), max_size=8)), max_size=20),
+)
+def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tuple[int, set[int]]]):
+    """The banded search finds what comparing every pair finds."""
+    for index, bits in copies:
+        hashes.append(hashes[index % len(hashes)] ^ sum(1 << bit for bit in bits))
+    groups = group_near_copies(np.array(hashes, np.uint64), 6)
+    parent = list(range(len(hashes)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for i, j in itertools.combinations(range(len(hashes)), 2):
+        if (hashes[i] ^ hashes[j]).bit_count() <= 6:
+            parent[root(i)] = root(j)
+    for i, j in itertools.combinations(range(len(hashes)), 2):
+        assert (groups[i] == groups[j]) == (root(i) == root(j))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda: [p.write_bytes(b"") for p in paths.RAW.glob("dog/*")], "'dog' has no usable photo"),
+        (lambda: [p.unlink() for p in list(paths.RAW.glob("dog/*"))[2:]], "too few"),
+        (lambda: [p.unlink() for p in paths.RAW.rglob("*.jpg")], "holds no files"),
+    ],
+)
+@pytest.mark.usefixtures("raw")
+def test_photos_that_cannot_train_are_told(
+    change: Callable[[], object], words: str, capsys: pytest.CaptureFixture[str]
+):
+    """By class and count; and the earlier manifest stays."""
+    prepare(CONFIG)
+    before = paths.MANIFEST.read_bytes()
+    change()
+    assert main(["prepare", "--prepare.salt", "x"]) == 1
+    assert words in capsys.readouterr().err
+    assert paths.MANIFEST.read_bytes() == before
+
+
+@pytest.mark.usefixtures("workplace")
+def test_without_photos_the_next_step_is_named():
+    """Exit with what to run first."""
+    with pytest.raises(PipelineError, match="make data"):
+        prepare(CONFIG)
+
+
+def test_shares_that_leave_nothing_are_refused():
+    """Before a photo is read."""
+    with pytest.raises(PipelineError, match="nothing to train on"):
+        prepare(PrepareConfig("x", 0.5, 0.5, 6))
+
+
+@pytest.mark.usefixtures("raw")
+def test_a_full_disk_leaves_the_earlier_manifest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Simulated where the second table is written: exit 1, the cause, nothing half."""
+    prepare(CONFIG)
+    before = sorted((p.name, p.read_bytes()) for p in paths.PREPARED.iterdir())
+    write_csv = pd.DataFrame.to_csv
+
+    def full(self: pd.DataFrame, path: Path, **options: object) -> None:
+        if path.name == "dropped.csv":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_csv(self, path, **options)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    assert main(["prepare", "--prepare.salt", "x"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert sorted((p.name, p.read_bytes()) for p in paths.PREPARED.iterdir()) == before
+    assert sorted(p.name for p in Path("data").iterdir()) == ["prepared", "raw"]
+
+
+def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
+    raw: Path, environment: Callable[..., dict[str, str]]
+):
+    """A real SIGINT to the process group while photos are decoded: exit 130, no trace, no manifest."""
+    template = (raw / "cat/0.jpg").read_bytes()
+    for number in range(4000):
+        write(f"cat/more-{number}.jpg", template)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", "prepare"],
+        env=environment(PYTHONPATH=str(ROOT)),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr.readline() or process.stderr.read(1)  # the first progress line
+    time.sleep(2)
+    import os
+
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not paths.PREPARED.exists()
+    assert sorted(p.name for p in Path("data").iterdir()) == ["raw"]
+
+
+def test_split_names_are_what_the_code_reads():
+    """One spelling everywhere."""
+    assert SPLITS == ("train", "validation", "test")
