@@ -23,7 +23,7 @@ import numpy as np
 from evaluation import gate, metrics, report
 from evaluation.machine import progress
 
-_KNOWN_GATES: Final = {
+KNOWN_GATES: Final = {
     "accuracy_min": "accuracy.value",
     "ece_max": "ece.value",
     "failed_share_max": "failed_share",
@@ -199,10 +199,8 @@ def as_markdown(figures: dict[str, Any], verdicts: list[gate.Verdict]) -> str:
         "| figure | value | 95 % interval | n |",
         "| --- | --- | --- | --- |",
     ]
-    for name in ("accuracy", "ece", "log_loss", "roc_auc"):
-        if name in figures:
-            f = figures[name]
-            lines.append(f"| {name} | {f['value']:.4f} | {f['low']:.4f} to {f['high']:.4f} | {f['n']} |")
+    measured = [name for name in ("accuracy", "ece", "log_loss", "roc_auc") if name in figures]
+    lines += [f"| {name} | {' | '.join(metrics.show(figures[name]))} |" for name in measured]
     for name, value in figures["latency_ms"].items():
         lines.append(f"| latency {name} | {value:.1f} ms | | {figures['answered']} |")
     lines.append(f"| throughput | {figures['throughput_per_second']:.1f} photos/s | | {figures['photos']} |")
@@ -243,7 +241,7 @@ def main(arguments: list[str]) -> int:
     if options.concurrency < 1:
         parser.error("--concurrency must be at least 1")
     try:
-        gates = gate.read_gates("live", _KNOWN_GATES, options.gates)
+        gates = gate.read_gates("live", KNOWN_GATES, options.gates)
         photos = find_photos(options.labelled)
         health, replies, seconds = asyncio.run(ask_all(options.url.rstrip("/"), photos, options.concurrency))
         figures = summarise(health, replies, seconds)
@@ -253,7 +251,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was written.", file=sys.stderr)
         return 130
-    verdicts = gate.judge(figures, gates, _KNOWN_GATES)
+    verdicts = gate.judge(figures, gates, KNOWN_GATES)
     summary = as_markdown(figures, verdicts)
     _write(options.out, figures, summary, replies, verdicts)
     print(summary)

@@ -7,7 +7,7 @@ reads a file, draws or knows a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -32,9 +32,15 @@ class Figure:
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN: a value that is not defined is null."""
+        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+
+def show(figure: Mapping[str, float | None]) -> tuple[str, str, str]:
+    """Value, 95 % interval and n of a figure as text; a dash for what is not defined."""
+    value, low, high = ("-" if figure[k] is None else f"{figure[k]:.4f}" for k in ("value", "low", "high"))
+    return value, f"{low} to {high}", str(figure["n"])
 
 
 def wilson(hits: int, n: int) -> Figure:

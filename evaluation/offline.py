@@ -137,9 +137,8 @@ def main(arguments: list[str]) -> int:
         print("interrupted: nothing was written.", file=sys.stderr)
         return 130
     for name in ("accuracy", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain"):
-        figure = figures[name]
-        interval = f"95 % [{figure['low']:.4f}, {figure['high']:.4f}]"
-        print(f"{name:22} {figure['value']:.4f}  {interval}  n={figure['n']}")
+        value, interval, n = metrics.show(figures[name])
+        print(f"{name:22} {value}  95 % {interval}  n={n}")
     verdicts = gate.judge(figures, gates, KNOWN_GATES)
     print(gate.show(verdicts))
     return 0 if options.report_only or all(verdict.passed for verdict in verdicts) else 1

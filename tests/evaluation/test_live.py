@@ -1,0 +1,155 @@
+"""The script that judges a running service, against services that behave and that do not."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from evaluation.live import main
+from tests.pictures import encode, scene
+
+Answer = Callable[[int], tuple[int, dict[str, object], dict[str, str]]]
+
+
+def predicted(cat: float) -> tuple[int, dict[str, object], dict[str, str]]:
+    """A prediction with this probability of a cat."""
+    return 200, {"probabilities": {"cat": cat, "dog": 1 - cat}}, {}
+
+
+@contextmanager
+def service(answer: Answer, health: int = 200) -> Iterator[str]:
+    """A service whose answer to its n-th request is `answer(n)`."""
+    count = iter(range(10_000))
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def reply(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            content = {"model": {"name": "fake", "version": "1"}} if health == 200 else {"reason": "loading"}
+            self.reply(health, content)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                number = next(count)
+            self.reply(*answer(number))
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Six cats and no dog would be one class; so three and three."""
+    for label in ("Cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "photos" / label / f"{number}.jpg").write_bytes(encode(scene()))
+    return tmp_path / "photos"
+
+
+def evaluate(url: str, labelled: Path, tmp_path: Path, gates: str) -> tuple[int, dict[str, object]]:
+    """Run the script with one caller; its exit status and its JSON."""
+    (tmp_path / "gates.yaml").write_text(f"live: {gates}")
+    out = tmp_path / "out"
+    arguments = ["--url", url + "/", "--labelled", str(labelled), "--concurrency", "1"]
+    status = main([*arguments, "--out", str(out), "--gates", str(tmp_path / "gates.yaml")])
+    stored = out / "live.json"
+    return status, json.loads(stored.read_text()) if stored.exists() else {}
+
+
+def test_a_good_service_passes(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Three cats, then three dogs, all right: exit 0, figures with n, pictures and a summary."""
+    with service(lambda n: predicted(0.9 if n < 3 else 0.2)) as url:
+        status, figures = evaluate(url, labelled, tmp_path, "{accuracy_min: 1.0, failed_share_max: 0}")
+    assert status == 0
+    assert figures["accuracy"] == pytest.approx({"value": 1.0, "low": 0.61, "high": 1.0, "n": 6}, abs=0.01)
+    assert figures["gates"] == {"accuracy_min": True, "failed_share_max": True}
+    assert figures["latency_ms"].keys() == {"p50", "p90", "p95", "p99"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("live.json", "summary.md", "confusion_matrix.png", "reliability.png", "worst_mistakes.png")
+    }
+    assert "PASS  accuracy_min" in capsys.readouterr().out
+
+
+def test_a_wrong_service_fails_its_gate(labelled: Path, tmp_path: Path):
+    """Every answer a cat: half right, exit 1."""
+    with service(lambda _: predicted(0.9)) as url:
+        status, figures = evaluate(url, labelled, tmp_path, "{accuracy_min: 0.6}")
+    assert status == 1
+    assert figures["accuracy"]["value"] == 0.5
+
+
+def test_a_refused_photo_counts_by_its_type(labelled: Path, tmp_path: Path):
+    """One 422 of six: the rest is measured, the failure is named, its gate fails."""
+    broken = 422, {"type": "urn:problem:broken-image"}, {}
+    with service(lambda n: broken if n == 0 else predicted(0.9)) as url:
+        status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
+    assert status == 1
+    assert figures["errors"] == {"urn:problem:broken-image": 1}
+    assert (figures["answered"], figures["failed_share"]) == (5, pytest.approx(1 / 6))
+
+
+def test_an_overloaded_service_is_asked_again(labelled: Path, tmp_path: Path):
+    """503 with Retry-After: after that time, and the retry is counted."""
+    busy = 503, {"type": "urn:problem:overloaded"}, {"Retry-After": "0"}
+    with service(lambda n: busy if n % 2 == 0 else predicted(0.9)) as url:
+        status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
+    assert status == 0
+    assert figures["retries"] == 6
+
+
+def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
+    """All failed: a report without accuracy, whose gate fails."""
+    with service(lambda _: (500, {}, {})) as url:
+        status, figures = evaluate(url, labelled, tmp_path, "{accuracy_min: 0.5}")
+    assert status == 1
+    assert figures["errors"] == {"HTTP 500": 6}
+    assert "accuracy" not in figures
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("no service", "does not answer"),
+        ("not ready", "is not ready: loading"),
+        ("no folder", "There is no folder"),
+        ("no photos", "has no labelled photos"),
+        ("other class", "a folder is named 'bird'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(
+    case: str, words: str, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 2 with cause and next step, no report."""
+    folder = tmp_path / "none" if case in ("no folder", "no photos") else labelled
+    if case == "no photos":
+        folder.mkdir()
+    if case == "other class":
+        (labelled / "Cat").rename(labelled / "bird")
+    with service(lambda _: predicted(0.9), 503 if case == "not ready" else 200) as url:
+        address = "http://127.0.0.1:9" if case == "no service" else url
+        status, figures = evaluate(address, folder, tmp_path, "{accuracy_min: 0.5}")
+    assert (status, figures) == (2, {})
+    assert words in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""The figures are those of the textbooks and of scikit-learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from evaluation import metrics
+
+cases = st.integers(2, 4).flatmap(
+    lambda classes: st.tuples(st.just(classes), st.integers(5, 60), st.integers(0, 2**32 - 1))
+)
+
+
+def drawn(classes: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random probabilities `f[N,K]` and targets that hold every class."""
+    random = np.random.default_rng(seed)
+    targets = np.concatenate([np.arange(classes), random.integers(0, classes, n)])
+    return random.dirichlet(np.ones(classes), len(targets)), targets
+
+
+@settings(deadline=None)
+@given(cases)
+def test_figures_agree_with_scikit_learn(case: tuple[int, int, int]):
+    """Accuracy, log loss, AUC and the confusion matrix."""
+    probabilities, targets = drawn(*case)
+    predicted = probabilities.argmax(1)
+    accuracy = metrics.accuracy(probabilities, targets)
+    assert accuracy.value == pytest.approx(reference.accuracy_score(targets, predicted))
+    loss = metrics.log_loss(probabilities, targets)
+    assert loss == pytest.approx(reference.log_loss(targets, probabilities))
+    score = probabilities[:, 1] if case[0] == 2 else probabilities
+    auc = reference.roc_auc_score(targets, score, multi_class="ovr")
+    assert metrics.roc_auc(probabilities, targets) == pytest.approx(auc)
+    table = reference.confusion_matrix(targets, predicted, labels=range(case[0]))
+    assert metrics.confusion(probabilities, targets).tolist() == table.tolist()
+
+
+def test_one_report_holds_them_all():
+    """Each with value, interval and n; precision and recall by class; valid JSON."""
+    probabilities, targets = drawn(3, 60, 1)
+    labels = ["bird", "cat", "dog"]
+    figures = metrics.evaluate(probabilities, targets, labels)
+    predicted = probabilities.argmax(1)
+    for name, score in (("precision", reference.precision_score), ("recall", reference.recall_score)):
+        expected = score(targets, predicted, average=None)
+        assert [figures[name][label]["value"] for label in labels] == pytest.approx(list(expected))
+    for name in ("accuracy", "log_loss", "ece", "roc_auc"):
+        figure = figures[name]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["n"] == 63
+    json.dumps(figures, allow_nan=False)
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_wilson_is_the_published_interval(hits: int, n: int):
+    """As scipy has it; and the value lies inside."""
+    figure = metrics.wilson(min(hits, n), n)
+    expected = binomtest(min(hits, n), n).proportion_ci(method="wilson")
+    assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert figure.low <= figure.value <= figure.high
+
+
+def test_calibration_error_by_hand():
+    """Ten photos at 0.95, nine right: a gap of 0.05; ten at 0.65, five right: 0.15; mean 0.1."""
+    confidence = np.repeat([0.95, 0.65], 10)
+    targets = np.array([0] * 9 + [1] + [0] * 5 + [1] * 5)
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    assert metrics.expected_calibration_error(probabilities, targets) == pytest.approx(0.1)
+    assert [(b.n, b.accuracy) for b in metrics.reliability(probabilities, targets)] == [(10, 0.5), (10, 0.9)]
+
+
+def test_certainty_is_clipped_and_not_infinite():
+    """A wrong answer at probability 1 costs much and not everything."""
+    assert metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-12))
+
+
+def test_what_is_not_defined_is_null_and_a_dash():
+    """One class alone has no AUC; no photos have no accuracy."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
+    figures = metrics.evaluate(probabilities, np.zeros(2, int), ["cat", "dog"])
+    assert figures["roc_auc"]["value"] is None
+    assert metrics.show(figures["roc_auc"]) == ("-", "- to -", "2")
+    assert metrics.wilson(0, 0).as_dict() == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    json.dumps(figures, allow_nan=False)
+
+
+def test_the_bootstrap_covers_the_truth():
+    """Of 100 samples of a known error rate, about 95 intervals hold the expected log loss."""
+    random = np.random.default_rng(1)
+    held = 0
+    for seed in range(100):
+        confidence = random.uniform(0.5, 1, 200)
+        targets = (random.uniform(size=200) > confidence).astype(int)
+        probabilities = np.stack([confidence, 1 - confidence], 1)
+        figure = metrics.bootstrap(metrics.log_loss, probabilities, targets, seed)
+        entropy = -(confidence * np.log(confidence) + (1 - confidence) * np.log1p(-confidence)).mean()
+        held += figure.low <= entropy <= figure.high
+    assert held >= 88
