@@ -24,13 +24,11 @@ step "Draw pictures, split, train, export and evaluate them (dvc repro)"
 dvc repro
 step "The same line again: nothing has changed, so nothing runs"
 dvc repro
-step "What DVC knows"
-dvc metrics show --md
 
-step "Serve models/model.pt, ask it about one drawn dog, evaluate it live on all drawn pictures"
+step "Serve models/model.pt, ask it about one drawn dog, evaluate it live on the test split"
 cat >walk.sh <<'WALK'
 set -euo pipefail
-photo=$(ls data/raw/dog/*.jpg | head -n 1)
+photos=(labelled/dog/*.jpg) photo=${photos[0]}
 echo "\$ curl -F \"file=@$photo\" $URL/predict"
 curl --fail-with-body --silent --show-error -F "file=@$photo" "$URL/predict"
 echo

@@ -12,7 +12,6 @@ import json
 import logging
 import shutil
 import signal
-import sys
 import warnings
 from contextlib import suppress
 from dataclasses import asdict
@@ -30,12 +29,12 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
-    TQDMProgressBar,
 )
 from scipy.special import log_softmax, softmax
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import metrics, report
+from evaluation.machine import progress
 from training import files, paths
 from training.config import TrainConfig
 from training.data import Manifest, PhotoData, read_manifest
@@ -213,14 +212,45 @@ def _finetune(
     )
 
 
-class _Progress(TQDMProgressBar):
-    """Lightning's bar; in a file, without the second bar that validation would draw into it."""
+class _Progress(Callback):
+    """One bar a phase: photos a second, time left, and the latest validation figures."""
 
-    def init_validation_tqdm(self) -> Any:
-        """The bar of a validation epoch."""
-        bar = super().init_validation_tqdm()
-        bar.disable = not sys.stderr.isatty()
-        return bar
+    def __init__(self, phase: str) -> None:
+        self._prefix, self._bar = f"{phase}_", progress(phase, None, "photos", disable=True)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin where a resumed training stands."""
+        del pl_module
+        loader = trainer.train_dataloader
+        self._bar = progress(
+            self._prefix.rstrip("_"),
+            int(trainer.estimated_stepping_batches),
+            "photos",
+            initial=trainer.global_step,
+            unit_scale=loader.batch_size if isinstance(loader, DataLoader) else 1,
+        )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *batch: Any
+    ) -> None:
+        """Count a batch."""
+        del trainer, pl_module, batch
+        self._bar.update()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show loss and accuracy."""
+        del pl_module
+        shown = {
+            name.removeprefix(self._prefix): f"{float(value):.4f}"
+            for name, value in trainer.callback_metrics.items()
+            if "_val_" in name
+        }
+        self._bar.set_postfix(shown, refresh=False)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Leave the last state of the bar."""
+        del trainer, pl_module, stage
+        self._bar.close()
 
 
 def _run_trainer(
@@ -249,12 +279,13 @@ def _run_trainer(
             latest,
             EarlyStopping(monitor, patience=patience),
             LearningRateMonitor("epoch"),
-            _Progress(refresh_rate=1 if sys.stderr.isatty() else 50),
+            _Progress(task.phase),
         ],
         default_root_dir=work,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=False,  # `_Progress` reads well in a log too
     )
     last = work / "last.ckpt"
     on_interrupt = signal.getsignal(signal.SIGINT)

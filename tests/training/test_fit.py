@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,8 +179,11 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Ca
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "Epoch 2" in line and "head" not in line:
+        if "going on" in line or "finetune:" in line:
             break
+    deadline = time.monotonic() + 60
+    while not list((place / paths.WORK).glob("*/finetune/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
