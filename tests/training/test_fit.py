@@ -10,17 +10,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from PIL import ImageOps
 
+from serving import artifact
+from serving.handler import ImageClassifierHandler, LocalContext
+from tests.pictures import encode
 from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
 from training import paths
 from training.__main__ import main
 from training.export import export, fit_temperature
 from training.fetch import fetch
 from training.fit import fit
+from training.model import build
 from training.prepare import prepare
+from training.sample import draw
 from training.task import ClassificationTask
 
 pytestmark = pytest.mark.filterwarnings(
@@ -123,9 +130,6 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     fit(train_config())
     export(train_config())
     assert "registered in MLflow as cats-dogs version 1, alias @challenger" in capsys.readouterr().out
-    from serving import artifact
-    from training.model import build
-
     loaded = artifact.load(paths.MODEL)
     network = build(train_config().model, 2).eval()
     network.load_state_dict(weights())
@@ -144,6 +148,25 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
         f.path for folder in ("", "test", "model") for f in client.list_artifacts(run.info.run_id, folder)
     }
     assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png", "model/model.pt"}
+
+
+def test_three_classes_work_to_the_end(workplace: Path):
+    """Three folders named for three animals: the artefact has their names and three probabilities."""
+    for label in ("Cat", "Dog", "Parrot"):
+        (workplace / "pets" / label).mkdir(parents=True)
+        for number in range(14):
+            picture = draw("cat" if label == "Cat" else "dog", np.random.default_rng((len(label), number)))
+            picture = ImageOps.invert(picture) if label == "Parrot" else picture
+            (workplace / "pets" / label / f"{number}.jpg").write_bytes(encode(picture))
+    fetch(data_config("--fetch.source", "pets").fetch)
+    prepare(data_config().prepare)
+    fit(train_config("--finetune.passes", "0"))
+    export(train_config())
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(paths.MODEL))
+    answer = handler.handle([{"body": (workplace / "pets/Dog/0.jpg").read_bytes()}])[0]
+    assert list(answer["probabilities"]) == ["cat", "dog", "parrot"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.usefixtures("place")
