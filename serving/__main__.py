@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         asyncio.get_running_loop().call_soon_threadsafe(self._drain)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and load the model file anew on SIGHUP."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.ensure_future(self._service.reload())
 
     def _drain(self) -> None:
         self._service.drain()

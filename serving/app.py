@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -25,8 +26,8 @@ from prometheus_client.exposition import choose_encoder
 from serving import problems
 from serving.apidoc import PredictOperation
 from serving.engine import Engine, Result
-from serving.errors import ArtifactError, NotReady, ServingError
-from serving.handler import Answer, ImageClassifierHandler, LocalContext
+from serving.errors import ArtifactError, NotReady, ServingError, Unauthorized
+from serving.handler import Answer, ImageClassifierHandler, LocalContext, choose_device
 from serving.lifecycle import Lifecycle, State
 from serving.metrics import Metrics
 from serving.preprocess import DecodedImage, Limits
@@ -35,6 +36,7 @@ from serving.upload import CallerGone, extract_image, read_body
 
 _WEB: Final = Path(__file__).parent / "web"
 _SAMPLES: Final = 255.0
+_GPU_BATCH: Final = 16
 
 
 class Service:
@@ -51,18 +53,26 @@ class Service:
         self.log = structlog.get_logger()
         self.lifecycle = Lifecycle()
         self.metrics = Metrics(registry)
-        self.handler = ImageClassifierHandler(
-            Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
-        )
+        self._device = choose_device(settings.device)
+        self._max_batch = settings.max_batch or (1 if self._device == "cpu" else _GPU_BATCH)
+        self._reloading = asyncio.Lock()
+        self.handler = self._new_handler()
         self.engine = Engine(
             self.handler,
             self.metrics,
             workers=settings.workers,
             queue_size=settings.queue_size,
             deadline_seconds=settings.deadline_seconds,
+            max_batch=self._max_batch,
+            max_delay_seconds=settings.max_delay_ms / 1000,
             clock=clock,
         )
         self._began = clock()
+
+    def _new_handler(self) -> ImageClassifierHandler:
+        settings = self.settings
+        limits = Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
+        return ImageClassifierHandler(limits, device=self._device, max_batch=self._max_batch)
 
     @property
     def uptime_seconds(self) -> float:
@@ -74,7 +84,7 @@ class Service:
         try:
             await asyncio.to_thread(self.handler.initialize, LocalContext.for_file(self.settings.model_path))
         except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the service fails)
-            reason = error.detail if isinstance(error, ArtifactError) else f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             self.lifecycle.move(State.FAILED, reason)
             self.log.error("failed", reason=reason)  # noqa: TRY400 (a reason, not a trace)
             self._on_failure()
@@ -84,6 +94,29 @@ class Service:
         if self.lifecycle.move(State.READY):
             self.metrics.ready.set(1)
             self.log.info("ready", seconds=round(self.uptime_seconds, 3), **self.handler.describe_handle())
+
+    async def reload(self) -> bool:
+        """Load and prove the model file beside the present one, then swap; tell whether it was swapped.
+
+        Until the new one is proven, and if it cannot be, the present one serves on.
+        """
+        async with self._reloading:
+            if self.lifecycle.state is not State.READY:
+                self.log.warning("reload ignored", state=str(self.lifecycle.state))
+                return False
+            handler = self._new_handler()
+            try:
+                await asyncio.to_thread(handler.initialize, LocalContext.for_file(self.settings.model_path))
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the old model stays)
+                self.metrics.reloads.labels("failed").inc()
+                self.log.error("reload failed", reason=_reason(error))  # noqa: TRY400 (a reason, not a trace)
+                return False
+            self.handler = handler
+            self.engine.replace(handler)
+            self.metrics.serve(handler.artifact)
+            self.metrics.reloads.labels("ok").inc()
+            self.log.info("reloaded", **handler.describe_handle())
+            return True
 
     def drain(self) -> None:
         """Stop announcing readiness; what arrives is still answered until the listener closes."""
@@ -104,15 +137,28 @@ class Service:
             ServingError: whatever is wrong with the request or the moment.
         """
         arrived = self.clock()
+        self.authorise(request)
         body = await read_body(
             request.receive, self.settings.max_body_bytes, request.headers.get("content-length")
         )
         if self.lifecycle.state not in (State.READY, State.DRAINING):
             raise NotReady(f"The service is {self.lifecycle.state}: {self.lifecycle.reason}.")
-        image = extract_image(*request.content_type, body)
+        image = extract_image(*request.content_type, body, self.settings.max_parts)
         result = await _while_connected(self.engine.submit(image, arrived), request)
         self._observe(image, result)
         return result, self.clock() - arrived
+
+    def authorise(self, request: Request[Any, Any, Any]) -> None:
+        """Compare the key in constant time, if the service has one.
+
+        Raises:
+            Unauthorized: the key is missing or wrong.
+        """
+        if self.settings.api_key:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            shown = request.headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
+            if not hmac.compare_digest(shown.encode(), self.settings.api_key.encode()):
+                raise Unauthorized('Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')
 
     def _observe(self, image: bytes, result: Result) -> None:
         """Count a computed request."""
@@ -127,6 +173,10 @@ class Service:
             self.metrics.probability.observe(result.answer["probability"])
             if result.answer["uncertain"]:
                 self.metrics.uncertain.inc()
+
+
+def _reason(error: Exception) -> str:
+    return error.detail if isinstance(error, ArtifactError) else f"{type(error).__name__}: {error}"
 
 
 async def _while_connected(work: Coroutine[Any, Any, Result], request: Request[Any, Any, Any]) -> Result:
@@ -176,16 +226,17 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
     service: Service = request.app.state.service
     request_id = problems.request_id(request)
+    log = service.log.bind(request_id=request_id, **problems.trace_context(request))
     try:
         result, seconds = await service.predict(request)
     except ServingError as error:
         code = problems.code_of(error)
         service.metrics.requests.labels(code).inc()
-        service.log.info("refused", request_id=request_id, outcome=code, detail=error.detail)
+        log.info("refused", outcome=code, detail=error.detail)
         return problems.response(error, request_id)
     except Exception as error:
         service.metrics.requests.labels("internal").inc()
-        service.log.exception("failed to answer", request_id=request_id, outcome="internal")
+        log.exception("failed to answer", outcome="internal")
         return problems.response(error, request_id)
     service.metrics.latency.observe(seconds)
     stages_ms = {f"{stage}_ms": round(1000 * value, 3) for stage, value in result.seconds.items()}
@@ -194,15 +245,15 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     if "error" in result.answer:
         code, detail = result.answer["error"], result.answer["detail"]
         service.metrics.requests.labels(code).inc()
-        service.log.info("refused", request_id=request_id, outcome=code, detail=detail, **stages_ms)
+        log.info("refused", outcome=code, detail=detail, **stages_ms)
         return problems.build(code, detail, request_id, headers)
     service.metrics.requests.labels("ok").inc()
     latency_ms = round(1000 * seconds, 3)
-    service.log.info(
-        "predicted", request_id=request_id, outcome="ok", **_brief(result.answer), latency_ms=latency_ms,
+    log.info(
+        "predicted", outcome="ok", **_brief(result.answer), latency_ms=latency_ms,
         **stages_ms,
     )  # fmt: skip
-    card = service.handler.artifact.card
+    card = result.handler.artifact.card
     answer = Prediction(
         **result.answer,
         latency_ms=latency_ms,
@@ -245,15 +296,21 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/health/live")
-async def live() -> dict[str, str]:
-    """200 as long as the process answers at all."""
-    return {"status": "alive"}
+async def live(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
+    """200 as long as the process is worth keeping; 503 when a worker does not come back."""
+    service: Service = request.app.state.service
+    stuck = service.engine.stuck_seconds()
+    if stuck > service.settings.stuck_seconds:
+        content = {"status": "stuck", "reason": f"a worker has been at one batch for {stuck:.0f} s"}
+        return Response(content, status_code=503)
+    return Response({"status": "alive"})
 
 
 @get("/metrics")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Prometheus text, OpenMetrics or a JSON summary, by the Accept header."""
     service: Service = request.app.state.service
+    service.authorise(request)
     accept = request.headers.get("accept", "")
     if "application/json" in accept:
         return Response(msgspec.json.encode(service.metrics.summary()), media_type=MediaType.JSON)

@@ -1,7 +1,8 @@
-"""A bounded queue and one worker thread a core, each computing one request on its own.
+"""A bounded queue and one worker thread a core, each computing one micro-batch on its own.
 
-A request that cannot be answered in time is refused at once, one whose caller has gone away or
-whose time has run out in the queue is not computed, and whatever a worker meets, its request is
+On a CPU a batch is one photo; on an accelerator a worker takes what waits, up to `max_batch`. A
+request that cannot be answered in time is refused at once, one whose caller has gone away or whose
+time has run out in the queue is not computed, and whatever a worker meets, its requests are
 answered and the worker goes on. The engine knows the handler's stages and no HTTP.
 """
 
@@ -34,7 +35,9 @@ class Result:
     answer: Answer | Refusal
     image: DecodedImage | ImageError
     seconds: dict[str, float]
-    """Duration by stage: queue, decode, infer."""
+    """Duration by stage: queue, decode, infer; of a batch, decode and infer of the whole."""
+    handler: ImageClassifierHandler
+    """Who answered: after a reload, perhaps not the present one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,14 +60,18 @@ class Engine:
         workers: int,
         queue_size: int,
         deadline_seconds: float,
+        max_batch: int = 1,
+        max_delay_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handler, self._metrics, self._clock = handler, metrics, clock
         self._queue_size, self._deadline_seconds = queue_size, deadline_seconds
+        self._max_batch, self._max_delay_seconds = max_batch, max_delay_seconds
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._in_flight = 0
+        self._busy_since: dict[str, float] = {}
         self._service_seconds = _FIRST_GUESS_SECONDS
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
@@ -75,6 +82,15 @@ class Engine:
         """Start the workers."""
         for thread in self._threads:
             thread.start()
+
+    def replace(self, handler: ImageClassifierHandler) -> None:
+        """Let `handler` compute what is taken from the queue from now on."""
+        self._handler = handler
+
+    def stuck_seconds(self) -> float:
+        """How long the slowest worker has been at its present batch; 0 when all wait."""
+        with self._changed:
+            return max((self._clock() - since for since in self._busy_since.values()), default=0.0)
 
     def close(self, timeout_seconds: float) -> bool:
         """Take nothing more, compute what was accepted, stop; tell whether all workers ended."""
@@ -110,7 +126,23 @@ class Engine:
             self._queue.append(job)
             self._metrics.queue_depth.set(len(self._queue))
             self._changed.notify()
-        return await job.future
+        remaining = job.deadline - job.queued_at
+        expiry = job.loop.call_later(remaining, self._expire, job)
+        try:
+            return await job.future
+        except DeadlineExceeded:
+            self._metrics.rejected.labels("deadline").inc()
+            raise
+        finally:
+            expiry.cancel()
+
+    def _expire(self, job: _Job) -> None:
+        """Answer a job whose time is up, though a worker may still be at it."""
+        if not job.future.done():
+            job.future.set_exception(self._too_late())
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"The answer was not ready within {self._deadline_seconds:g} s.")
 
     def _admit(self, job: _Job) -> None:
         """Refuse a job that is hopeless. The lock is held."""
@@ -137,51 +169,80 @@ class Engine:
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # one photo a core beats all cores on one photo
-        while (job := self._take()) is not None:
+        name = threading.current_thread().name
+        while jobs := self._take(name):
             try:
-                outcome: Result | Exception = self._compute(job)
-            except BaseException as error:  # noqa: BLE001 the worker lives on, and the request is answered
-                outcome = error if isinstance(error, Exception) else EngineError(type(error).__name__)
+                outcomes = self._compute_each(jobs)
+            except BaseException as error:  # noqa: BLE001 the worker lives on, and the requests are answered
+                outcomes = [EngineError(type(error).__name__)] * len(jobs)
             with self._changed:
-                self._in_flight -= 1
+                self._in_flight -= len(jobs)
                 self._metrics.in_flight.set(self._in_flight)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                job.loop.call_soon_threadsafe(_settle, job.future, outcome)
+                del self._busy_since[name]
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    job.loop.call_soon_threadsafe(_settle, job.future, outcome)
 
-    def _take(self) -> _Job | None:
-        """The next job worth computing, or None when the engine is closed and empty."""
+    def _take(self, name: str) -> list[_Job]:
+        """The next jobs worth computing, one at least; none when the engine is closed and empty."""
+        jobs: list[_Job] = []
         with self._changed:
-            while True:
-                while not self._queue:
-                    if self._closing:
-                        return None
-                    self._changed.wait()
-                job = self._queue.popleft()
+            patience = 0.0
+            while not jobs or (len(jobs) < self._max_batch and patience > self._clock()):
+                while self._queue and len(jobs) < self._max_batch:
+                    job = self._queue.popleft()
+                    if not job.future.done():
+                        jobs.append(job)
+                    elif job.future.cancelled():
+                        self._metrics.rejected.labels("disconnected").inc()
+                if jobs and not patience:
+                    patience = self._clock() + self._max_delay_seconds
                 self._metrics.queue_depth.set(len(self._queue))
-                if job.future.cancelled():
-                    self._metrics.rejected.labels("disconnected").inc()
-                    continue
-                self._in_flight += 1
-                self._metrics.in_flight.set(self._in_flight)
-                return job
+                if len(jobs) == self._max_batch or (jobs and self._max_delay_seconds == 0):
+                    break
+                if self._closing:
+                    break
+                self._changed.wait(max(0.0, patience - self._clock()) if jobs else None)
+            self._in_flight += len(jobs)
+            self._metrics.in_flight.set(self._in_flight)
+            if jobs:
+                self._busy_since[name] = self._clock()
+        return jobs
 
-    def _compute(self, job: _Job) -> Result:
+    def _compute_each(self, jobs: list[_Job]) -> list[Result | Exception]:
+        """One outcome a job; where a batch fails as a whole, each job is tried alone."""
         started = self._clock()
-        if started > job.deadline:
-            self._metrics.rejected.labels("deadline").inc()
-            raise DeadlineExceeded(
-                f"The request waited {started - job.queued_at:.2f} s, longer than its deadline of "
-                f"{self._deadline_seconds:g} s."
-            )
-        batch = self._handler.preprocess([{"body": job.body}])
+        timely = [job for job in jobs if started <= job.deadline]
+        outcomes: dict[_Job, Result | Exception] = {
+            job: self._too_late() for job in jobs if started > job.deadline
+        }
+        try:
+            outcomes.update(zip(timely, self._compute(timely, started), strict=True))
+        except Exception as error:  # noqa: BLE001 (it is the answer to the request)
+            if len(timely) == 1:
+                return [outcomes.get(job, error) for job in jobs]
+            for job in timely:
+                outcomes[job] = self._compute_each([job])[0]
+        return [outcomes[job] for job in jobs]
+
+    def _compute(self, jobs: list[_Job], started: float) -> list[Result]:
+        """Run the handler's stages on a batch."""
+        if not jobs:
+            return []
+        handler = self._handler  # one for the whole batch: a reload swaps between batches
+        batch = handler.preprocess([{"body": job.body} for job in jobs])
         decoded = self._clock()
-        batch = self._handler.inference(batch)
-        answer = self._handler.postprocess(batch)[0]
+        batch = handler.inference(batch)
+        answers = handler.postprocess(batch)
         done = self._clock()
-        seconds = {"queue": started - job.queued_at, "decode": decoded - started, "infer": done - decoded}
+        stages = {"decode": decoded - started, "infer": done - decoded}
         with self._changed:
-            self._service_seconds += _SMOOTHING * (done - started - self._service_seconds)
-        return Result(answer, batch.images[0], seconds)
+            each = (done - started) / len(jobs)
+            self._service_seconds += _SMOOTHING * (each - self._service_seconds)
+        return [
+            Result(answer, image, {"queue": started - job.queued_at} | stages, handler)
+            for job, answer, image in zip(jobs, answers, batch.images, strict=True)
+        ]
 
 
 def _settle(future: asyncio.Future[Result], outcome: Result | Exception) -> None:

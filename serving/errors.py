@@ -83,6 +83,12 @@ class NotReady(EngineError):
     code = "not-ready"
 
 
+class Unauthorized(ServingError):
+    """The service has a key and the request does not show it."""
+
+    code = "unauthorized"
+
+
 class ConfigurationError(ServingError):
     """A setting has an unknown name or an impossible value."""
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypedDict, final
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from serving import artifact
 from serving.errors import ArtifactError, ImageError, NotReady
@@ -85,8 +86,18 @@ class Batch:
 class ImageClassifierHandler:
     """Serve one artefact by TorchServe's contract. Safe to share between threads once initialised."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, device: str = "cpu", max_batch: int = 1) -> None:
+        """Prepare to serve.
+
+        Args:
+            limits: What an image may cost.
+            device: Where the network runs, as torch names it.
+            max_batch: Most photos in one pass of the network. Passes have fixed sizes (powers of two up
+                to this), each compiled before the first request; a last part is padded.
+        """
         self.limits = limits or Limits()
+        self._device = torch.device(device)
+        self._sizes = sorted({min(2**k, max_batch) for k in range(max_batch.bit_length() + 1)})
         self._artifact: artifact.Artifact | None = None
         self._module: torch.jit.ScriptModule | None = None
 
@@ -109,9 +120,9 @@ class ImageClassifierHandler:
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
         loaded = artifact.load(path)
-        module = artifact.fuse(loaded.model)
-        size = loaded.card.input_size
-        _warm(module, size)
+        module = artifact.fuse(loaded.model.to(self._device))
+        for count in self._sizes:
+            _warm(module, count, loaded.card.input_size, self._device)
         self._module, self._artifact = module, loaded
         try:
             self._replay_probe()
@@ -133,15 +144,17 @@ class ImageClassifierHandler:
         return Batch(images, torch.from_numpy(stacked))  # [N,3,S,S]
 
     def inference(self, inputs: Batch) -> Batch:
-        """Run the network on the good items: `u8[N,3,S,S]` to `f32[N,K]`.
-
-        One item at a time: on a CPU a batch costs the same for each photo, and a fused graph is
-        compiled for one shape.
-        """
+        """Run the network on the good items: `u8[N,3,S,S]` to `f32[N,K]`."""
         if self._module is None:
             raise NotReady("No model is loaded.")
+        rows: list[torch.Tensor] = []
+        waiting = inputs.inputs
         with torch.inference_mode():
-            rows = [self._module(image) for image in torch.split(inputs.inputs, 1)]
+            while len(waiting):
+                size = next((s for s in self._sizes if s >= len(waiting)), self._sizes[-1])
+                part, waiting = waiting[:size], waiting[size:]
+                whole = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, size - len(part)))  # [size,3,S,S]
+                rows.append(self._module(whole.to(self._device))[: len(part)].cpu())
         width = len(self.artifact.card.labels)
         probabilities = torch.cat(rows).numpy() if rows else np.empty((0, width), np.float32)
         return Batch(inputs.images, inputs.inputs, probabilities)
@@ -201,8 +214,15 @@ class ImageClassifierHandler:
                 )
 
 
-def _warm(module: torch.jit.ScriptModule, size: int) -> None:
-    """Two calls compile the fused graph for the shape `u8[1,3,S,S]`; the third is fast."""
+def choose_device(wanted: str) -> str:
+    """What torch calls the device: `auto` is a GPU where torch has one, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _warm(module: torch.jit.ScriptModule, count: int, size: int, device: torch.device) -> None:
+    """Two calls compile the fused graph for the shape `u8[count,3,S,S]`; the third is fast."""
     with torch.inference_mode():
         for _ in range(3):
-            module(torch.zeros((1, 3, size, size), dtype=torch.uint8))
+            module(torch.zeros((count, 3, size, size), dtype=torch.uint8, device=device))

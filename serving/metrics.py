@@ -90,6 +90,12 @@ class Metrics:
             buckets=_RATIO,
             registry=registry,
         )
+        self.reloads = Counter(
+            "classifier_model_reloads_total",
+            "Attempts to load another model.",
+            ["outcome"],
+            registry=registry,
+        )
         self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
         ProcessCollector(registry=registry)
@@ -99,6 +105,8 @@ class Metrics:
             self.stage.labels(stage)
         for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
             self.rejected.labels(reason)
+        for outcome in ("ok", "failed"):
+            self.reloads.labels(outcome)
         self.requests.labels("ok")
 
     def serve(self, artifact: Artifact) -> None:

@@ -12,10 +12,13 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from serving.errors import Overloaded, ServingError
+from serving.errors import Overloaded, ServingError, Unauthorized
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:problem:"
+_TRACE_PARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
+)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -31,6 +34,7 @@ KINDS: Final[dict[str, Kind]] = {
     "missing-file": Kind(400, "No image was sent"),
     "malformed-upload": Kind(400, "The upload cannot be parsed"),
     "bad-request": Kind(400, "The request is not understood"),
+    "unauthorized": Kind(401, "The API key is missing or wrong"),
     "not-found": Kind(404, "There is nothing at this address"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
     "body-too-large": Kind(413, "The upload is too large"),
@@ -79,6 +83,8 @@ def response(error: Exception, identifier: str) -> Response[bytes]:
     headers = {"X-Request-ID": identifier}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
         headers |= {key: value for key, value in error.headers.items() if key.lower() == "allow"}
     return build(code_of(error), detail_of(error), identifier, headers)
@@ -97,6 +103,12 @@ def request_id(request: Request[Any, Any, Any]) -> str:
     """The caller's X-Request-ID if it is a plain token, else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def trace_context(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """`trace_id` and `parent_span_id` of a W3C traceparent header; nothing if there is no valid one."""
+    found = _TRACE_PARENT.fullmatch(request.headers.get("traceparent", ""))
+    return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
 
 
 def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -30,12 +30,20 @@ class Settings(msgspec.Struct, frozen=True):
     """PORT: TCP port to listen on; 0 takes a free one."""
     model: str = "models/release/model.pt"
     """MODEL: path of the artefact."""
+    device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto takes a GPU where torch has one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_cores)
     """SERVING_WORKERS: worker threads, one core each."""
+    max_batch: Annotated[int, Meta(ge=0, le=256)] = 0
+    """SERVING_MAX_BATCH: most photos in one pass of the network; 0 is 1 on a CPU and 16 on a GPU."""
+    max_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    """SERVING_MAX_DELAY_MS: how long a photo may wait for others to fill its batch."""
     queue_size: Annotated[int, Meta(ge=1)] = 256
     """SERVING_QUEUE_SIZE: requests that may wait."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
     """SERVING_DEADLINE_SECONDS: time from arrival to answer after which a request is refused."""
+    stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """SERVING_STUCK_SECONDS: time a worker may spend on one batch before liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
     """SERVING_DRAIN_GRACE_SECONDS: time between readiness 503 and closing the listener."""
     drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
@@ -46,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_MAX_PIXELS: declared width times height of an image."""
     max_side: Annotated[int, Meta(ge=1)] = 16_384
     """SERVING_MAX_SIDE: declared longest side of an image, in pixels."""
+    max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
+    """SERVING_MAX_PARTS: parts of a multipart body."""
+    api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
+    """SERVING_API_KEY: if set, requests need it as "Authorization: Bearer KEY" or "X-API-Key: KEY"."""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """SERVING_LOG_LEVEL: debug, info, warning or error."""
     log_format: Annotated[str, Meta(pattern="^(json|console)$")] = "json"

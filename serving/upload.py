@@ -10,7 +10,6 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from serving.errors import ServingError
 
 FIELD: Final = "file"
-_MAX_PARTS: Final = 16
 
 
 class UploadError(ServingError):
@@ -71,7 +70,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], limit_bytes: int, ann
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def extract_image(content_type: str, options: dict[str, str], body: bytes) -> bytes:
+def extract_image(content_type: str, options: dict[str, str], body: bytes, max_parts: int) -> bytes:
     """The image in a body: the multipart field `file`, or the body itself.
 
     Raises:
@@ -88,7 +87,7 @@ def extract_image(content_type: str, options: dict[str, str], body: bytes) -> by
     names: list[str] = []
     content: list[bytes] = []
     try:
-        with PushMultipartParser(options.get("boundary", ""), max_segment_count=_MAX_PARTS) as parser:
+        with PushMultipartParser(options.get("boundary", ""), max_segment_count=max_parts) as parser:
             wanted = False
             for event in parser.parse(body) if body else ():
                 if isinstance(event, MultipartSegment):
@@ -99,7 +98,7 @@ def extract_image(content_type: str, options: dict[str, str], body: bytes) -> by
     except (MultipartError, ValueError, LookupError) as error:
         raise MalformedUpload(
             "The multipart body cannot be parsed: it is incomplete, has more than "
-            f"{_MAX_PARTS} parts, or its boundary is not the one in Content-Type."
+            f"{max_parts} parts, or its boundary is not the one in Content-Type."
         ) from error
     if FIELD not in names:
         found = f"found {', '.join(sorted(set(names)))[:100]!r}" if names else "found none"

@@ -1,6 +1,7 @@
 // Send the chosen photo to /predict and show the answer or the problem, as text and never as markup.
 const $ = (id) => document.getElementById(id);
 let latest = 0;
+let key = ""; // asked for if the service wants one
 
 async function ask(file) {
   const turn = ++latest; // an answer that a newer photo has overtaken is not shown
@@ -11,7 +12,15 @@ async function ask(file) {
   const form = new FormData();
   form.append("file", file);
   try {
-    const response = await fetch("/predict", { method: "POST", body: form });
+    const response = await fetch("/predict", {
+      method: "POST",
+      body: form,
+      headers: key ? { "X-API-Key": key } : {},
+    });
+    if (response.status === 401) {
+      key = prompt("This service wants an API key.") ?? "";
+      if (key) return ask(file);
+    }
     const content = await response.json();
     if (turn !== latest) return;
     if (response.ok) showAnswer(content, response.headers.get("Server-Timing"));

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import structlog
+from litestar.testing import AsyncTestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import problems
+from serving.app import create_app
 from serving.handler import ImageClassifierHandler
 from serving.settings import Settings
+from tests import tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
 
@@ -282,3 +287,66 @@ def test_a_fault_inside_is_a_500_that_tells_nothing(client: Client, monkeypatch:
     assert problem(response)["type"] == "urn:problem:internal"
     assert lines[0]["exc_info"]
     assert client.post("/predict", content=JPEG).status_code == 200
+
+
+def test_a_trace_context_is_passed_to_the_log(client: Client):
+    """A valid W3C traceparent gives trace and span; an invalid one nothing."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = [
+        f"00-{trace}-{span}-01",
+        f"00-{trace.upper()}-{span}-01",
+        f"00-{'0' * 32}-{span}-01",
+        "rubbish",
+    ]
+    with structlog.testing.capture_logs() as lines:
+        for header in headers:
+            client.post("/predict", content=JPEG, headers={"traceparent": header})
+    assert (lines[0]["trace_id"], lines[0]["parent_span_id"]) == (trace, span)
+    assert all("trace_id" not in line for line in lines[1:])
+
+
+def test_with_a_key_set_requests_need_it(model: Path):
+    """In either header; health, liveness and the page stay open; the answer to none is 401."""
+    with running(Settings(model=str(model), api_key="s3cret")) as client:
+        for headers in (
+            {},
+            {"X-API-Key": "wrong"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "s3cret"},
+        ):
+            refused = client.post("/predict", content=JPEG, headers=headers)
+            assert refused.status_code == 401
+            assert problem(refused)["type"] == "urn:problem:unauthorized"
+            assert refused.headers["www-authenticate"] == "Bearer"
+            assert client.get("/metrics", headers=headers).status_code == 401
+        for headers in ({"X-API-Key": "s3cret"}, {"Authorization": "Bearer s3cret"}):
+            assert client.post("/predict", content=JPEG, headers=headers).status_code == 200
+        assert [client.get(path).status_code for path in ("/health", "/health/live", "/")] == [200] * 3
+
+
+def test_another_model_is_swapped_in_and_a_bad_one_is_not(model: Path, tmp_path: Path):
+    """A proven file replaces the present model; a damaged one leaves it, and the service stays ready."""
+    path = tmp_path / "model.pt"
+    shutil.copy(model, path)
+    app = create_app(Settings(model=str(path)))
+    service = app.state.service
+
+    async def play() -> None:
+        async with AsyncTestClient(app) as client:
+            while service.lifecycle.state != "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            first = (await client.get("/health")).json()["model"]["sha256"]
+            before = (await client.post("/predict", content=JPEG)).json()["probabilities"]
+            path.write_bytes(b"damaged")
+            assert not await service.reload()
+            assert (await client.get("/health")).json()["model"]["sha256"] == first
+            tiny.write_artifact(path, seed=2)
+            assert await service.reload()
+            assert (await client.get("/health")).json()["model"]["sha256"] != first
+            after = await client.post("/predict", content=JPEG)
+            assert after.json()["probabilities"] != before
+            text = (await client.get("/metrics")).text
+        for outcome in ("ok", "failed"):
+            assert f'classifier_model_reloads_total{{outcome="{outcome}"}} 1.0' in text
+
+    asyncio.run(play())

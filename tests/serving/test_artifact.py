@@ -157,6 +157,19 @@ def test_one_bad_item_fails_alone(model: Path):
         assert answer["uncertain"] == (answer["probability"] < 0.8)
 
 
+@pytest.mark.parametrize("max_batch", [1, 2, 4, 6])
+def test_passes_of_fixed_sizes_change_no_answer(model: Path, max_batch: int):
+    """Seven photos in passes of at most `max_batch`, the last one padded: as one by one."""
+    photos = [{"body": encode(scene(100 + 10 * n, 80), "PNG")} for n in range(7)]
+    handler = ImageClassifierHandler(max_batch=max_batch)
+    handler.initialize(LocalContext.for_file(model))
+    alone = [handler.handle([photo])[0] for photo in photos]
+    for one, other in zip(alone, handler.handle(photos), strict=True):
+        assert list(one["probabilities"].values()) == pytest.approx(
+            list(other["probabilities"].values()), abs=1e-5
+        )
+
+
 def test_an_empty_batch_is_an_empty_list(model: Path):
     """And a handler without a model says so."""
     assert initialise(model).handle([]) == []

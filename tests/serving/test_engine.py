@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
         self.computed: list[bytes] = []
+        self.batches: list[int] = []
         self.failure: BaseException | None = None
 
     def preprocess(self, data: list[dict[str, bytes]]) -> Batch:
@@ -31,14 +33,15 @@ class Gate:
         if self.failure:
             failure, self.failure = self.failure, None
             raise failure
-        self.computed.append(data[0]["body"])
-        return Batch([None], None)
+        self.computed += [item["body"] for item in data]
+        self.batches.append(len(data))
+        return Batch([None] * len(data), None)
 
     def inference(self, batch: Batch) -> Batch:
         return batch
 
-    def postprocess(self, _batch: Batch) -> list[dict[str, str]]:
-        return [{"prediction": "cat"}]
+    def postprocess(self, batch: Batch) -> list[dict[str, str]]:
+        return [{"prediction": "cat"} for _ in batch.images]
 
 
 class Clock:
@@ -55,8 +58,8 @@ class Clock:
 def started(handler: Gate, **options: Any) -> Iterator[tuple[Engine, Clock, CollectorRegistry]]:
     """An engine with one worker, closed at the end."""
     registry, clock = CollectorRegistry(), Clock()
-    settings = {"workers": 1, "queue_size": 10, "deadline_seconds": 2.0} | options
-    engine = Engine(handler, Metrics(registry), clock=clock, **settings)
+    settings = {"workers": 1, "queue_size": 10, "deadline_seconds": 2.0, "clock": clock} | options
+    engine = Engine(handler, Metrics(registry), **settings)
     engine.start()
     try:
         yield engine, clock, registry
@@ -210,3 +213,80 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         asyncio.run(play(engine, clock))
         assert registry.get_sample_value("classifier_queue_depth") == 0
         assert registry.get_sample_value("classifier_in_flight") == 0
+
+
+def test_a_stuck_worker_is_seen_and_its_caller_answered():
+    """At the deadline the caller has its 504, though the worker never comes back."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        task = await busy(engine, clock, handler)
+        assert engine.stuck_seconds() == 0
+        clock.now += 40
+        assert engine.stuck_seconds() == 40
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(task, 10)
+        handler.open.set()
+        while engine.stuck_seconds():  # noqa: ASYNC110 (a thread ends it)
+            await asyncio.sleep(0.001)
+
+    with started(handler, deadline_seconds=0.1) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "deadline") == 1
+
+
+def test_a_batch_takes_what_waits_up_to_its_size():
+    """Five wait for the one worker: four together, then one."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        tasks = [await busy(engine, clock, handler)]
+        tasks += [asyncio.create_task(engine.submit(b"x", clock())) for _ in range(5)]
+        await asyncio.sleep(0)
+        handler.open.set()
+        assert len(await asyncio.gather(*tasks)) == 6
+
+    with started(handler, max_batch=4) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert handler.batches == [1, 4, 1]
+        assert registry.get_sample_value("classifier_in_flight") == 0
+
+
+def test_a_batch_waits_for_company_and_no_longer_than_told():
+    """With 50 ms of patience two photos that come one after the other are one batch."""
+    handler = Gate()
+    handler.open.set()
+
+    async def play(engine: Engine) -> None:
+        first = asyncio.create_task(engine.submit(b"1", time.monotonic()))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(engine.submit(b"2", time.monotonic()))
+        await asyncio.gather(first, second)
+        await asyncio.wait_for(engine.submit(b"3", time.monotonic()), 5)
+
+    with started(handler, max_batch=8, max_delay_seconds=0.5, clock=time.monotonic) as (engine, _, _registry):
+        asyncio.run(play(engine))
+        assert handler.batches == [2, 1]
+
+
+def test_where_a_batch_fails_each_of_it_is_tried_alone():
+    """One unexpected fault in a batch of three costs nobody an answer."""
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        tasks = [await busy(engine, clock, handler)]
+        tasks += [asyncio.create_task(engine.submit(b"x", clock())) for _ in range(3)]
+        await asyncio.sleep(0)
+        handler.open.set()
+        await tasks[0]
+        await asyncio.gather(*tasks)
+
+    class Fragile(Gate):
+        def preprocess(self, data: list[dict[str, bytes]]) -> Batch:
+            if len(data) > 1:
+                raise RuntimeError("batch")
+            return super().preprocess(data)
+
+    handler = Fragile()
+    with started(handler, max_batch=4) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
+        assert handler.batches == [1, 1, 1, 1]

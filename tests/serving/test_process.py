@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import tiny
 from tests.pictures import encode, scene
 from tests.tiny import ROOT
 
@@ -110,6 +111,36 @@ def test_sigterm_under_load_loses_nothing(model: Path, environment: Environment)
         process._reader.join(10)
         assert process.lines[-1]["event"] == "stopped"
         assert process.lines[-1]["drained"] is True
+
+
+def test_a_reload_under_load_loses_nothing(model: Path, tmp_path: Path, environment: Environment):
+    """SIGHUP: the new file answers, every request in between got 200; a damaged file changes nothing."""
+    path = tmp_path / "model.pt"
+    path.write_bytes(model.read_bytes())
+    with service(environment(MODEL=str(path))) as process:
+        process.wait_for("ready")
+        stop, statuses = threading.Event(), []
+
+        def caller() -> None:
+            with httpx.Client(base_url=process.url, timeout=20) as client:
+                while not stop.is_set():
+                    statuses.append(client.post("/predict", content=JPEG).status_code)
+
+        with ThreadPoolExecutor(4) as pool:
+            callers = [pool.submit(caller) for _ in range(4)]
+            tiny.write_artifact(path, seed=2)
+            process.popen.send_signal(signal.SIGHUP)
+            reloaded = process.wait_for("reloaded")
+            path.write_bytes(b"damaged")
+            process.popen.send_signal(signal.SIGHUP)
+            process.wait_for("reload failed")
+            served = httpx.get(process.url + "/health").json()["model"]["sha256"]
+            stop.set()
+            for done in callers:
+                done.result()
+        assert served == reloaded["sha256"] != process.wait_for("ready")["sha256"]
+        assert set(statuses) == {200}
+        assert process.stop() == 0
 
 
 def test_a_second_signal_ends_at_once(model: Path, environment: Environment):

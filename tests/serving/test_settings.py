@@ -17,10 +17,17 @@ def test_without_variables_the_defaults_hold():
 
 def test_every_setting_is_read_from_its_variable():
     """And converted to its type."""
-    text = {"host": "::1", "model": "m.pt", "log_level": "debug", "log_format": "console"}
+    text = {
+        "host": "::1",
+        "model": "m.pt",
+        "log_level": "debug",
+        "log_format": "console",
+        "device": "cuda:1",
+        "api_key": "k",
+    }
     for field in Settings.__struct_fields__:
         given = text.get(field, "2000")
-        if field == "workers":
+        if field in ("workers", "max_batch", "max_delay_ms", "max_parts"):
             given = "3"
         value = getattr(from_environment({variable(field): given}), field)
         assert str(value) in (given, f"{given}.0")
@@ -34,6 +41,7 @@ def test_every_setting_is_read_from_its_variable():
         ({"SERVING_WORKERS": "0"}, ["SERVING_WORKERS", ">= 1"]),
         ({"SERVING_DEADLINE_SECONDS": "-1"}, ["SERVING_DEADLINE_SECONDS", "> 0"]),
         ({"SERVING_LOG_LEVEL": "loud"}, ["SERVING_LOG_LEVEL", "loud"]),
+        ({"SERVING_API_KEY": "with space"}, ["SERVING_API_KEY"]),
         ({"SERVING_DEADLINE": "1"}, ["SERVING_DEADLINE ", "SERVING_DEADLINE_SECONDS"]),
         ({"SERVING_XYZ": "1"}, ["SERVING_XYZ", "Known:"]),
     ],
