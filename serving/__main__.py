@@ -16,8 +16,9 @@ import uvicorn
 from litestar import Litestar
 
 from serving import logs, settings
-from serving.app import Service, create_app
+from serving.app import create_app
 from serving.errors import ConfigurationError
+from serving.service import Service
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,185 @@
+"""One process's service: handler, engine, metrics and state, and the way of a request through them.
+
+It knows requests and no routes; `serving.app` gives it its addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+from litestar import Request
+from prometheus_client import CollectorRegistry
+
+from serving.engine import Engine, Result
+from serving.errors import ArtifactError, NotReady, Unauthorized
+from serving.handler import ImageClassifierHandler, LocalContext, choose_device
+from serving.lifecycle import Lifecycle, State
+from serving.metrics import Metrics
+from serving.preprocess import DecodedImage, Limits
+from serving.settings import Settings
+from serving.upload import CallerGone, extract_image, read_body
+
+_SAMPLES: Final = 255.0
+_GPU_BATCH: Final = 16
+
+
+class Service:
+    """Handler, engine, metrics and state of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: CollectorRegistry,
+        clock: Callable[[], float],
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.settings, self.clock, self._on_failure = settings, clock, on_failure
+        self.log = structlog.get_logger()
+        self.lifecycle = Lifecycle()
+        self.metrics = Metrics(registry)
+        self._device = choose_device(settings.device)
+        self._max_batch = settings.max_batch or (1 if self._device == "cpu" else _GPU_BATCH)
+        self._reloading = asyncio.Lock()
+        self.handler = self._new_handler()
+        self.engine = Engine(
+            self.handler,
+            self.metrics,
+            workers=settings.workers,
+            queue_size=settings.queue_size,
+            deadline_seconds=settings.deadline_seconds,
+            max_batch=self._max_batch,
+            max_delay_seconds=settings.max_delay_ms / 1000,
+            clock=clock,
+        )
+        self._began = clock()
+
+    def _new_handler(self) -> ImageClassifierHandler:
+        settings = self.settings
+        limits = Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
+        return ImageClassifierHandler(limits, device=self._device, max_batch=self._max_batch)
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Since the process set the service up."""
+        return self.clock() - self._began
+
+    async def load(self) -> None:
+        """Load and prove the model beside the event loop, then become ready; or fail and say why."""
+        try:
+            await asyncio.to_thread(self.handler.initialize, LocalContext.for_file(self.settings.model_path))
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the service fails)
+            reason = _reason(error)
+            self.lifecycle.move(State.FAILED, reason)
+            self.log.error("failed", reason=reason)  # noqa: TRY400 (a reason, not a trace)
+            self._on_failure()
+            return
+        self.engine.start()
+        self.metrics.serve(self.handler.artifact)
+        if self.lifecycle.move(State.READY):
+            self.metrics.ready.set(1)
+            self.log.info("ready", seconds=round(self.uptime_seconds, 3), **self.handler.describe_handle())
+
+    async def reload(self) -> bool:
+        """Load and prove the model file beside the present one, then swap; tell whether it was swapped.
+
+        Until the new one is proven, and if it cannot be, the present one serves on.
+        """
+        async with self._reloading:
+            if self.lifecycle.state is not State.READY:
+                self.log.warning("reload ignored", state=str(self.lifecycle.state))
+                return False
+            handler = self._new_handler()
+            try:
+                await asyncio.to_thread(handler.initialize, LocalContext.for_file(self.settings.model_path))
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the old model stays)
+                self.metrics.reloads.labels("failed").inc()
+                self.log.error("reload failed", reason=_reason(error))  # noqa: TRY400 (a reason, not a trace)
+                return False
+            self.handler = handler
+            self.engine.replace(handler)
+            self.metrics.serve(handler.artifact)
+            self.metrics.reloads.labels("ok").inc()
+            self.log.info("reloaded", **handler.describe_handle())
+            return True
+
+    def drain(self) -> None:
+        """Stop announcing readiness; what arrives is still answered until the listener closes."""
+        if self.lifecycle.move(State.DRAINING, "the service is shutting down"):
+            self.metrics.ready.set(0)
+            self.log.info("draining")
+
+    async def stop(self) -> None:
+        """Compute what was accepted and end the workers."""
+        self.drain()
+        drained = await asyncio.to_thread(self.engine.close, self.settings.drain_timeout_seconds)
+        self.log.info("stopped", drained=drained)
+
+    async def predict(self, request: Request[Any, Any, Any]) -> tuple[Result, float]:
+        """Read, queue and compute one request; return its result and the time it took.
+
+        Raises:
+            ServingError: whatever is wrong with the request or the moment.
+        """
+        arrived = self.clock()
+        self.authorise(request)
+        body = await read_body(
+            request.receive, self.settings.max_body_bytes, request.headers.get("content-length")
+        )
+        if self.lifecycle.state not in (State.READY, State.DRAINING):
+            raise NotReady(f"The service is {self.lifecycle.state}: {self.lifecycle.reason}.")
+        image = extract_image(*request.content_type, body, self.settings.max_parts)
+        result = await _while_connected(self.engine.submit(image, arrived), request)
+        self._observe(image, result)
+        return result, self.clock() - arrived
+
+    def authorise(self, request: Request[Any, Any, Any]) -> None:
+        """Compare the key in constant time, if the service has one.
+
+        Raises:
+            Unauthorized: the key is missing or wrong.
+        """
+        if self.settings.api_key:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            shown = request.headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
+            if not hmac.compare_digest(shown.encode(), self.settings.api_key.encode()):
+                raise Unauthorized('Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')
+
+    def _observe(self, image: bytes, result: Result) -> None:
+        """Count a computed request."""
+        for stage, seconds in result.seconds.items():
+            self.metrics.stage.labels(stage).observe(seconds)
+        self.metrics.input_bytes.observe(len(image))
+        if isinstance(result.image, DecodedImage):
+            self.metrics.input_side.observe(max(result.image.width, result.image.height))
+            self.metrics.input_brightness.observe(float(result.image.pixels.mean()) / _SAMPLES)
+        if "prediction" in result.answer:
+            self.metrics.predictions.labels(result.answer["prediction"]).inc()
+            self.metrics.probability.observe(result.answer["probability"])
+            if result.answer["uncertain"]:
+                self.metrics.uncertain.inc()
+
+
+def _reason(error: Exception) -> str:
+    return error.detail if isinstance(error, ArtifactError) else f"{type(error).__name__}: {error}"
+
+
+async def _while_connected(work: Coroutine[Any, Any, Result], request: Request[Any, Any, Any]) -> Result:
+    """Await `work`; if the caller goes away first, cancel it.
+
+    Raises:
+        CallerGone: the connection closed before the answer was there.
+    """
+    computing = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(request.receive())  # the body is read: next comes the disconnect
+    try:
+        await asyncio.wait({computing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not computing.done():
+            raise CallerGone("The caller closed the connection before the answer was ready.")
+        return await computing
+    finally:
+        computing.cancel()
+        watching.cancel()
