@@ -23,7 +23,7 @@ FILE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train export evaluate release serve predict evaluate-live demo \
-  test test-real lint format mlflow lock clean
+  test test-real bench lint format mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
 	MODEL="$(MODEL)" bash scripts/with_service.sh \
 	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --out build/test-real'
+
+bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, hey)
+	$(PY) -m evaluation.bench.run
 
 lint: $(VENV)/.dev ## Check format, style, types and import rules
 	ruff format --check .

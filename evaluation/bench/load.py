@@ -1,0 +1,139 @@
+"""Load on a service: wrk where the next request follows the answer, hey where it comes at its time.
+
+Both are generators of their own and cost little; `evaluation.bench.run` measures them against a server
+that computes nothing, so that a result near that is known to be the generator's.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+_BOUNDARY: Final = "----bench"
+_LUA: Final = """
+local bodies = {}
+for path in string.gmatch(os.getenv("BODIES"), "[^:]+") do
+  local file = assert(io.open(path, "rb"))
+  bodies[#bodies + 1] = file:read("*a")
+  file:close()
+end
+local turn = 0
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "multipart/form-data; boundary=%s"
+request = function()
+  turn = turn %% #bodies + 1
+  return wrk.format(nil, nil, nil, bodies[turn])
+end
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    'JSON {"requests": %%d, "seconds": %%f, "p50": %%f, "p95": %%f, "p99": %%f, "failed": %%d}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(95) / 1e3,
+    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+class LoadError(Exception):
+    """The generator is missing or failed; the text names the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of load measured."""
+
+    throughput_per_second: float
+    """Good answers a second."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    failed: int
+    """Answers that were not 2xx, and broken connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What a fixed rate of requests met."""
+
+    offered_per_second: float
+    accepted_per_second: float
+    accepted_p99_ms: float
+    refused_share: float
+    refused_p50_ms: float
+    refused_p99_ms: float
+    statuses: dict[str, int]
+
+
+def write_bodies(photos: list[Path], folder: Path) -> list[Path]:
+    """A multipart body in a file for each photo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bodies = []
+    for photo in photos:
+        head = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{photo.name}"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        body = folder / (photo.name + ".multipart")
+        body.write_bytes(head.encode() + photo.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode())
+        bodies.append(body)
+    return bodies
+
+
+def closed_loop(url: str, bodies: list[Path], callers: int, seconds: float, folder: Path) -> Load:
+    """`callers` connections, each sending its next photo when the last is answered."""
+    script = folder / "wrk.lua"
+    script.write_text(_LUA % _BOUNDARY)
+    text = _run(
+        ["wrk", "--threads", "1", "--connections", str(callers), "--duration", f"{seconds:g}s",
+         "--timeout", "30s", "--latency", "--script", str(script), url],
+        {"BODIES": ":".join(map(str, bodies))},
+    )  # fmt: skip
+    found = [line for line in text.splitlines() if line.startswith("JSON ")]
+    if not found:
+        raise LoadError(f"wrk gave no result: {text[-500:]}")
+    result = json.loads(found[0].removeprefix("JSON "))
+    good = result["requests"] - result["failed"]
+    return Load(good / result["seconds"], result["p50"], result["p95"], result["p99"], result["failed"])
+
+
+def fixed_rate(url: str, body: Path, rate: float, seconds: float, callers: int = 200) -> Overload:
+    """`rate` requests a second from `callers` connections, whatever the service answers."""
+    text = _run(
+        ["hey", "-z", f"{seconds:g}s", "-c", str(callers), "-q", f"{rate / callers:.4f}", "-m", "POST",
+         "-T", f"multipart/form-data; boundary={_BOUNDARY}", "-D", str(body), "-t", "60", "-o", "csv", url],
+        {},
+    )  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows:
+        raise LoadError(f"hey gave no result: {text[-500:]}")
+    milliseconds = np.array([1000 * float(row["response-time"]) for row in rows])
+    good = np.array([row["status-code"].startswith("2") for row in rows])
+    codes = [row["status-code"] for row in rows]
+    refused = milliseconds[~good] if (~good).any() else np.array([0.0])
+    return Overload(
+        offered_per_second=len(rows) / seconds,
+        accepted_per_second=float(good.sum()) / seconds,
+        accepted_p99_ms=float(np.percentile(milliseconds[good], 99)) if good.any() else float("nan"),
+        refused_share=float((~good).mean()),
+        refused_p50_ms=float(np.percentile(refused, 50)),
+        refused_p99_ms=float(np.percentile(refused, 99)),
+        statuses={code: codes.count(code) for code in sorted(set(codes))},
+    )
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    if shutil.which(command[0]) is None:
+        raise LoadError(f"{command[0]} is not installed. Install it: apt-get install wrk hey.")
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadError(f"{command[0]} failed: {done.stderr[-500:]}")
+    return done.stdout
