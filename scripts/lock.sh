@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compile requirements/*.in to pinned *.txt. Present pins are kept; `--upgrade` takes the newest. The CUDA libraries that the package index's torch brings go
-# to torch-cuda.txt, a constraints file: they are pinned where they are installed, and a CPU build of
-# torch (TORCH_INDEX) installs without them.
+# Compile requirements/*.in to pinned *.txt; present pins are kept, `--upgrade` takes the newest.
+# The CUDA libraries that the package index's torch brings go to torch-cuda.txt, a constraints file: they
+# are pinned where they are installed, and a CPU build of torch (TORCH_INDEX) installs without them.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 for name in serve train dev; do

@@ -43,7 +43,7 @@ _PROBLEM = Schema(
         "request_id": _STRING,
     },
 )
-_FAULTS = (400, 401, 413, 415, 422, 500, 503, 504)
+_FAULTS = (400, 401, 408, 413, 415, 422, 500, 503, 504)
 
 
 def _request_body() -> RequestBody:

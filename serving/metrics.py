@@ -40,7 +40,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "classifier_request_duration_seconds",
-            "From the arrival of a /predict request's head to its answer.",
+            "From a complete /predict request to its answer.",
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )

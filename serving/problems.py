@@ -37,6 +37,7 @@ KINDS: Final[dict[str, Kind]] = {
     "unauthorized": Kind(401, "The API key is missing or wrong"),
     "not-found": Kind(404, "There is nothing at this address"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
+    "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
     "image-too-large": Kind(413, "The image is too large"),
     "unsupported-image": Kind(415, "Not an accepted image format"),

@@ -119,16 +119,19 @@ class Service:
         self.log.info("stopped", drained=drained)
 
     async def predict(self, request: Request[Any, Any, Any]) -> tuple[Result, float]:
-        """Read, queue and compute one request; return its result and the time it took.
+        """Read, queue and compute one request; return its result and the time it took once complete.
 
         Raises:
             ServingError: whatever is wrong with the request or the moment.
         """
-        arrived = self.clock()
         self.authorise(request)
         body = await read_body(
-            request.receive, self.settings.max_body_bytes, request.headers.get("content-length")
+            request.receive,
+            self.settings.max_body_bytes,
+            self.settings.upload_seconds,
+            request.headers.get("content-length"),
         )
+        arrived = self.clock()  # the caller's uplink is not ours to answer for
         if self.lifecycle.state not in (State.READY, State.DRAINING):
             raise NotReady(f"The service is {self.lifecycle.state}: {self.lifecycle.reason}.")
         image = extract_image(*request.content_type, body, self.settings.max_parts)

@@ -41,7 +41,9 @@ class Settings(msgspec.Struct, frozen=True):
     queue_size: Annotated[int, Meta(ge=1)] = 256
     """SERVING_QUEUE_SIZE: requests that may wait."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
-    """SERVING_DEADLINE_SECONDS: time from arrival to answer after which a request is refused."""
+    """SERVING_DEADLINE_SECONDS: time from the complete request to its answer."""
+    upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    """SERVING_UPLOAD_SECONDS: time that a request's body may take to arrive."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """SERVING_STUCK_SECONDS: time a worker may spend on one batch before liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 
@@ -34,27 +35,45 @@ class BodyTooLarge(UploadError):
     code = "body-too-large"
 
 
+class UploadTooSlow(UploadError):
+    """The body did not arrive in time."""
+
+    code = "upload-timeout"
+
+
 class CallerGone(UploadError):
     """The caller closed the connection before the body was complete."""
 
     code: ClassVar[str] = "disconnected"
 
 
-async def read_body(receive: Callable[[], Awaitable[Any]], limit_bytes: int, announced: str | None) -> bytes:
-    """Read an ASGI request body of at most `limit_bytes`.
+async def read_body(
+    receive: Callable[[], Awaitable[Any]], limit_bytes: int, limit_seconds: float, announced: str | None
+) -> bytes:
+    """Read an ASGI request body of at most `limit_bytes` that takes at most `limit_seconds`.
 
     Args:
         receive: The ASGI channel.
-        limit_bytes: The cap.
+        limit_bytes: The cap on the size.
+        limit_seconds: The cap on the time, so that a slow caller does not hold a connection for ever.
         announced: The Content-Length header; a larger one is refused before anything is read.
 
     Raises:
         BodyTooLarge: announced or sent more than the cap.
+        UploadTooSlow: not complete in time.
         CallerGone: the connection closed first.
     """
     too_large = f"The request body is larger than the {limit_bytes} bytes accepted."
     if announced and announced.isdecimal() and int(announced) > limit_bytes:
         raise BodyTooLarge(too_large)
+    try:
+        async with asyncio.timeout(limit_seconds):
+            return await _read_all(receive, limit_bytes, too_large)
+    except TimeoutError as error:
+        raise UploadTooSlow(f"The request was not complete after {limit_seconds:g} s.") from error
+
+
+async def _read_all(receive: Callable[[], Awaitable[Any]], limit_bytes: int, too_large: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:

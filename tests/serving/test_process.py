@@ -211,6 +211,39 @@ def test_a_wrong_setting_ends_with_2_and_its_name(environment: Environment):
     assert "SERVING_WORKER is not a setting of this service. Did you mean SERVING_WORKERS?" in done.stderr
 
 
+def slowly(url: str, pause_seconds: float, parts: int) -> bytes:
+    """Send a photo in parts with pauses between; the answer's bytes."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        head = (
+            f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(JPEG)}\r\nConnection: close\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        size = -(-len(JPEG) // parts)
+        try:
+            for start in range(0, len(JPEG), size):
+                time.sleep(pause_seconds)
+                connection.sendall(JPEG[start : start + size])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+        return answer
+
+
+def test_a_slow_upload_has_its_own_time(model: Path, environment: Environment):
+    """Slower than the deadline of the answer is right; slower than the upload's limit is 408."""
+    options = {"SERVING_DEADLINE_SECONDS": "0.5", "SERVING_UPLOAD_SECONDS": "2"}
+    with service(environment(MODEL=str(model), **options)) as process:
+        process.wait_for("ready")
+        assert slowly(process.url, 0.3, 4).startswith(b"HTTP/1.1 200")
+        refused = slowly(process.url, 1.5, 3)
+        assert refused.startswith(b"HTTP/1.1 408")
+        assert b"urn:problem:upload-timeout" in refused
+        assert process.stop() == 0
+
+
 def test_the_event_loop_is_free_while_a_photo_is_computed(model: Path, environment: Environment):
     """Liveness answers promptly while every worker decodes large photos."""
     large = encode(scene(6000, 5000), "PNG")
