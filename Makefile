@@ -20,10 +20,12 @@ DATA ?=
 URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
 FILE ?=
+ONLY ?=
+SCALE ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train export evaluate release serve predict evaluate-live demo \
-  test test-real bench lint format mlflow lock clean
+  test test-real robust bench lint format mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -101,6 +103,9 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
 	MODEL="$(MODEL)" bash scripts/with_service.sh \
 	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --out build/test-real'
+
+robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
+	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s -k "$(ONLY)" tests/robustness
 
 bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, hey)
 	$(PY) -m evaluation.bench.run

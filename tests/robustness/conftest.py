@@ -1,0 +1,53 @@
+"""One service with the released model, watched from outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.processes import Process, service
+from tests.tiny import ROOT
+
+SCALE = float(os.environ.get("SCALE") or 1)
+"""How much longer than in CI."""
+
+
+@dataclass
+class Target:
+    """The service under attack."""
+
+    process: Process
+    url: str
+    child: psutil.Process
+
+    def resident_mb(self) -> float:
+        """Resident memory now."""
+        return self.child.memory_info().rss / 1e6
+
+    def peak_mb(self) -> float:
+        """The most resident memory it ever had."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text()
+        return float(status.split("VmHWM:")[1].split()[0]) / 1e3
+
+    def check(self, photo: bytes) -> None:
+        """It is alive and right."""
+        assert self.process.popen.poll() is None
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            assert client.get("/health").status_code == 200
+            assert client.post("/predict", content=photo).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def target(environment: Callable[..., dict[str, str]]) -> Iterator[Target]:
+    """A service with default settings."""
+    model = str(ROOT / "models/release/model.pt")
+    with service(environment(MODEL=model)) as process:
+        process.wait_for("ready")
+        yield Target(process, process.url, psutil.Process(process.popen.pid))
+        assert process.stop() == 0

@@ -1,0 +1,135 @@
+"""Mutated images, tens of thousands with SCALE: never a 500, never late, never a growth in memory."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.errors import ImageError
+from serving.preprocess import FORMATS, preprocess
+from tests.pictures import encode, scene, turned
+from tests.robustness.conftest import SCALE, Target
+
+pytestmark = pytest.mark.robust
+
+SEEDS = {
+    **{form.lower(): encode(scene(64, 48), form) for form in FORMATS},
+    "jpeg-progressive": encode(scene(64, 48), progressive=True),
+    "jpeg-exif": turned(6, 64, 48),
+    "jpeg-cmyk": encode(scene(64, 48).convert("CMYK")),
+    "png-palette": encode(scene(64, 48).convert("P"), "PNG"),
+    "png-16": encode(Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64)), "PNG"),
+    "png-interlaced-alpha": encode(scene(64, 48).convert("RGBA"), "PNG"),
+    "gif-animated": encode(scene(64, 48), "GIF", save_all=True, append_images=[scene(64, 48).rotate(9)]),
+    "tiff-lzw": encode(scene(64, 48), "TIFF", compression="tiff_lzw"),
+    "tiff-jpeg": encode(scene(64, 48), "TIFF", compression="jpeg"),
+}
+ALLOWED = {200, 400, 413, 415, 422}
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """One to eight damages: bytes and bits changed, numbers made extreme, parts cut, doubled or moved."""
+    image = bytearray(data)
+    for _ in range(chance.randint(1, 8)):
+        at = chance.randrange(len(image)) if image else 0
+        kind = chance.randrange(7)
+        if kind == 0 and image:
+            image[at] = chance.randrange(256)
+        elif kind == 1 and image:
+            image[at] ^= 1 << chance.randrange(8)
+        elif kind == 2:
+            image[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\1"])
+        elif kind == 3:
+            del image[at : at + chance.randint(1, 40)]
+        elif kind == 4:
+            image[at:at] = image[at : at + chance.randint(1, 40)]
+        elif kind == 5:
+            image = image[: max(1, at)]
+        else:
+            other = SEEDS[chance.choice(sorted(SEEDS))]
+            image[at : at + 30] = other[at % len(other) :][:30]
+    return bytes(image)
+
+
+def test_fuzz_preprocess():
+    """Thousands from each seed straight into the decoder: pixels or a refusal, in bounded time."""
+    each, slowest, outcomes = int(1500 * SCALE), 0.0, Counter[str]()
+    for name, seed in SEEDS.items():
+        chance = random.Random(name)
+        for _ in range(each):
+            data = mutate(seed, chance)
+            began = time.perf_counter()
+            try:
+                assert preprocess(data, 224).pixels.shape == (3, 224, 224)
+                outcomes["ok"] += 1
+            except ImageError as error:
+                outcomes[error.code] += 1
+            slowest = max(slowest, time.perf_counter() - began)
+    print(f"\nfuzz preprocess: {each * len(SEEDS)} inputs, {dict(outcomes)}, slowest {slowest:.3f} s")
+    assert outcomes["ok"] > 100
+    assert outcomes["broken-image"] > 100
+    assert slowest < 5
+
+
+def test_fuzz_predict(target: Target):
+    """The same through HTTP: allowed statuses only, each within the deadline, memory flat."""
+    each, outcomes = int(150 * SCALE), Counter[int]()
+    client = httpx.Client(base_url=target.url, timeout=30)
+    slowest = 0.0
+
+    def send(data: bytes) -> tuple[int, float]:
+        began = time.perf_counter()
+        response = client.post("/predict", files={"file": ("x.jpg", data)})
+        return response.status_code, time.perf_counter() - began
+
+    levels = []
+    with ThreadPoolExecutor(4) as pool:
+        for repeat in range(4):
+            inputs = [
+                mutate(seed, chance)
+                for name, seed in SEEDS.items()
+                for chance in [random.Random(f"{name}{repeat}")]
+                for _ in range(each // 4)
+            ]
+            for status, seconds in pool.map(send, inputs):
+                outcomes[status] += 1
+                slowest = max(slowest, seconds)
+            levels.append(target.resident_mb())
+    client.close()
+    print(
+        f"\nfuzz predict: {outcomes.total()} inputs, {dict(outcomes)}, slowest {slowest:.3f} s, "
+        f"resident MB by quarter {[round(level) for level in levels]}"
+    )
+    assert set(outcomes) <= ALLOWED
+    assert slowest < 4
+    assert levels[-1] < 1.1 * levels[1]
+    target.check(SEEDS["jpeg"])
+
+
+def test_fuzz_multipart(target: Target):
+    """Damaged forms: boundaries, headers, lengths; 4xx or an answer."""
+    each, outcomes = int(2000 * SCALE), Counter[int]()
+    request = httpx.Request("POST", "http://x/", files={"file": ("x.jpg", SEEDS["jpeg"])})
+    body, kind = request.read(), request.headers["content-type"]
+    chance = random.Random(3)
+    with httpx.Client(base_url=target.url, timeout=30) as client:
+        for _ in range(each):
+            damaged = bytearray(body)
+            for _ in range(chance.randint(1, 6)):
+                at = chance.choice([chance.randrange(180), len(damaged) - chance.randrange(1, 60)]) % len(
+                    damaged
+                )
+                damaged[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+            content_type = kind[: chance.randint(10, len(kind))] if chance.random() < 0.2 else kind
+            answer = client.post("/predict", content=bytes(damaged), headers={"Content-Type": content_type})
+            outcomes[answer.status_code] += 1
+    print(f"\nfuzz multipart: {outcomes.total()} bodies, {dict(outcomes)}")
+    assert set(outcomes) <= ALLOWED
+    assert outcomes[400] > 50
