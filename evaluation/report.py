@@ -19,6 +19,8 @@ BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
 GREY: Final = "#777777"
 _DPI: Final = 120
+_PHASES: Final = ("head", "finetune")
+_SIDES: Final = {"train": ORANGE, "val": BLUE}
 
 
 def new_figure(width_inches: float = 5.0, height_inches: float = 4.2) -> Figure:
@@ -89,20 +91,33 @@ def roc(probabilities: Floats, targets: Ints, labels: list[str], title: str) -> 
 
 
 def curves(history: dict[str, list[tuple[int, float]]], title: str) -> Figure:
-    """Loss and accuracy over steps; keys end in `_loss` or `_accuracy`, values are (step, value)."""
+    """Loss and accuracy over steps, one phase after the other.
+
+    Args:
+        history: `(step, value)` by name; `{phase}_{train,val}_{loss,accuracy}` are drawn.
+        title: Above both panels.
+    """
+    phases = [phase for phase in _PHASES if history.get(f"{phase}_train_loss")]
     figure = new_figure(9.0, 4.0)
     panels = dict(zip(("loss", "accuracy"), figure.subplots(1, 2), strict=True))
-    for name, points in sorted(history.items()):
-        kind = name.rsplit("_", 1)[-1]
-        if kind in panels and points:
-            colour = ORANGE if "_train_" in name else BLUE
-            steps, values = zip(*points, strict=True)
-            panels[kind].plot(steps, values, "o-", markersize=3, color=colour, label=name)
+    offset = 0
+    for number, phase in enumerate(phases):
+        last = offset
+        for side, colour in _SIDES.items():
+            for kind, axes in panels.items():
+                points = history.get(f"{phase}_{side}_{kind}", [])
+                steps, values = [offset + step for step, _ in points], [value for _, value in points]
+                axes.plot(steps, values, "o-", markersize=3, color=colour, label="" if number else side)
+                last = max([last, *steps])
+        for axes in panels.values():
+            axes.axvline(last, color=GREY, linewidth=0.5)
+            axes.annotate(phase, (last, 0.5), xycoords=("data", "axes fraction"), ha="right", rotation=90)
+        offset = last
     for kind, axes in panels.items():
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(f"{kind} (nats)" if kind == "loss" else kind)
-        if axes.lines:
-            axes.legend()
+        axes.legend()
+    panels["loss"].set_yscale("log")
     figure.suptitle(title)
     return figure
 

@@ -12,7 +12,12 @@ from tests.robustness.conftest import SCALE, Target
 
 pytestmark = pytest.mark.robust
 
-CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+)
 
 
 def test_schema(target: Target):
