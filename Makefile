@@ -97,7 +97,7 @@ demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, 
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh
 
 test: $(VENV)/.dev ## Run the tests (under 5 minutes)
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with a sub-folder a class
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
@@ -105,7 +105,7 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --out build/test-real'
 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
-	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s -k "$(ONLY)" tests/robustness
+	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness
 
 bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, hey)
 	$(PY) -m evaluation.bench.run

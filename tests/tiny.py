@@ -21,6 +21,8 @@ TRAIN = [
     *(
         "--finetune.input_size",
         str(SIDE),
+        "--finetune.passes",
+        "1",
         "--finetune.epochs_per_pass",
         "3",
         "--finetune.freeze_norm",

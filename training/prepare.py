@@ -17,6 +17,8 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Final
 
@@ -113,8 +115,7 @@ def _natural(name: str) -> tuple[str | int, ...]:
 
 
 def _inspect_all(raw: Path, names: list[str]) -> Iterator[Inspected]:
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(cores(), context, initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(cores(), _workers_deaf_to_interrupts()) as pool:
         jobs = pool.map(inspect, [raw] * len(names), names, chunksize=32)
         try:
             with progress("prepare", len(names), "photos") as bar:
@@ -126,8 +127,17 @@ def _inspect_all(raw: Path, names: list[str]) -> Iterator[Inspected]:
             raise
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+def _workers_deaf_to_interrupts() -> ForkServerContext:
+    """Context whose workers never see Ctrl-C, from their first instruction: the parent ends them.
+
+    A worker killed by it while it starts would break the pool, with a trace. What is ignored is inherited.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return multiprocessing.get_context("forkserver")
 
 
 def inspect(raw: Path, name: str) -> Inspected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -233,8 +234,9 @@ def test_a_full_disk_leaves_the_earlier_manifest(
     assert sorted(p.name for p in Path("data").iterdir()) == ["prepared", "raw"]
 
 
+@pytest.mark.parametrize("moment", ["workers start", "photos are decoded"])
 def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
-    raw: Path, environment: Callable[..., dict[str, str]]
+    raw: Path, environment: Callable[..., dict[str, str]], moment: str
 ):
     """A real SIGINT to the process group while photos are decoded: exit 130, no trace, no manifest."""
     template = (raw / "cat/0.jpg").read_bytes()
@@ -248,10 +250,9 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
         text=True,
         start_new_session=True,
     )
-    assert process.stderr.readline() or process.stderr.read(1)  # the first progress line
-    time.sleep(2)
-    import os
-
+    assert process.stderr
+    assert process.stderr.read(1), "the progress bar stands"
+    time.sleep(0 if moment == "workers start" else 1)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
