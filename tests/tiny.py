@@ -19,10 +19,8 @@ TRAIN = [
     *("--model.backbone", "compact", "--model.pretrained", "false", "--model.input_size", str(SIDE)),
     *("--loader.batch_size", "8", "--loader.workers", "0", "--head.epochs", "2"),
     *(
-        "--finetune.input_size",
-        str(SIDE),
-        "--finetune.passes",
-        "1",
+        "--finetune.input_sizes",
+        f"[{SIDE}]",
         "--finetune.epochs_per_pass",
         "3",
         "--finetune.freeze_norm",

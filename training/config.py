@@ -1,7 +1,7 @@
 """The configuration's shape: `configs/data.yaml` and `configs/train.yaml` hold every value.
 
 There are no defaults here: the file that DVC tracks is the file that the code reads. Each value
-can be overridden from the command line, as in `python -m training fit --finetune.passes 2`.
+can be overridden from the command line, as in `python -m training fit --head.epochs 5`.
 """
 
 from __future__ import annotations
@@ -111,14 +111,20 @@ class AugmentConfig:
         crop_ratio_max: Largest aspect ratio of the crop; its inverse is the smallest.
         flip: Probability of a horizontal flip.
         brightness: Largest relative change of brightness, contrast and saturation.
+        grey: Probability of losing all colour.
         blur: Probability of a Gaussian blur.
+        thumbnail: Probability of having been small and enlarged.
+        jpeg: Probability of a strong JPEG compression.
     """
 
     crop_scale_min: OpenUnitInterval
     crop_ratio_max: PositiveFloat
     flip: ClosedUnitInterval
     brightness: ClosedUnitInterval
+    grey: ClosedUnitInterval
     blur: ClosedUnitInterval
+    thumbnail: ClosedUnitInterval
+    jpeg: ClosedUnitInterval
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,9 @@ class FinetuneConfig:
     """Second phase: the whole network on augmented photos.
 
     Args:
-        passes: Times each training photo is seen; 0 leaves the phase out.
+        input_sizes: Side of the training crops, in pixels, of each pass over the photos; as many passes
+            as sizes, and none leaves the phase out.
         epochs_per_pass: A pass is cut into this many epochs, each validated and checkpointed.
-        input_size: Side of the training crops, in pixels.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: AdamW's weight decay.
         label_smoothing: Share of the target spread over all classes.
@@ -156,9 +162,8 @@ class FinetuneConfig:
         patience: Epochs without a lower validation loss after which it stops.
     """
 
-    passes: NonNegativeInt
+    input_sizes: list[PositiveInt]
     epochs_per_pass: PositiveInt
-    input_size: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     label_smoothing: ClosedUnitInterval

@@ -1,24 +1,26 @@
 """Manifest in, batches out: `u8[N,3,S,S]` and `i64[N]` class numbers.
 
-Photos are decoded by the function that serves. Order and augmentation of a photo depend on the
-seed, the epoch and the photo alone, so a resumed run goes on exactly as an unbroken one.
+Photos come decoded (see `training.cache`). Order and augmentation of a photo depend on the seed, the
+epoch and the photo alone, so a resumed run goes on exactly as an unbroken one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning import LightningDataModule
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from serving.preprocess import preprocess
 from training import paths
 from training.config import AugmentConfig, TrainConfig
 from training.errors import PipelineError
@@ -62,39 +64,43 @@ def read_manifest(path: Path = paths.MANIFEST, raw: Path = paths.RAW) -> Manifes
     return Manifest(labels, splits, sha256(path))
 
 
-def decode(path: Path, size: int) -> torch.Tensor:
-    """One photo as `u8[3,S,S]`, 0..255, RGB."""
-    return torch.from_numpy(preprocess(path.read_bytes(), size).pixels)
-
-
 class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
     """Photos for evaluation: `(u8[3,S,S], class number)` by index."""
 
-    def __init__(self, split: Split, size: int) -> None:
-        self.split, self.size = split, size
+    def __init__(self, images: npt.NDArray[np.uint8], targets: list[int]) -> None:
+        self.images, self.targets = images, targets
 
     def __len__(self) -> int:
-        return len(self.split.paths)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return decode(self.split.paths[index], self.size), self.split.targets[index]
+        return torch.tensor(self.images[index]), self.targets[index]
 
 
 class AugmentedDataset(Dataset[tuple[torch.Tensor, int]]):
     """Photos for training, addressed by `(epoch, index)`: the pair seeds the augmentation."""
 
-    def __init__(self, split: Split, size: int, augment: v2.Transform, seed: int) -> None:
-        self.split, self.size, self.augment, self.seed = split, size, augment, seed
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        targets: list[int],
+        augment: list[v2.Transform],
+        epochs_per_pass: int,
+        seed: int,
+    ) -> None:
+        """`images` is `u8[N,3,S,S]`; `augment` has one transform a pass."""
+        self.images, self.targets, self.augment = images, targets, augment
+        self.epochs_per_pass, self.seed = epochs_per_pass, seed
 
     def __len__(self) -> int:
-        return len(self.split.paths)
+        return len(self.targets)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(self.seed, epoch, index))
-            image = self.augment(decode(self.split.paths[index], self.size))
-        return image, self.split.targets[index]
+            image = self.augment[epoch // self.epochs_per_pass](torch.tensor(self.images[index]))
+        return image, self.targets[index]
 
 
 class EpochSlices(Sampler[tuple[int, int]]):
@@ -126,7 +132,7 @@ class EpochSlices(Sampler[tuple[int, int]]):
 
 
 def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
-    """Random changes on `u8[3,S,S]`, result `u8[3,size,size]`."""
+    """Random changes on `u8[3,S,S]`, result `u8[3,size,size]`: framing, light, and a photo's quality."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -137,35 +143,64 @@ def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
             ),
             v2.RandomHorizontalFlip(config.flip),
             v2.ColorJitter(config.brightness, config.brightness, config.brightness),
+            v2.RandomGrayscale(config.grey),
             v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], config.blur),
+            v2.RandomApply([_Thumbnail(size)], config.thumbnail),
+            v2.RandomApply([_Compressed()], config.jpeg),
         ]
     )
+
+
+class _Thumbnail(torch.nn.Module):
+    """As a picture that was small, a third to all of the side, and was enlarged."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """`u8[3,s,s]` to `u8[3,s,s]`."""
+        small = int(torch.randint(self.size // 3, self.size, ()))
+        thumbnail = v2.functional.resize(image, [small, small], antialias=True)
+        enlarged: torch.Tensor = v2.functional.resize(thumbnail, [self.size, self.size], antialias=True)
+        return enlarged
+
+
+class _Compressed(torch.nn.Module):
+    """As a JPEG of quality 20 to 89 (torchvision's own transform is deprecated since 0.29)."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """`u8[3,s,s]` to `u8[3,s,s]`."""
+        encoded = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+            encoded, "JPEG", quality=int(torch.randint(20, 90, ()))
+        )
+        return torch.from_numpy(np.array(Image.open(encoded))).permute(2, 0, 1)
 
 
 class PhotoData(LightningDataModule):
     """Training photos with augmentation, validation photos as the service sees them."""
 
-    def __init__(self, manifest: Manifest, config: TrainConfig) -> None:
+    def __init__(
+        self, manifest: Manifest, photos: Mapping[str, npt.NDArray[np.uint8]], config: TrainConfig
+    ) -> None:
+        """`photos` holds `u8[N,3,S,S]` of each split."""
         super().__init__()
-        self.manifest, self.config = manifest, config
+        self.manifest, self.photos, self.config = manifest, photos, config
 
     def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        """Batches of `(u8[N,3,s,s], i64[N])`, s the fine-tuning size."""
-        config, split = self.config, self.manifest.splits["train"]
-        dataset = AugmentedDataset(
-            split,
-            config.model.input_size,
-            augmentation(config.augment, config.finetune.input_size),
-            config.seed,
-        )
-        slices = EpochSlices(
-            len(split.paths), config.finetune.epochs_per_pass, config.loader.batch_size, config.seed
-        )
+        """Batches of `(u8[N,3,s,s], i64[N])`, s the size of the pass."""
+        config, targets = self.config, self.manifest.splits["train"].targets
+        epochs = config.finetune.epochs_per_pass
+        augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
+        dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed)
+        slices = EpochSlices(len(targets), epochs, config.loader.batch_size, config.seed)
         return self._loader(dataset, sampler=slices, drop_last=len(slices) >= config.loader.batch_size)
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         """Batches of `(u8[N,3,S,S], i64[N])`."""
-        return self._loader(PhotoDataset(self.manifest.splits["validation"], self.config.model.input_size))
+        targets = self.manifest.splits["validation"].targets
+        return self._loader(PhotoDataset(self.photos["validation"], targets))
 
     def _loader(
         self,

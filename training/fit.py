@@ -9,37 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
-import signal
-import warnings
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lightning
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    LearningRateMonitor,
-    ModelCheckpoint,
-)
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from scipy.special import log_softmax, softmax
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import metrics, report
-from evaluation.machine import progress
 from training import files, paths
+from training.cache import DecodedPhotos
 from training.config import TrainConfig
 from training.data import Manifest, PhotoData, read_manifest
 from training.errors import PipelineError
 from training.forward import forward_all
+from training.loop import quiet_lightning, run_trainer
 from training.model import Classifier, build
 from training.task import ClassificationTask, Optimisation
 from training.tracking import Tracker, git_commit
@@ -55,28 +46,29 @@ def fit(config: TrainConfig) -> None:
         PipelineError: no manifest, an unknown backbone, or MLflow cannot be reached.
     """
     manifest = read_manifest()
-    if config.head.epochs == 0 and config.finetune.passes == 0:
-        raise PipelineError("head.epochs and finetune.passes are both 0: there is nothing to train.")
-    _quiet_lightning()
+    if config.head.epochs == 0 and not config.finetune.input_sizes:
+        raise PipelineError("head.epochs is 0 and finetune.input_sizes empty: there is nothing to train.")
+    quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
     work = paths.WORK / _fingerprint(config, manifest)
     tracker = _open_run(config, manifest, work)
     status = "FAILED"
     try:
+        photos = DecodedPhotos(manifest, config.model.input_size)
         network = build(config.model, len(manifest.labels))
         losses = {}
         if config.head.epochs:
-            losses["head"] = _train_head(config, manifest, network, tracker, work / "head")
+            losses["head"] = _train_head(config, manifest, photos, network, tracker, work / "head")
         head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        if config.finetune.passes:
-            losses["finetune"] = _finetune(config, manifest, network, tracker, work / "finetune")
+        if config.finetune.input_sizes:
+            losses["finetune"] = _finetune(config, manifest, photos, network, tracker, work / "finetune")
         best = min(losses, key=lambda phase: losses[phase])
         if best == "head":
             network.load_state_dict(head_state)
         tracker.log_metrics({"best_val_loss": losses[best]})
         tracker.set_tags({"best_phase": best})
-        _write_results(config, manifest, network, tracker)
+        _write_results(config, manifest, photos, network, tracker)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -84,17 +76,6 @@ def fit(config: TrainConfig) -> None:
     finally:
         tracker.finish(status)
     shutil.rmtree(work)
-
-
-def _quiet_lightning() -> None:
-    """Without its advertisements, and what it warns of that is meant so here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (
-        r".*LeafSpec.* is deprecated",  # inside Lightning itself
-        r"Checkpoint directory .* exists and is not empty",  # that is how a run goes on
-        r".*does not have many workers",  # the head's batches are rows in memory
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
@@ -127,12 +108,17 @@ def _open_run(config: TrainConfig, manifest: Manifest, work: Path) -> Tracker:
 
 
 def _train_head(
-    config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker, work: Path
+    config: TrainConfig,
+    manifest: Manifest,
+    photos: DecodedPhotos,
+    network: Classifier,
+    tracker: Tracker,
+    work: Path,
 ) -> float:
     """Train the head on cached features; return its best validation loss."""
     sets = {}
     for split in ("train", "validation"):
-        features = _cached_features(config, manifest, network, split, work)
+        features = _cached_features(photos, network, split, work)
         targets = torch.tensor(manifest.splits[split].targets)
         sets[split] = TensorDataset(torch.from_numpy(features), targets)
     head = config.head
@@ -145,7 +131,7 @@ def _train_head(
         "head",
         Optimisation(head.learning_rate, head.weight_decay),
     )
-    return _run_trainer(
+    return run_trainer(
         config,
         task,
         tracker,
@@ -159,14 +145,12 @@ def _train_head(
 
 
 def _cached_features(
-    config: TrainConfig, manifest: Manifest, network: Classifier, split: str, work: Path
+    photos: DecodedPhotos, network: Classifier, split: str, work: Path
 ) -> npt.NDArray[np.float32]:
     """The backbone's features of one split, `f32[N,D]`, computed once."""
     cache = work / f"features-{split}.npy"
     if not cache.exists():
-        module = _Features(network)
-        photos = manifest.splits[split].paths
-        values = forward_all(module, photos, config.model.input_size, title=f"{split} features")
+        values = forward_all(_Features(network), photos[split], title=f"{split} features")
         with files.atomic_file(cache) as partial, partial.open("wb") as file:
             np.save(file, values)
     return np.asarray(np.load(cache), np.float32)
@@ -185,7 +169,12 @@ class _Features(torch.nn.Module):
 
 
 def _finetune(
-    config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker, work: Path
+    config: TrainConfig,
+    manifest: Manifest,
+    photos: DecodedPhotos,
+    network: Classifier,
+    tracker: Tracker,
+    work: Path,
 ) -> float:
     """Train the whole network on augmented photos; return its best validation loss."""
     finetune = config.finetune
@@ -200,111 +189,25 @@ def _finetune(
     callbacks: list[Callback] = []
     if finetune.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=finetune.ema_decay))
-    return _run_trainer(
+    return run_trainer(
         config,
         task,
         tracker,
         work,
-        finetune.passes * finetune.epochs_per_pass,
+        len(finetune.input_sizes) * finetune.epochs_per_pass,
         finetune.patience,
         callbacks,
-        datamodule=PhotoData(manifest, config),
+        datamodule=PhotoData(manifest, photos, config),
     )
 
 
-class _Progress(Callback):
-    """One bar a phase: photos a second, time left, and the latest validation figures."""
-
-    def __init__(self, phase: str) -> None:
-        self._prefix, self._bar = f"{phase}_", progress(phase, None, "photos", disable=True)
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin where a resumed training stands."""
-        del pl_module
-        loader = trainer.train_dataloader
-        self._bar = progress(
-            self._prefix.rstrip("_"),
-            int(trainer.estimated_stepping_batches),
-            "photos",
-            initial=trainer.global_step,
-            unit_scale=loader.batch_size if isinstance(loader, DataLoader) else 1,
-        )
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *batch: Any
-    ) -> None:
-        """Count a batch."""
-        del trainer, pl_module, batch
-        self._bar.update()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Show loss and accuracy."""
-        del pl_module
-        shown = {
-            name.removeprefix(self._prefix): f"{float(value):.4f}"
-            for name, value in trainer.callback_metrics.items()
-            if "_val_" in name
-        }
-        self._bar.set_postfix(shown, refresh=False)
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Leave the last state of the bar."""
-        del trainer, pl_module, stage
-        self._bar.close()
-
-
-def _run_trainer(
-    config: TrainConfig,
-    task: ClassificationTask,
-    tracker: Tracker,
-    work: Path,
-    epochs: int,
-    patience: int,
-    callbacks: list[Callback],
-    **data: Any,
-) -> float:
-    """Fit with checkpoints; leave the best weights in `task.network`, return their validation loss."""
-    monitor = f"{task.phase}_val_loss"
-    best = ModelCheckpoint(work, "best", monitor=monitor, enable_version_counter=False)
-    latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to go on from after a kill
-    trainer = lightning.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
-        max_epochs=epochs,
-        logger=tracker.lightning_logger(),
-        callbacks=[
-            *callbacks,
-            best,
-            latest,
-            EarlyStopping(monitor, patience=patience),
-            LearningRateMonitor("epoch"),
-            _Progress(task.phase),
-        ],
-        default_root_dir=work,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=False,  # `_Progress` reads well in a log too
-    )
-    last = work / "last.ckpt"
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
-    except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and ignores the next
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from error
-    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
-    task.load_state_dict(stored["state_dict"])
-    score = best.best_model_score
-    return float(score) if score is not None else float("inf")
-
-
-def _write_results(config: TrainConfig, manifest: Manifest, network: Classifier, tracker: Tracker) -> None:
+def _write_results(
+    config: TrainConfig, manifest: Manifest, photos: DecodedPhotos, network: Classifier, tracker: Tracker
+) -> None:
     """Predict validation and test, draw, and write everything under its final name."""
     with files.atomic_folder(paths.TRAIN_REPORT) as folder:
         for split in _EVALUATED:
-            _evaluate_split(config, manifest, network, tracker, split, folder)
+            _evaluate_split(manifest, photos, network, tracker, split, folder)
         history = tracker.history(("_loss", "_accuracy"))
         _curves_table(history).to_csv(folder / "curves.csv", index=False)
         figure = report.curves(history, f"{config.model.backbone}: loss and accuracy")
@@ -349,15 +252,15 @@ def _curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
 
 
 def _evaluate_split(
-    config: TrainConfig,
     manifest: Manifest,
+    photos: DecodedPhotos,
     network: Classifier,
     tracker: Tracker,
     split: str,
     folder: Path,
 ) -> None:
-    photos, targets = manifest.splits[split].paths, np.array(manifest.splits[split].targets)
-    logits = forward_all(network, photos, config.model.input_size, title=f"{split} predictions")
+    targets = np.array(manifest.splits[split].targets)
+    logits = forward_all(network, photos[split], title=f"{split} predictions")
     probabilities = softmax(logits, axis=1)
     table = pd.DataFrame(log_softmax(logits, axis=1), columns=manifest.labels)
     table.insert(0, "target", targets)
@@ -371,12 +274,10 @@ def _evaluate_split(
         "confusion_matrix": report.confusion_matrix(
             metrics.confusion(probabilities, targets), manifest.labels, f"{split} split"
         ),
-        "worst_mistakes": report.worst_mistakes(photos, probabilities, targets, manifest.labels),
+        "worst_mistakes": report.worst_mistakes(
+            manifest.splits[split].paths, probabilities, targets, manifest.labels
+        ),
     }
     for name, figure in figures.items():
         report.save(figure, folder / f"{split}_{name}.png")
         tracker.log_figure(figure, f"{split}/{name}.png")
-
-
-with suppress(AttributeError):  # matrix products in TF32 where a GPU has it
-    torch.set_float32_matmul_precision("high")

@@ -1,14 +1,13 @@
 """Run a frozen network over many photos at the machine's full speed.
 
 Used for the frozen features of the first phase and for the predictions on validation and test. The
-network is traced, frozen and fused as in serving, and each core decodes and computes by itself.
+network is traced, frozen and fused as in serving, and each core computes by itself.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from evaluation.machine import map_on_cores
 from serving.artifact import fuse, torchscript_deprecation_silenced
-from training.data import decode
 
 
 def trace(
@@ -33,23 +31,22 @@ def trace(
 
 
 def forward_all(
-    module: torch.nn.Module, photos: list[Path], size: int, *, title: str
+    module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str
 ) -> npt.NDArray[np.float32]:
-    """`f32[len(photos), D]`: the module's output for each photo, in order.
+    """`f32[N,D]`: the module's output for each photo, in order.
 
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
-        photos: Files to decode.
-        size: S, in pixels.
+        images: `u8[N,3,S,S]`, as `training.cache` keeps them.
         title: Shown beside the progress.
     """
     training = module.training
-    frozen = fuse(trace(module.eval(), size))
+    frozen = fuse(trace(module.eval(), images.shape[-1]))
     module.train(training)
 
-    def compute(path: Path) -> torch.Tensor:
+    def compute(index: int) -> torch.Tensor:
         with torch.inference_mode():
-            row: torch.Tensor = frozen(decode(path, size)[None])  # [1,D]; one shape, compiled once
+            row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; one shape, compiled once
         return row
 
-    return torch.cat(map_on_cores(compute, photos, title)).numpy()
+    return torch.cat(map_on_cores(compute, range(len(images)), title)).numpy()

@@ -12,6 +12,7 @@ MANIFEST: Final = PREPARED / "manifest.csv"
 DROPPED: Final = PREPARED / "dropped.csv"
 SUMMARY: Final = PREPARED / "summary.json"
 DOWNLOADS: Final = Path("build/downloads")
+PHOTOS: Final = Path("build/photos")
 WORK: Final = Path("build/train")
 CHECKPOINT: Final = Path("models/checkpoint.ckpt")
 RUN: Final = Path("models/run.json")

@@ -91,6 +91,25 @@ def test_of_an_animation_the_first_frame_counts():
     assert preprocess(data, SIDE).pixels[:, 5, 5].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "I;16", "CMYK"])
+def test_a_large_image_shrunk_in_strips_looks_the_same(mode: str):
+    """Sides that no block divides, of several strips: as converted and resized in one piece."""
+    grey = mode in ("L", "LA", "I;16")
+    picture = scene(2003, 1501).convert("L" if grey else "RGB")
+    whole = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    else:
+        image = picture.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(128)
+        whole = (whole.astype(int) * 128 + 255 * 127) // 255
+    form = "TIFF" if mode == "CMYK" else "PNG"
+    pixels = preprocess(encode(image, form), SIDE).pixels.transpose(1, 2, 0)
+    difference = np.abs(pixels.astype(int) - whole.astype(int))
+    assert difference.mean() < (6 if mode == "P" else 1), "a palette has few colours"
+
+
 def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same():
     """The short cut changes no pixel by more than resizing does."""
     data = encode(scene(2400, 1800), quality=95)

@@ -23,7 +23,7 @@ def test_the_files_are_valid_and_hold_every_value():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--finetune.pases", "2"], ["finetune.pases", "finetune.passes"]),
+        (["--finetune.patiense", "2"], ["finetune.patiense", "finetune.patience"]),
         (["--head.epochs", "-1"], ["head.epochs", "-1"]),
         (["--head.epochs", "many"], ["head.epochs", "many"]),
         (["--model.dropout", "1.5"], ["model.dropout", "1.5"]),

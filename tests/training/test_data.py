@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.pictures import encode, scene
+from tests.pictures import scene
 from tests.tiny import SIDE, train_config
 from training.data import (
     AugmentedDataset,
@@ -20,13 +22,13 @@ from training.data import (
 )
 from training.errors import PipelineError
 
+TARGETS = [number % 2 for number in range(10)]
+
 
 @pytest.fixture
-def split(tmp_path: Path) -> Split:
-    """Ten photos of two classes."""
-    for number in range(10):
-        (tmp_path / f"{number}.jpg").write_bytes(encode(scene(100 + number, 80)))
-    return Split([tmp_path / f"{number}.jpg" for number in range(10)], [n % 2 for n in range(10)])
+def images() -> np.ndarray:
+    """Ten pictures, `u8[10,3,S,S]`."""
+    return np.stack([np.asarray(scene(SIDE, SIDE).rotate(n)).transpose(2, 0, 1) for n in range(10)])
 
 
 def test_a_pass_shows_each_photo_once():
@@ -46,10 +48,10 @@ def test_a_pass_shows_each_photo_once():
     assert passes[0] != passes[1]
 
 
-def test_augmentation_is_a_function_of_seed_epoch_and_photo(split: Split):
+def test_augmentation_is_a_function_of_seed_epoch_and_photo(images: np.ndarray):
     """Whatever was drawn before, and without moving the global generator."""
-    augment = augmentation(train_config().augment, SIDE)
-    dataset = AugmentedDataset(split, SIDE, augment, seed=1)
+    augment = [augmentation(train_config().augment, size) for size in (SIDE, SIDE // 2)]
+    dataset = AugmentedDataset(images, TARGETS, augment, 2, seed=1)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = dataset[(0, 3)][0]
@@ -58,19 +60,41 @@ def test_augmentation_is_a_function_of_seed_epoch_and_photo(split: Split):
     dataset[(1, 1)]
     assert torch.equal(dataset[(0, 3)][0], first)
     assert not torch.equal(dataset[(1, 3)][0], first)
-    assert not torch.equal(AugmentedDataset(split, SIDE, augment, seed=2)[(0, 3)][0], first)
+    assert not torch.equal(AugmentedDataset(images, TARGETS, augment, 2, seed=2)[(0, 3)][0], first)
     assert (first.shape, first.dtype) == ((3, SIDE, SIDE), torch.uint8)
+    assert dataset[(2, 3)][0].shape == (3, SIDE // 2, SIDE // 2), "the second pass has its own size"
+
+
+@pytest.mark.parametrize("kind", ["grey", "blur", "thumbnail", "jpeg"])
+def test_each_change_of_quality_can_be_had_alone(images: np.ndarray, kind: str):
+    """With its probability 1 the pixels change and stay a picture of the same subject."""
+    off = train_config(
+        *("--augment.crop_scale_min", "0.999", "--augment.crop_ratio_max", "1.0", "--augment.flip", "0"),
+        *("--augment.brightness", "0", "--augment.grey", "0", "--augment.blur", "0"),
+        *("--augment.thumbnail", "0", "--augment.jpeg", "0"),
+    ).augment
+    picture = torch.from_numpy(images[3])
+    torch.manual_seed(3)
+    plain = augmentation(off, SIDE)(picture).float()
+    torch.manual_seed(3)
+    changed = augmentation(replace(off, **{kind: 1.0}), SIDE)(picture)
+    assert (changed.shape, changed.dtype) == ((3, SIDE, SIDE), torch.uint8)
+    difference = (changed.float() - plain).abs()
+    assert difference.max() > 0
+    assert (changed.float().mean() - plain.mean()).abs() < 10
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_worker_processes_change_nothing(split: Split, workers: str):
+def test_worker_processes_change_nothing(images: np.ndarray, workers: str):
     """The same batches from this process and from two others."""
     config = train_config("--loader.workers", workers, "--loader.batch_size", "4")
+    split = Split([], TARGETS)
     manifest = Manifest(["a", "b"], {"train": split, "validation": split}, "")
-    batches = list(PhotoData(manifest, config).train_dataloader())
-    alone = list(PhotoData(manifest, train_config("--loader.batch_size", "4")).train_dataloader())
-    for (images, targets), (expected, wanted) in zip(batches, alone, strict=True):
-        assert torch.equal(images, expected)
+    photos = {"train": images, "validation": images}
+    batches = list(PhotoData(manifest, photos, config).train_dataloader())
+    alone = list(PhotoData(manifest, photos, train_config("--loader.batch_size", "4")).train_dataloader())
+    for (batch, targets), (expected, wanted) in zip(batches, alone, strict=True):
+        assert torch.equal(batch, expected)
         assert torch.equal(targets, wanted)
 
 

@@ -119,8 +119,8 @@ def test_another_configuration_begins_afresh(place: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationTask, "on_validation_epoch_end", cut)
         with pytest.raises(KeyboardInterrupt):
-            fit(train_config("--finetune.passes", "0"))
-    fit(train_config("--finetune.passes", "0", "--seed", "18"))
+            fit(train_config("--finetune.input_sizes", "[]"))
+    fit(train_config("--finetune.input_sizes", "[]", "--seed", "18"))
     assert len(list((place / paths.WORK).iterdir())) == 1, "the cut one's progress waits"
 
 
@@ -160,7 +160,7 @@ def test_three_classes_work_to_the_end(workplace: Path):
             (workplace / "pets" / label / f"{number}.jpg").write_bytes(encode(picture))
     fetch(data_config("--fetch.source", "pets").fetch)
     prepare(data_config().prepare)
-    fit(train_config("--finetune.passes", "0"))
+    fit(train_config("--finetune.input_sizes", "[]"))
     export(train_config())
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(paths.MODEL))
@@ -174,7 +174,7 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 130; the old file whole, no half of the new one."""
-    fit(train_config("--finetune.passes", "0"))
+    fit(train_config("--finetune.input_sizes", "[]"))
     paths.MODEL.write_bytes(b"earlier")
 
     def interrupted(_: object, name: str, **__: object) -> None:
@@ -190,7 +190,14 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
 
 def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Callable[..., dict[str, str]]):
     """SIGINT to the process group: exit 130, no trace, no checkpoint under its final name."""
-    long = ["--finetune.passes", "500", "--finetune.patience", "1000", "--loader.workers", "1"]
+    long = [
+        "--finetune.input_sizes",
+        str(500 * [SIDE]),
+        "--finetune.patience",
+        "1000",
+        "--loader.workers",
+        "1",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "training", "fit", *TRAIN, *long],
         env=environment(PYTHONPATH=str(ROOT)),
@@ -222,7 +229,7 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Ca
     [
         (["fit"], "Prepare the photos first"),
         (["export"], "Train first"),
-        (["fit", "--head.epochs", "0", "--finetune.passes", "0"], "make data"),
+        (["fit", "--head.epochs", "0", "--finetune.input_sizes", "[]"], "make data"),
     ],
 )
 def test_a_stage_without_its_input_names_the_earlier_one(

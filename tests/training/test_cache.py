@@ -1,0 +1,75 @@
+"""Decoded once, exactly as the service decodes, and never half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.preprocess import preprocess
+from tests.pictures import encode, scene
+from training import cache, paths
+from training.cache import DecodedPhotos
+from training.data import Manifest, Split
+
+SIZE = 32
+
+
+@pytest.fixture
+def manifest(workplace: Path) -> Manifest:
+    """Twenty photos to train on and five to validate."""
+    files = [workplace / f"{number}.jpg" for number in range(25)]
+    for number, file in enumerate(files):
+        file.write_bytes(encode(scene(100 + number, 80)))
+    return Manifest(
+        ["a", "b"], {"train": Split(files[:20], [0] * 20), "validation": Split(files[20:], [1] * 5)}, "m1"
+    )
+
+
+def test_it_holds_what_the_service_sees(manifest: Manifest):
+    """In the manifest's order; a second look reads the file."""
+    photos = DecodedPhotos(manifest, SIZE)
+    assert list(photos) == ["train", "validation"]
+    for split, images in photos.items():
+        expected = [preprocess(p.read_bytes(), SIZE).pixels for p in manifest.splits[split].paths]
+        assert np.array_equal(images, np.stack(expected))
+    for path in manifest.splits["train"].paths:
+        path.unlink()
+    assert DecodedPhotos(manifest, SIZE)["train"].shape == (20, 3, SIZE, SIZE)
+
+
+def test_a_cut_build_goes_on_where_it_was(manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
+    """Photos of finished chunks are not decoded again, and the result is that of an unbroken build."""
+    monkeypatch.setattr(cache, "_CHUNK", 4)
+    whole = np.array(DecodedPhotos(manifest, SIZE)["train"])
+    (final,) = paths.PHOTOS.glob("*/train.npy")
+    final.unlink()
+    decoded: list[Path] = []
+
+    def counted(self: DecodedPhotos, path: Path) -> np.ndarray:
+        decoded.append(path)
+        if len(decoded) == 10:
+            raise KeyboardInterrupt
+        return preprocess(path.read_bytes(), self.size).pixels
+
+    monkeypatch.setattr(DecodedPhotos, "_pixels", counted)
+    with pytest.raises(KeyboardInterrupt):
+        DecodedPhotos(manifest, SIZE)["train"]
+    assert not list(paths.PHOTOS.glob("*/train.npy"))
+    before = set(decoded[:8])
+    decoded.clear()
+    decoded.extend([Path("counted on")] * 10)
+    assert np.array_equal(DecodedPhotos(manifest, SIZE)["train"], whole)
+    assert not before & set(decoded)
+    assert sorted(p.name for p in next(paths.PHOTOS.iterdir()).iterdir()) == ["train.npy"]
+
+
+def test_another_manifest_or_size_has_its_own(manifest: Manifest):
+    """And only the newest is kept: it is as large as the photos are."""
+    DecodedPhotos(manifest, SIZE)["validation"]
+    larger = DecodedPhotos(manifest, SIZE * 2)["validation"]
+    assert larger.shape == (5, 3, SIZE * 2, SIZE * 2)
+    assert len(list(paths.PHOTOS.iterdir())) == 1
+    DecodedPhotos(Manifest(manifest.labels, manifest.splits, "m2"), SIZE * 2)
+    assert not list(paths.PHOTOS.glob("*/validation.npy"))

@@ -1,0 +1,122 @@
+"""One phase of training: Lightning's trainer with our checkpoints, progress and interrupts."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from evaluation.machine import progress
+from training.config import TrainConfig
+from training.task import ClassificationTask
+from training.tracking import Tracker
+
+
+def quiet_lightning() -> None:
+    """Without its advertisements, and what it warns of that is meant so here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        r".*LeafSpec.* is deprecated",  # inside Lightning itself
+        r"Checkpoint directory .* exists and is not empty",  # that is how a run goes on
+        r".*does not have many workers",  # the head's batches are rows in memory
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def run_trainer(
+    config: TrainConfig,
+    task: ClassificationTask,
+    tracker: Tracker,
+    work: Path,
+    epochs: int,
+    patience: int,
+    callbacks: list[Callback],
+    **data: Any,
+) -> float:
+    """Fit with checkpoints; leave the best weights in `task.network`, return their validation loss."""
+    monitor = f"{task.phase}_val_loss"
+    best = ModelCheckpoint(work, "best", monitor=monitor, enable_version_counter=False)
+    latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to go on from after a kill
+    trainer = lightning.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        max_epochs=epochs,
+        logger=tracker.lightning_logger(),
+        callbacks=[
+            *callbacks,
+            best,
+            latest,
+            EarlyStopping(monitor, patience=patience),
+            LearningRateMonitor("epoch"),
+            Progress(task.phase),
+        ],
+        default_root_dir=work,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=False,  # `Progress` reads well in a log too
+    )
+    last = work / "last.ckpt"
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
+    except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and ignores the next
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from error
+    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    task.load_state_dict(stored["state_dict"])
+    score = best.best_model_score
+    return float(score) if score is not None else float("inf")
+
+
+class Progress(Callback):
+    """One bar a phase: photos a second, time left, and the latest validation figures."""
+
+    def __init__(self, phase: str) -> None:
+        self._prefix, self._bar = f"{phase}_", progress(phase, None, "photos", disable=True)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin where a resumed training stands."""
+        del pl_module
+        loader = trainer.train_dataloader
+        self._bar = progress(
+            self._prefix.rstrip("_"),
+            int(trainer.estimated_stepping_batches),
+            "photos",
+            initial=trainer.global_step,
+            unit_scale=loader.batch_size if isinstance(loader, DataLoader) else 1,
+        )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *batch: Any
+    ) -> None:
+        """Count a batch."""
+        del trainer, pl_module, batch
+        self._bar.update()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show loss and accuracy."""
+        del pl_module
+        shown = {
+            name.removeprefix(self._prefix): f"{float(value):.4f}"
+            for name, value in trainer.callback_metrics.items()
+            if "_val_" in name
+        }
+        self._bar.set_postfix(shown, refresh=False)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Leave the last state of the bar."""
+        del trainer, pl_module, stage
+        self._bar.close()
+
+
+# Matrix products in TF32 where a GPU has it.
+torch.set_float32_matmul_precision("high")
