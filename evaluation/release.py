@@ -2,6 +2,7 @@
 
 What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's.
 Beside the model stand its card and its figures, so that a person can read them in the repository.
+An int8 artefact is released as `model-int8.pt`, beside the fp32 one and not in its place.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ def release(model: Path = _MODEL, metrics: Path = _METRICS, to: Path = _RELEASE)
         print("not released: models/release is as it was.", file=sys.stderr)
         return 1
     to.mkdir(parents=True, exist_ok=True)
-    partial = to / "model.pt.partial"
+    suffix = "" if loaded.card.precision == "fp32" else f"-{loaded.card.precision}"
+    final = to / f"model{suffix}.pt"
+    partial = final.with_name(final.name + ".partial")
     shutil.copyfile(model, partial)
-    partial.replace(to / "model.pt")
-    (to / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(loaded.card), indent=2) + b"\n")
-    shutil.copyfile(metrics, to / "metrics.json")
-    print(f"released {loaded.card.name} {loaded.card.version} to {to}: make serve")
+    partial.replace(final)
+    card = msgspec.json.format(msgspec.json.encode(loaded.card), indent=2) + b"\n"
+    (to / f"card{suffix}.json").write_bytes(card)
+    shutil.copyfile(metrics, to / f"metrics{suffix}.json")
+    print(f"released {loaded.card.name} {loaded.card.version}: make serve MODEL={final}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""What OpenAPI says of `POST /predict`, which reads its body by itself."""
+"""What OpenAPI says of the routes: their bodies and answers, which Litestar cannot derive."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from litestar.openapi.spec import (
     OpenAPIMediaType,
@@ -43,6 +43,27 @@ _PROBLEM = Schema(
         "request_id": _STRING,
     },
 )
+_HEALTH = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "status": _STRING,
+        "reason": _STRING,
+        "uptime_seconds": Schema(type=OpenAPIType.NUMBER),
+        "model": Schema(type=OpenAPIType.OBJECT),
+        "lineage": Schema(type=OpenAPIType.OBJECT),
+    },
+    required=["status"],
+)
+_COUNT = Schema(type=OpenAPIType.INTEGER, minimum=0)
+_SUMMARY = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "request_count": _COUNT,
+        "average_latency_ms": Schema(type=OpenAPIType.NUMBER, minimum=0),
+        "outcomes": Schema(type=OpenAPIType.OBJECT, additional_properties=_COUNT),
+    },
+)
+_EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 _FAULTS = (400, 401, 408, 413, 415, 422, 500, 503, 504)
 
 
@@ -58,29 +79,48 @@ def _request_body() -> RequestBody:
     )
 
 
-def _responses() -> dict[str, OpenAPIResponse]:
-    answers = {
-        "200": OpenAPIResponse(
-            description="The prediction.",
-            content={"application/json": OpenAPIMediaType(schema=_ANSWER)},
-        )
-    }
-    for status in _FAULTS:
-        titles = [kind.title for kind in KINDS.values() if kind.status == status]
-        answers[str(status)] = OpenAPIResponse(
-            description="; ".join(titles) + ".",
-            content={MEDIA_TYPE: OpenAPIMediaType(schema=_PROBLEM)},
-        )
-    return answers
+def _json(description: str, schema: Schema) -> OpenAPIResponse:
+    return OpenAPIResponse(description, content={"application/json": OpenAPIMediaType(schema=schema)})
+
+
+def _problem(status: int) -> OpenAPIResponse:
+    titles = [kind.title for kind in KINDS.values() if kind.status == status]
+    content = {MEDIA_TYPE: OpenAPIMediaType(schema=_PROBLEM)}
+    return OpenAPIResponse("; ".join(titles) + ".", content=content)
 
 
 @dataclass
 class PredictOperation(Operation):
-    """The operation with its body and its answers written out."""
-
-    request_body: RequestBody | None = field(default_factory=_request_body)
+    """`POST /predict`."""
 
     def __post_init__(self) -> None:
-        """Litestar fills in what it derives from the route; these two it cannot derive."""
+        """Write out what comes in and what goes out."""
         self.request_body = _request_body()
-        self.responses = dict(_responses())
+        self.responses = {"200": _json("The prediction.", _ANSWER)}
+        self.responses |= {str(status): _problem(status) for status in _FAULTS}
+
+
+@dataclass
+class HealthOperation(Operation):
+    """`GET /health` and its two relatives."""
+
+    def __post_init__(self) -> None:
+        """Write out what goes out."""
+        self.responses = {
+            "200": _json("It serves.", _HEALTH),
+            "503": _json("It does not serve, and why.", _HEALTH),
+        }
+
+
+@dataclass
+class MetricsOperation(Operation):
+    """`GET /metrics`."""
+
+    def __post_init__(self) -> None:
+        """Write out what goes out."""
+        content = {kind: OpenAPIMediaType(schema=_STRING) for kind in _EXPOSITIONS}
+        content["application/json"] = OpenAPIMediaType(schema=_SUMMARY)
+        self.responses = {
+            "200": OpenAPIResponse("Prometheus text, OpenMetrics or a summary.", content=content),
+            "401": _problem(401),
+        }

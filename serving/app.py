@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from serving import problems
-from serving.apidoc import PredictOperation
+from serving.apidoc import HealthOperation, MetricsOperation, PredictOperation
 from serving.errors import ServingError
 from serving.handler import Answer
 from serving.lifecycle import State
@@ -106,7 +106,7 @@ def _brief(answer: Answer) -> dict[str, Any]:
     }
 
 
-@get(["/health", "/health/ready"])
+@get(["/health", "/health/ready"], operation_class=HealthOperation)
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """200 when the service takes requests; 503 with its state and the reason otherwise."""
     service: Service = request.app.state.service
@@ -130,7 +130,7 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     )
 
 
-@get("/health/live")
+@get("/health/live", operation_class=HealthOperation)
 async def live(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """200 as long as the process is worth keeping; 503 when a worker does not come back."""
     service: Service = request.app.state.service
@@ -141,7 +141,7 @@ async def live(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     return Response({"status": "alive"})
 
 
-@get("/metrics")
+@get("/metrics", operation_class=MetricsOperation)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Prometheus text, OpenMetrics or a JSON summary, by the Accept header."""
     service: Service = request.app.state.service

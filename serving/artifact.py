@@ -74,6 +74,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, Measured]
     """Figures on the test split."""
     lineage: Lineage
+    precision: str = "fp32"
+    """Of the weights and activations: fp32, or int8."""
 
 
 class ProbeImage(msgspec.Struct, frozen=True):
@@ -176,10 +178,13 @@ def _check(path: Path, card: Card, probe: list[ProbeImage]) -> None:
 
 
 def fuse(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Freeze the graph and let oneDNN fuse it: on AVX2, a quarter of the eager time a photo."""
-    torch.jit.enable_onednn_fusion(True)
+    """Freeze the graph and let oneDNN fuse it: on AVX2, a quarter of the eager time a photo.
+
+    An int8 network has its fused operators already, and oneDNN's fusion fails on them.
+    """
     with torchscript_deprecation_silenced():
         frozen: torch.jit.ScriptModule = torch.jit.freeze(module)
+    torch.jit.enable_onednn_fusion("quantized::" not in str(frozen.inlined_graph))
     return frozen
 
 

@@ -24,6 +24,7 @@ from serving.settings import Settings
 from serving.upload import CallerGone, extract_image, read_body
 
 _SAMPLES: Final = 255.0
+_EVERY: Final = 8  # row and column: enough for a mean, at a tenth of the event loop's time
 _GPU_BATCH: Final = 16
 
 
@@ -158,7 +159,8 @@ class Service:
         self.metrics.input_bytes.observe(len(image))
         if isinstance(result.image, DecodedImage):
             self.metrics.input_side.observe(max(result.image.width, result.image.height))
-            self.metrics.input_brightness.observe(float(result.image.pixels.mean()) / _SAMPLES)
+            some = result.image.pixels[:, ::_EVERY, ::_EVERY]
+            self.metrics.input_brightness.observe(float(some.mean()) / _SAMPLES)
         if "prediction" in result.answer:
             self.metrics.predictions.labels(result.answer["prediction"]).inc()
             self.metrics.probability.observe(result.answer["probability"])

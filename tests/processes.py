@@ -25,18 +25,26 @@ class Process:
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
         )
         self.lines: list[dict[str, object]] = []
+        self.errors: list[str] = []
+        """What did not go through the log: a C library's remarks on bytes made to break it."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        threading.Thread(target=self._read_errors, daemon=True).start()
 
     def _read(self) -> None:
         for line in self.popen.stdout:
             content = json.loads(line)
             if content["event"] not in ("predicted", "refused"):  # a soak would fill the memory with them
                 self.lines.append(content)
+
+    def _read_errors(self) -> None:
+        for line in self.popen.stderr:
+            del self.errors[:-100]
+            self.errors.append(line)
 
     def wait_for(self, event: str) -> dict[str, object]:
         """The first logged line of an event."""
@@ -45,9 +53,9 @@ class Process:
             for line in list(self.lines):
                 if line["event"] == event:
                     return line
-            assert self.popen.poll() is None or self._reader.is_alive(), self.lines
+            assert self.popen.poll() is None or self._reader.is_alive(), (self.lines, self.errors)
             time.sleep(0.02)
-        pytest.fail(f"no {event!r} in {self.lines}")
+        pytest.fail(f"no {event!r} in {self.lines}, {self.errors}")
 
     @property
     def url(self) -> str:
@@ -74,3 +82,4 @@ def service(environment: dict[str, str]) -> Iterator[Process]:
         process.popen.wait(10)
         process._reader.join(10)
         process.popen.stdout.close()
+        process.popen.stderr.close()

@@ -212,9 +212,13 @@ class ExportConfig:
 
     Args:
         abstain_threshold: An answer whose probability is below this is marked uncertain.
+        precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
+        calibration_photos: Training photos that set the ranges of int8.
     """
 
     abstain_threshold: ClosedUnitInterval
+    precision: Literal["fp32", "int8"]
+    calibration_photos: PositiveInt
 
 
 @dataclass(frozen=True)

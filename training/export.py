@@ -19,13 +19,15 @@ from evaluation import metrics
 from serving import artifact
 from serving.preprocess import RESIZE_RULE, preprocess
 from training import files, paths
+from training.cache import DecodedPhotos
 from training.config import ModelConfig, TrainConfig
 from training.data import read_manifest
 from training.errors import PipelineError
 from training.fit import CHECKPOINT_SCHEMA
-from training.forward import trace
+from training.forward import forward_all, trace
 from training.model import Classifier, build
 from training.probe import probe_images
+from training.quantise import quantise
 from training.tracking import Tracker, git_commit
 
 _LIBRARIES: Final = ("torch", "torchvision", "timm", "lightning", "pillow", "numpy")
@@ -59,12 +61,22 @@ def export(config: TrainConfig) -> None:
             "Train again: make train."
         )
     labels: list[str] = checkpoint["labels"]
-    validation, validation_targets = _read_predictions("validation")
-    test, test_targets = _read_predictions("test")
-    temperature = fit_temperature(validation, validation_targets)
     model_config = ModelConfig(**checkpoint["model"])
     network = build(model_config, len(labels), weights=False)
     network.load_state_dict(checkpoint["state_dict"])
+    if config.export.precision == "int8":
+        photos = DecodedPhotos(manifest, model_config.input_size)
+        network = quantise(network, _sample(photos["train"], config.export.calibration_photos))
+        validation, test = (
+            log_softmax(forward_all(network, photos[split], title=f"int8 {split}"), axis=1)
+            for split in ("validation", "test")
+        )
+    else:
+        validation, test = _read_predictions("validation"), _read_predictions("test")
+    validation_targets, test_targets = (
+        np.array(manifest.splits[split].targets) for split in ("validation", "test")
+    )
+    temperature = fit_temperature(validation, validation_targets)
     model = CalibratedClassifier(network, temperature).eval()
     probe = make_probe(model, model_config.input_size)
     traced = trace(model, model_config.input_size)
@@ -74,7 +86,7 @@ def export(config: TrainConfig) -> None:
     card = artifact.Card(
         schema_version=artifact.SCHEMA_VERSION,
         name=model_config.name,
-        version=f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run['mlflow_run_id'][:8]}",
+        version=_version(run["mlflow_run_id"], config.export.precision),
         labels=labels,
         input_size=model_config.input_size,
         resize_rule=RESIZE_RULE,
@@ -89,9 +101,16 @@ def export(config: TrainConfig) -> None:
             mlflow_run_id=run["mlflow_run_id"],
             libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         ),
+        precision=config.export.precision,
     )
     artifact.save(paths.MODEL, traced, card, probe)
     _track(config, run["mlflow_run_id"], card, validation, validation_targets)
+
+
+def _version(run_id: str, precision: str) -> str:
+    """Day of the export, training run and, where it is not fp32, precision."""
+    suffix = "" if precision == "fp32" else f"-{precision}"
+    return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{suffix}"
 
 
 def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> float:
@@ -144,11 +163,15 @@ def _read_checkpoint() -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(paths.RUN.read_text()), checkpoint
 
 
-def _read_predictions(split: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Log probabilities `f64[N,K]` and targets `i64[N]` that the training wrote for one split."""
+def _read_predictions(split: str) -> npt.NDArray[np.float64]:
+    """Log probabilities `f64[N,K]` that the training wrote for one split, in the manifest's order."""
     table = pd.read_csv(paths.TRAIN_REPORT / f"{split}_log_probabilities.csv")
-    targets = table.pop("target").to_numpy(np.int64)
-    return table.to_numpy(np.float64), targets
+    return table.drop(columns="target").to_numpy(np.float64)
+
+
+def _sample(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """`u8[count,3,S,S]`, evenly spaced, so that every export takes the same."""
+    return np.array(images[:: max(1, len(images) // count)][:count])
 
 
 def _track(

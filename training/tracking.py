@@ -86,14 +86,18 @@ class Tracker:
         }
 
     def register(self, name: str, model: Path, tags: dict[str, str]) -> str:
-        """Keep the artefact with the run and register it as the next version of `name`."""
-        self.log_file(model, "model")
+        """Keep the artefact with the run and register it as the next version of `name`.
+
+        Its folder is named by `tags["sha256"]`: a second export of a run leaves the first version's file.
+        """
+        folder = f"model/{tags['sha256'][:12]}"
+        self.log_file(model, folder)
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/model"
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{folder}"
         version: Any = self.client.create_model_version(name, source, self.run_id, tags=tags)
         self.client.set_registered_model_alias(name, self.config.alias, version.version)
         return str(version.version)
@@ -104,17 +108,14 @@ class Tracker:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with `-dirty` for changes in it; `unknown` outside git."""
+    """The commit of the working tree, with `-dirty` if its code is changed; `unknown` outside git."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        made_by_the_line = [":!dvc.lock", ":!data", ":!models", ":!reports"]
+        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *made_by_the_line]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("-dirty" if changed else "")

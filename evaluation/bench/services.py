@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,8 @@ class Spec:
     title: str
     python: Path
     arguments: tuple[str, ...]
+    model: Path | None = None
+    """The artefact, if it is not the one that all serve."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,11 @@ class Running:
 def ours() -> Spec:
     """The service of this repository, as `make serve` runs it."""
     return Spec("ours", "this service", Path(sys.executable), ("-m", "serving"))
+
+
+def ours_int8(model: Path) -> Spec:
+    """The same with an int8 artefact of the same network."""
+    return replace(ours(), name="ours_int8", title="this service, int8 artefact", model=model)
 
 
 def null() -> Spec:
@@ -149,7 +156,7 @@ def running(spec: Spec, model: Path, weights: Path, photo: bytes, log: Path) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"PORT": str(port), "MODEL": str(model), "WEIGHTS": str(weights)}
+    environment = os.environ | {"PORT": str(port), "MODEL": str(spec.model or model), "WEIGHTS": str(weights)}
     began = time.perf_counter()
     with log.open("w") as output:
         popen = subprocess.Popen(

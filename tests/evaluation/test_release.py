@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from evaluation.release import main
@@ -39,6 +40,23 @@ def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, obj
     assert artifact.load(Path("models/release/model.pt")).card == tiny.card()
     assert json.loads(Path("models/release/card.json").read_text())["name"] == "tiny"
     assert json.loads(Path("models/release/metrics.json").read_text()) == candidate
+
+
+def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]):
+    """Under its own name, with its own card and figures."""
+    assert release(candidate) == 0
+    before = Path("models/release/model.pt").read_bytes()
+    loaded = artifact.load(Path("models/model.pt"))
+    card = msgspec.structs.replace(loaded.card, precision="int8")
+    artifact.save(Path("models/model.pt"), loaded.model, card, loaded.probe)
+    sha = artifact.load(Path("models/model.pt")).sha256
+    assert release(candidate | {"model": {"sha256": sha}}) == 0
+    assert artifact.load(Path("models/release/model-int8.pt")).card == card
+    assert {p.name for p in Path("models/release").iterdir()} == {
+        *("model.pt", "card.json", "metrics.json"),
+        *("model-int8.pt", "card-int8.json", "metrics-int8.json"),
+    }
+    assert Path("models/release/model.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Target:
 @pytest.fixture(scope="module")
 def target(environment: Callable[..., dict[str, str]]) -> Iterator[Target]:
     """A service with default settings."""
-    model = str(ROOT / "models/release/model.pt")
+    model = os.environ.get("MODEL") or str(ROOT / "models/release/model.pt")
     with service(environment(MODEL=model)) as process:
         process.wait_for("ready")
         yield Target(process, process.url, psutil.Process(process.popen.pid))

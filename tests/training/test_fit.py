@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from tests.pictures import encode
 from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
 from training import paths
 from training.__main__ import main
+from training.data import read_manifest
 from training.export import export, fit_temperature
 from training.fetch import fetch
+from training.files import sha256
 from training.fit import fit
 from training.model import build
 from training.prepare import prepare
@@ -129,7 +132,9 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     """The artefact answers as the checkpoint does, over the temperature; MLflow has file and alias."""
     fit(train_config())
     export(train_config())
-    assert "registered in MLflow as cats-dogs version 1, alias @challenger" in capsys.readouterr().out
+    assert re.search(
+        r"registered in MLflow as cats-dogs version \d+, alias @challenger", capsys.readouterr().out
+    )
     loaded = artifact.load(paths.MODEL)
     network = build(train_config().model, 2).eval()
     network.load_state_dict(weights())
@@ -144,10 +149,33 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     assert run.data.params["model.backbone"] == "compact"
     assert run.data.tags.keys() >= {"git_commit", "data.manifest_sha256", "model.sha256", "best_phase"}
     assert run.data.metrics.keys() >= {"test_accuracy", "validation_log_loss", "head_val_loss", "temperature"}
-    files = {
-        f.path for folder in ("", "test", "model") for f in client.list_artifacts(run.info.run_id, folder)
-    }
-    assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png", "model/model.pt"}
+    files = {f.path for folder in ("", "test") for f in client.list_artifacts(run.info.run_id, folder)}
+    assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png"}
+    _export_in_int8(client)
+
+
+def _export_in_int8(client: MlflowClient) -> None:
+    """Of the same checkpoint: the card measures the int8 network, and both versions keep their file."""
+    first = client.get_model_version_by_alias("cats-dogs", "challenger")
+    export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"))
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(paths.MODEL))
+    card = handler.artifact.card
+    assert card.precision == "int8"
+    assert card.version.endswith("-int8")
+    assert "quantized::" in str(handler.artifact.model.inlined_graph)
+    manifest = read_manifest()
+    answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
+    right = [
+        answer["prediction"] == manifest.labels[target]
+        for answer, target in zip(answers, manifest.splits["test"].targets, strict=True)
+    ]
+    assert card.metrics["accuracy"].value == pytest.approx(np.mean(right))
+    second = client.get_model_version_by_alias("cats-dogs", "challenger")
+    assert second.version != first.version
+    for version in (first, second):
+        stored = Path(version.source.removeprefix("file://")) / "model.pt"
+        assert sha256(stored) == version.tags["sha256"]
 
 
 def test_three_classes_work_to_the_end(workplace: Path):

@@ -1,0 +1,131 @@
+"""The page that `make bench` writes, and its pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+from evaluation import report
+from evaluation.bench import services
+
+MAIN: Final = "500x375"
+CALLERS: Final = 16
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """The page: conditions, the table, overload, and what was not measured."""
+    medians, main = results["medians"], MAIN
+    limits = {name: m[f"{main}.throughput"] for name, m in medians.items() if name.startswith("limit")}
+    ours = medians.get("ours", {}).get(f"{main}.throughput", float("nan"))
+    titles = {"limit": "the limit: decode and inference in plain threads, no HTTP"}
+    titles |= {"limit_int8": "the limit with the int8 artefact", "ours_int8": "this service, int8 artefact"}
+    titles |= {"ours": services.ours().title, "null": services.null().title} | services.PEERS
+    columns = ["service", f"photos/s {main}", "of the limit", "ours is", "p50 ms", "p99 ms", "alone p50 ms"]
+    columns += ("photos/s 224x224", "photos/s 4000x3000", "CPU ms a photo", "resident MB", "ready s")
+    lines = [
+        "# Performance",
+        "",
+        f"Made by `make bench`; do not edit. Median of {results['rounds']} interleaved rounds of",
+        f"{results['seconds']:g} s each. {results['machine']}.",
+        f"Load: wrk, {CALLERS} callers (and one, where said), multipart photos; the generator shares the",
+        "machine with the service. Photos are drawn, as large in bytes as photographs.",
+        "",
+        "![Throughput](images/performance.png)",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "| --- " * len(columns) + "|",
+    ]
+    order = sorted(medians, key=lambda name: -medians[name].get(f"{main}.throughput", 0.0))
+    for name in order:
+        m = medians[name]
+        rate = m.get(f"{main}.throughput", float("nan"))
+        cells = [
+            titles[name],
+            f"{rate:.1f}",
+            f"{rate / limits['limit_int8' if name.endswith('int8') else 'limit']:.0%}"
+            if name != "null"
+            else "",
+            f"{ours / rate:.2f}x" if name not in ("null", "ours") else "",
+            *(
+                f"{m[key]:.{digits}f}" if key in m else ""
+                for key, digits in (
+                    (f"{main}.p50_ms", 0),
+                    (f"{main}.p99_ms", 0),
+                    (f"{main}.one.p50_ms", 1),
+                    ("224x224.throughput", 1),
+                    ("4000x3000.throughput", 1),
+                    (f"{main}.cpu_ms", 1),
+                    ("resident_mb", 0),
+                    ("ready_seconds", 1),
+                )
+            ),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"## Overload: up to four times our capacity at {main}, at a fixed rate (hey, 200 connections)",
+        "",
+        "![Overload](images/overload.png)",
+        "",
+        "| service | offered/s | answered/s | p99 ms | refused | refusal p50 ms | p99 ms | answers |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for name, o in ((name, o) for name, values in results["overload"].items() for o in values):
+        statuses = ", ".join(f"{code}: {count}" for code, count in o["statuses"].items())
+        lines.append(
+            f"| {titles[name]} | {o['offered_per_second']:.0f} | {o['accepted_per_second']:.1f} | "
+            f"{o['accepted_p99_ms']:.0f} | {o['refused_share']:.0%} | {o['refused_p50_ms']:.0f} | "
+            f"{o['refused_p99_ms']:.0f} | {statuses} |"
+        )
+    lines += ["", "## Versions", ""]
+    for name, found in results["versions"].items():
+        lines.append(f"- {titles[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
+    if results["missing"]:
+        lines += ["", "## Not measured", ""]
+        lines += [f"- {titles.get(name, name)}: {why}" for name, why in results["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def throughput_figure(results: dict[str, Any]) -> Figure:
+    """Photos a second of each service, and of the limit."""
+    medians = {n: m for n, m in results["medians"].items() if n != "null"}
+    order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
+    titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
+    titles |= {"limit_int8": "limit, int8 (no HTTP)", "ours_int8": "this service, int8"}
+    figure = report.new_figure(8.5, 0.5 * len(order) + 1.3)
+    axes = figure.add_subplot()
+    values = [medians[name].get(f"{MAIN}.throughput", 0.0) for name in order]
+    colours = [
+        report.BLUE if n.startswith("ours") else report.GREY if n.startswith("limit") else report.ORANGE
+        for n in order
+    ]
+    axes.barh([titles[name] for name in order], values, color=colours)
+    for position, value in enumerate(values):
+        axes.text(value, position, f" {value:.0f}", va="center")
+    axes.set_xlabel(f"photos a second, {MAIN} JPEG, {CALLERS} callers, {results['machine']}")
+    axes.margins(x=0.1)
+    return figure
+
+
+def overload_figure(results: dict[str, Any]) -> Figure:
+    """What is answered and how late, over what is offered."""
+    runs = results["overload"]["ours"]
+    offered = [run["offered_per_second"] for run in runs]
+    figure = report.new_figure(8.5, 3.4)
+    rate, late = figure.subplots(1, 2)
+    rate.plot(offered, [run["accepted_per_second"] for run in runs], "o-", color=report.BLUE)
+    rate.axhline(results["medians"]["ours"][f"{MAIN}.throughput"], color=report.GREY, linestyle=":")
+    rate.set(xlabel="offered a second", ylabel="answered a second", ylim=(0, None))
+    late.plot(
+        offered, [run["accepted_p99_ms"] for run in runs], "o-", color=report.BLUE, label="answers, p99"
+    )
+    refused = [run for run in runs if run["refused_share"]]
+    late.plot(
+        [run["offered_per_second"] for run in refused],
+        [run["refused_p99_ms"] for run in refused],
+        "s--", color=report.ORANGE, label="refusals, p99",
+    )  # fmt: skip
+    late.set(xlabel="offered a second", ylabel="milliseconds", ylim=(0, None))
+    late.legend(frameon=False)
+    return figure

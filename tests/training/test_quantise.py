@@ -1,0 +1,74 @@
+"""Int8 says what fp32 says, and every convolution is in int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from serving import artifact
+from serving.handler import ImageClassifierHandler, LocalContext
+from tests.pictures import scene
+from tests.tiny import SIDE, card, train_config
+from training.config import ModelConfig
+from training.errors import PipelineError
+from training.export import CalibratedClassifier, make_probe
+from training.forward import trace
+from training.model import build
+from training.quantise import quantise
+
+IMAGES = np.stack(
+    [np.asarray(scene(SIDE, SIDE).rotate(7 * number)).transpose(2, 0, 1) for number in range(32)]
+)
+
+
+def network(backbone: str) -> nn.Module:
+    """With ImageNet weights where there are some."""
+    torch.manual_seed(1)
+    return build(ModelConfig("tiny", backbone, backbone != "compact", SIDE, 0.0), 2).eval()
+
+
+@pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0"])
+def test_int8_answers_as_fp32_does(backbone: str):
+    """Features agree in direction; no convolution or batch norm is left in fp32."""
+    whole = network(backbone)
+    small = quantise(whole, IMAGES)
+    with torch.inference_mode():
+        expected, got = (n.features(torch.from_numpy(IMAGES)) for n in (whole, small))
+    likeness = torch.cosine_similarity(expected, got)
+    assert likeness.median() > 0.95, "with weights that saturate it is 0.82"
+    assert likeness.min() > 0.8
+    assert not [m for m in small.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d)]
+    assert [m for m in whole.modules() if isinstance(m, nn.Conv2d)], "the original is untouched"
+
+
+def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
+    """It proves itself by its probe, beside an fp32 one in the same process, in both orders."""
+    whole = network("efficientnet_lite0")
+    answers = {}
+    for name, net in (("int8", quantise(whole, IMAGES)), ("fp32", whole), ("again", quantise(whole, IMAGES))):
+        model = CalibratedClassifier(net, 1.0).eval()
+        path = tmp_path / f"{name}.pt"
+        artifact.save(path, trace(model, SIDE), card(), make_probe(model, SIDE))
+        handler = ImageClassifierHandler()
+        handler.initialize(LocalContext.for_file(path))
+        probe = handler.artifact.probe[0]
+        answers[name] = handler.handle([{"body": probe.data}])[0]["probability"]
+    assert answers["int8"] == answers["again"]
+    assert abs(answers["int8"] - answers["fp32"]) < 0.1
+    assert (tmp_path / "int8.pt").stat().st_size < 0.45 * (tmp_path / "fp32.pt").stat().st_size
+
+
+def test_a_backbone_that_cannot_be_is_told():
+    """An activation that int8 has no operator for."""
+    other = build(ModelConfig("tiny", "efficientnet_b0", False, SIDE, 0.0), 2).eval()
+    with pytest.raises(PipelineError, match="SiLU"):
+        quantise(other, IMAGES)
+
+
+def test_the_default_is_fp32():
+    """Int8 is asked for."""
+    assert train_config().export.precision == "fp32"
