@@ -115,20 +115,27 @@ class ImageClassifierHandler:
     def initialize(self, context: Context) -> None:
         """Load the artefact, fuse and warm it, and replay its probe.
 
+        It is compiled for one thread a pass, and stays so: oneDNN keeps the number of threads that the
+        compiling thread had, whatever the calling one has.
+
         Raises:
             ArtifactError: missing, damaged, or it does not reproduce its probe.
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
         loaded = artifact.load(path)
         module = artifact.fuse(loaded.model.to(self._device))
-        for count in self._sizes:
-            _warm(module, count, loaded.card.input_size, self._device)
-        self._module, self._artifact = module, loaded
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         try:
+            for count in self._sizes:
+                _warm(module, count, loaded.card.input_size, self._device)
+            self._module, self._artifact = module, loaded
             self._replay_probe()
         except ArtifactError:
             self._module = self._artifact = None
             raise
+        finally:
+            torch.set_num_threads(threads)
 
     def preprocess(self, data: list[Item]) -> Batch:
         """Decode each item; a bad one leaves its error in its place."""

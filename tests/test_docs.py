@@ -52,6 +52,10 @@ def test_the_results_are_those_of_the_released_model():
     for value in (accuracy["value"], accuracy["low"], accuracy["high"], figures["ece"]["value"]):
         assert f"{100 * value:.2f} %" in README
     assert f"n = {accuracy['n']:,}" in README
+    int8 = json.loads((ROOT / "models/release/metrics-int8.json").read_text())
+    for value in (int8["accuracy"]["value"], int8["accuracy"]["low"], int8["ece"]["value"]):
+        assert f"{100 * value:.2f} %" in README
+    assert int8["accuracy"]["n"] == accuracy["n"]
     assert figures["model"]["version"] == card["version"]
 
 
