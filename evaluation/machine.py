@@ -15,6 +15,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _LOG_SECONDS = 10.0
+_COMPILING_CALLS = 3
 
 
 def cores() -> int:
@@ -33,7 +34,9 @@ def progress(title: str, total: int | None, unit: str, **options: Any) -> tqdm[A
 def map_on_cores(function: Callable[[T], U], items: Sequence[T], title: str) -> list[U]:
     """`function` of each photo, in order, one photo a core at a time.
 
-    Tensor operations inside use one thread each: one photo a core beats all cores on one photo.
+    Tensor operations inside use one thread each: one photo a core beats all cores on one photo. The
+    first photos are computed one after the other: TorchScript compiles on the first calls, and which
+    photos the finished graph computes must not be a matter of timing.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -41,9 +44,10 @@ def map_on_cores(function: Callable[[T], U], items: Sequence[T], title: str) -> 
     try:
         results = []
         with progress(title, len(items), "photos") as bar:
-            for result in pool.map(function, items):
-                results.append(result)
-                bar.update()
+            for part, run in ((items[:_COMPILING_CALLS], map), (items[_COMPILING_CALLS:], pool.map)):
+                for result in run(function, part):
+                    results.append(result)
+                    bar.update()
         return results
     finally:
         pool.shutdown(cancel_futures=True)

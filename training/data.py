@@ -98,9 +98,26 @@ class AugmentedDataset(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.seed, epoch, index))
+            torch.manual_seed(derived_seed(self.seed, epoch, index))
             image = self.augment[epoch // self.epochs_per_pass](torch.tensor(self.images[index]))
         return image, self.targets[index]
+
+
+class EpochShuffle(Sampler[int]):
+    """All `n` rows in an order that depends on seed and epoch alone. Lightning calls `set_epoch`."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.n).tolist())
 
 
 class EpochSlices(Sampler[tuple[int, int]]):
@@ -221,6 +238,6 @@ class PhotoData(LightningDataModule):
         )
 
 
-def _seed(*parts: int) -> int:
+def derived_seed(*parts: int) -> int:
     """A 63-bit seed from numbers, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1

@@ -27,7 +27,7 @@ from evaluation import metrics, report
 from training import files, paths
 from training.cache import DecodedPhotos
 from training.config import TrainConfig
-from training.data import Manifest, PhotoData, read_manifest
+from training.data import EpochShuffle, Manifest, PhotoData, read_manifest
 from training.errors import PipelineError
 from training.forward import forward_all
 from training.loop import quiet_lightning, run_trainer
@@ -122,8 +122,8 @@ def _train_head(
         targets = torch.tensor(manifest.splits[split].targets)
         sets[split] = TensorDataset(torch.from_numpy(features), targets)
     head = config.head
-    generator = torch.Generator().manual_seed(config.seed)
-    train = DataLoader(sets["train"], head.batch_size, shuffle=True, generator=generator)
+    shuffle = EpochShuffle(len(sets["train"]), config.seed)
+    train = DataLoader(sets["train"], head.batch_size, sampler=shuffle)
     val = DataLoader(sets["validation"], head.batch_size)
     task = ClassificationTask(
         torch.nn.Sequential(network.dropout, network.head),

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from evaluation.machine import progress
 from training.config import TrainConfig
+from training.data import derived_seed
 from training.task import ClassificationTask
 from training.tracking import Tracker
 
@@ -56,6 +57,7 @@ def run_trainer(
             latest,
             EarlyStopping(monitor, patience=patience),
             LearningRateMonitor("epoch"),
+            _StepSeed(config.seed),
             Progress(task.phase),
         ],
         default_root_dir=work,
@@ -75,6 +77,23 @@ def run_trainer(
     task.load_state_dict(stored["state_dict"])
     score = best.best_model_score
     return float(score) if score is not None else float("inf")
+
+
+class _StepSeed(Callback):
+    """Dropout depends on seed, epoch and step alone, so a resumed run draws what an unbroken one does.
+
+    Each step is seeded by itself: the loaders draw too, and at other moments in a run that is resumed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before the step's first draw."""
+        del pl_module, batch
+        torch.manual_seed(derived_seed(self._seed, trainer.current_epoch, batch_idx))
 
 
 class Progress(Callback):

@@ -75,7 +75,7 @@ def weights() -> dict[str, torch.Tensor]:
 def test_a_resumed_training_equals_an_unbroken_one(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Cut by Ctrl-C in the second fine-tuning epoch, then by a crash in the third: the same weights.
+    """Cut in the head's second epoch, then by Ctrl-C and a crash in fine-tuning: the same weights.
 
     It also goes on in the same MLflow run, and the progress made is kept.
     """
@@ -84,28 +84,34 @@ def test_a_resumed_training_equals_an_unbroken_one(
     paths.CHECKPOINT.unlink()
 
     start = ClassificationTask.on_train_epoch_start
-    faults = {1: KeyboardInterrupt(), 2: RuntimeError("power cut")}
+    faults = {
+        ("head", 1): RuntimeError("power cut"),
+        ("finetune", 1): KeyboardInterrupt(),
+        ("finetune", 2): RuntimeError("power cut"),
+    }
     epochs = []
 
     def faulty(self: ClassificationTask) -> None:
-        if self.phase == "finetune":
-            epochs.append(self.current_epoch)
-            if fault := faults.pop(self.current_epoch, None):
-                raise fault
+        epochs.append((self.phase, self.current_epoch))
+        if fault := faults.pop(epochs[-1], None):
+            raise fault
         start(self)
 
     monkeypatch.setattr(ClassificationTask, "on_train_epoch_start", faulty)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(train_config())
     with pytest.raises(KeyboardInterrupt):
         fit(train_config())
     assert not paths.CHECKPOINT.exists()
     with pytest.raises(RuntimeError, match="power cut"):
         fit(train_config())
     fit(train_config())
-    assert epochs == [0, 1, 1, 2, 2]
+    assert [epoch for phase, epoch in epochs if phase == "head"] == [0, 1, 1]
+    assert [epoch for phase, epoch in epochs if phase == "finetune"] == [0, 1, 1, 2, 2]
     resumed = weights()
     for name, tensor in unbroken.items():
         assert torch.equal(resumed[name], tensor), name
-    assert capsys.readouterr().out.count("going on with the unfinished training") == 2
+    assert capsys.readouterr().out.count("going on with the unfinished training") == 3
     client = MlflowClient("sqlite:///mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])
     assert len(runs) == 2
