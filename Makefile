@@ -124,4 +124,4 @@ lock: $(VENV)/.dev ## Compile requirements/*.txt from *.in
 	bash scripts/lock.sh
 
 clean: ## Delete what can be made again (not data, models or experiments)
-	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
