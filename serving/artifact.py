@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 import torch
@@ -25,8 +25,11 @@ from serving.errors import ArtifactError
 from serving.preprocess import RESIZE_RULE
 
 SCHEMA_VERSION: Final = 1
-PROBE_TOLERANCE: Final = 0.01
-"""Largest absolute difference of probability between eager training code and this process."""
+PROBE_TOLERANCE: Final = {"fp32": 0.01, "int8": 0.05}
+"""Largest absolute difference of probability between eager training code and this process, by precision.
+
+Kernels for int8 round differently with VNNI and without: 0.025 was seen at a probability near one half.
+"""
 
 T = TypeVar("T")
 _CARD: Final = "card.json"
@@ -74,8 +77,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, Measured]
     """Figures on the test split."""
     lineage: Lineage
-    precision: str = "fp32"
-    """Of the weights and activations: fp32, or int8."""
+    precision: Literal["fp32", "int8"] = "fp32"
+    """Of the weights and activations."""
 
 
 class ProbeImage(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A bounded queue and one worker thread a core, each computing one micro-batch on its own.
+"""A bounded queue and a few worker threads, each computing one micro-batch on its own.
 
 On a CPU a batch is one photo; on an accelerator a worker takes what waits, up to `max_batch`. A
 request that cannot be answered in time is refused at once, one whose caller has gone away or whose

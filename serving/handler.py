@@ -204,6 +204,7 @@ class ImageClassifierHandler:
         )
 
     def _replay_probe(self) -> None:
+        allowed = artifact.PROBE_TOLERANCE[self.artifact.card.precision]
         for image in self.artifact.probe:
             answer = self.handle([{"body": image.data}])[0]
             if "error" in answer:
@@ -213,11 +214,11 @@ class ImageClassifierHandler:
                 )
             got = list(answer["probabilities"].values())
             off = max((abs(g - e) for g, e in zip(got, image.probabilities, strict=False)), default=math.inf)
-            if len(got) != len(image.probabilities) or not off <= artifact.PROBE_TOLERANCE:
+            if len(got) != len(image.probabilities) or not off <= allowed:
                 raise ArtifactError(
                     f"The model does not reproduce its probe: image {image.name!r} gives {got}, the "
                     f"trainer had {image.probabilities} (difference {off:.4f}, allowed "
-                    f"{artifact.PROBE_TOLERANCE}). The file is damaged, or the preprocessing differs."
+                    f"{allowed}). The file is damaged, or the preprocessing differs."
                 )
 
 

@@ -101,8 +101,8 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        for stage in ("queue", "decode", "infer"):  # a series that exists from the start can be a rate
-            self.stage.labels(stage)
+        # A series that exists from the start can be a rate.
+        self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
         for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
             self.rejected.labels(reason)
         for outcome in ("ok", "failed"):

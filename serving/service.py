@@ -155,7 +155,7 @@ class Service:
     def _observe(self, image: bytes, result: Result) -> None:
         """Count a computed request."""
         for stage, seconds in result.seconds.items():
-            self.metrics.stage.labels(stage).observe(seconds)
+            self.metrics.stages[stage].observe(seconds)
         self.metrics.input_bytes.observe(len(image))
         if isinstance(result.image, DecodedImage):
             self.metrics.input_side.observe(max(result.image.width, result.image.height))
@@ -178,13 +178,22 @@ async def _while_connected(work: Coroutine[Any, Any, Result], request: Request[A
     Raises:
         CallerGone: the connection closed before the answer was there.
     """
-    computing = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 (a coroutine that runs has one)
+    waiting = True
+
+    def leave(_: asyncio.Future[Any]) -> None:
+        if waiting:
+            task.cancel()
+
     watching = asyncio.ensure_future(request.receive())  # the body is read: next comes the disconnect
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait({computing, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not computing.done():
-            raise CallerGone("The caller closed the connection before the answer was ready.")
-        return await computing
+        return await work
+    except asyncio.CancelledError:
+        if watching.done() and task.uncancel() == 0:
+            raise CallerGone("The caller closed the connection before the answer was ready.") from None
+        raise
     finally:
-        computing.cancel()
+        waiting = False
         watching.cancel()

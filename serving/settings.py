@@ -17,8 +17,9 @@ PREFIX: Final = "SERVING_"
 _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL"}
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _workers() -> int:
+    """One more than there are cores: it computes while another waits for the interpreter's lock."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -32,8 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     """MODEL: path of the artefact."""
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto takes a GPU where torch has one."""
-    workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_cores)
-    """SERVING_WORKERS: worker threads, one core each."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_workers)
+    """SERVING_WORKERS: worker threads; by default one more than there are cores."""
     max_batch: Annotated[int, Meta(ge=0, le=256)] = 0
     """SERVING_MAX_BATCH: most photos in one pass of the network; 0 is 1 on a CPU and 16 on a GPU."""
     max_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0

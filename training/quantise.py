@@ -2,8 +2,8 @@
 
 Batch norm is folded into the convolutions before it, and ReLU6 becomes ReLU: the range that is
 quantised ends at six, so that saturation does the clamping for nothing. Weights take seven bits, -64
-to 63: a CPU without VNNI adds pairs of products in 16 bits, where 2 * 255 * 127 would saturate, and
-the same artefact must say the same everywhere.
+to 63: a CPU without VNNI adds pairs of products in 16 bits, where 2 * 255 * 127 would saturate. What
+is left between CPUs is rounding.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Load:
     p99_ms: float
     failed: int
     """Answers that were not 2xx, and broken connections."""
+    generator_cpu_ms: float
+    """Time on a core of the generator itself, for each good answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,13 @@ def write_bodies(photos: list[Path], folder: Path) -> list[Path]:
     return bodies
 
 
-def closed_loop(url: str, bodies: list[Path], callers: int, seconds: float, folder: Path) -> Load:
+def closed_loop(url: str, bodies: list[Path], callers: int, seconds: int, folder: Path) -> Load:
     """`callers` connections, each sending its next photo when the last is answered."""
     script = folder / "wrk.lua"
     script.write_text(_LUA % _BOUNDARY)
+    cpu = _children_cpu_seconds()
     text = _run(
-        ["wrk", "--threads", "1", "--connections", str(callers), "--duration", f"{seconds:g}s",
+        ["wrk", "--threads", "1", "--connections", str(callers), "--duration", f"{seconds}s",
          "--timeout", "30s", "--latency", "--script", str(script), url],
         {"BODIES": ":".join(map(str, bodies))},
     )  # fmt: skip
@@ -102,7 +106,14 @@ def closed_loop(url: str, bodies: list[Path], callers: int, seconds: float, fold
         raise LoadError(f"wrk gave no result: {text[-500:]}")
     result = json.loads(found[0].removeprefix("JSON "))
     good = result["requests"] - result["failed"]
-    return Load(good / result["seconds"], result["p50"], result["p95"], result["p99"], result["failed"])
+    return Load(
+        good / result["seconds"],
+        result["p50"],
+        result["p95"],
+        result["p99"],
+        result["failed"],
+        1000 * (_children_cpu_seconds() - cpu) / max(1, good),
+    )
 
 
 def fixed_rate(url: str, body: Path, rate: float, seconds: float, callers: int = 200) -> Overload:
@@ -128,6 +139,11 @@ def fixed_rate(url: str, body: Path, rate: float, seconds: float, callers: int =
         refused_p99_ms=float(np.percentile(refused, 99)),
         statuses={code: codes.count(code) for code in sorted(set(codes))},
     )
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:

@@ -62,6 +62,10 @@ def as_markdown(results: dict[str, Any]) -> str:
             ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## Where a photo's time goes", ""]
+    for limit, name in (("limit", "ours"), ("limit_int8", "ours_int8")):
+        if limit in medians and name in medians:
+            lines.append("- " + _account(titles[name], medians[limit], medians[name], results["cores"]))
     lines += [
         "",
         f"## Overload: up to four times our capacity at {main}, at a fixed rate (hey, 200 connections)",
@@ -85,6 +89,19 @@ def as_markdown(results: dict[str, Any]) -> str:
         lines += ["", "## Not measured", ""]
         lines += [f"- {titles.get(name, name)}: {why}" for name, why in results["missing"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores: int) -> str:
+    """Milliseconds of a core for each photo: by whom they are used, and what is left idle."""
+    whole = 1000 * cores / ours[f"{MAIN}.throughput"]
+    used, compute = ours[f"{MAIN}.cpu_ms"], limit[f"{MAIN}.cpu_ms"]
+    generator = ours[f"{MAIN}.generator_cpu_ms"]
+    return (
+        f"{title[0].upper()}{title[1:]}: {whole:.2f} ms of a core pass for each photo. Decode and inference "
+        f"take {compute:.2f} in plain threads; the service takes {used - compute:.2f} more (HTTP, queue, "
+        f"metrics, log, colder caches), the load generator {generator:.2f}, and "
+        f"{max(0.0, whole - used - generator):.2f} are idle."
+    )
 
 
 def throughput_figure(results: dict[str, Any]) -> Figure:

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lean", type=Path, default=Path("models/release/model-int8.pt"))
     parser.add_argument("--peers", default=",".join(services.PEERS), help="comma-separated; empty for none")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=6, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     options = parser.parse_args(arguments)
     _WORK.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
     with progress("bench", options.rounds * (len(specs) + 1), "runs") as bar:
         for _ in range(options.rounds):
             for (name, artefact), size in itertools.product(limits.items(), SIZES):
-                samples[name][f"{size}.throughput"].append(_limit(artefact, photos[size], options.seconds))
+                for key, value in _limit(artefact, photos[size], options.seconds).items():
+                    samples[name][f"{size}.{key}"].append(value)
             bar.update()
             for spec in specs:
                 try:
@@ -71,6 +72,7 @@ def main(arguments: list[str]) -> int:
             overload[spec.name] = _overload(spec, model, weights, photos, options.seconds, samples, factors)
     results = {
         "machine": f"{_processor()}, {cores()} cores, Python {platform.python_version()}",
+        "cores": cores(),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "versions": {spec.name: services.versions(spec) for spec in specs},
@@ -101,11 +103,12 @@ def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]
     return specs
 
 
-def _limit(model: Path, photos: list[Path], seconds: float) -> float:
+def _limit(model: Path, photos: list[Path], seconds: int) -> dict[str, float]:
     """In a process of its own, like every service."""
     command = [sys.executable, "-m", "evaluation.bench.limit", str(model), str(seconds), *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout))
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def _measure(
@@ -113,7 +116,7 @@ def _measure(
     model: Path,
     weights: Path,
     photos: dict[str, list[Path]],
-    seconds: float,
+    seconds: int,
     into: dict[str, list[float]],
 ) -> None:
     """One start of one service under each load."""
@@ -132,6 +135,7 @@ def _measure(
             into[f"{key}.p95_ms"].append(result.p95_ms)
             into[f"{key}.p99_ms"].append(result.p99_ms)
             into[f"{key}.failed"].append(result.failed)
+            into[f"{key}.generator_cpu_ms"].append(result.generator_cpu_ms)
             answers = max(1.0, result.throughput_per_second * seconds)
             into[f"{key}.cpu_ms"].append(1000 * used / answers)
         into["resident_mb"].append(service.resident_megabytes())
@@ -142,7 +146,7 @@ def _overload(
     model: Path,
     weights: Path,
     photos: dict[str, list[Path]],
-    seconds: float,
+    seconds: int,
     samples: Samples,
     factors: tuple[float, ...],
 ) -> list[load.Overload]:
@@ -152,7 +156,7 @@ def _overload(
     photo = photos[MAIN][0].read_bytes()
     with services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log") as service:
         load.closed_loop(service.url, [body], CALLERS, 2, _WORK)  # warm
-        return [load.fixed_rate(service.url, body, f * capacity, max(10.0, seconds)) for f in factors]
+        return [load.fixed_rate(service.url, body, f * capacity, max(10, seconds)) for f in factors]
 
 
 def _processor() -> str:

@@ -79,7 +79,7 @@ def null() -> Spec:
 
 
 PEERS: Final = {
-    "fastapi_threads": "FastAPI, same artefact, one thread a core",
+    "fastapi_threads": "FastAPI, same artefact, as many threads",
     "litserve": "LitServe, same artefact, two workers",
     "bentoml": "BentoML, same artefact, a worker a core",
     "fastapi_eager": "FastAPI, eager model in an async route",

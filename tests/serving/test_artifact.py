@@ -59,6 +59,12 @@ def test_the_probe_is_reproduced_within_the_tolerance(model: Path):
         assert np.abs(np.array(got) - image.probabilities).max() < 1e-4
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
+def test_the_released_artefacts_prove_themselves_on_this_machine(name: str):
+    """Whatever instructions its processor has."""
+    ImageClassifierHandler().initialize(LocalContext.for_file(tiny.ROOT / "models/release" / name))
+
+
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path):
     """The message names the path and the next step."""
     with pytest.raises(ArtifactError, match=r"no model at .*make train"):

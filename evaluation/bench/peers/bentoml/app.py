@@ -22,7 +22,7 @@ class Classifier:
 
     @bentoml.api
     def predict(self, file: Path) -> dict:
-        image = Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        image = Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())[None]
         with torch.inference_mode():
             probabilities = self.model(pixels)[0].tolist()

@@ -20,7 +20,7 @@ class Api(litserve.LitAPI):
 
     def decode_request(self, request: Request):
         image = Image.open(io.BytesIO(request["file"].file.read())).convert("RGB")
-        pixels = np.array(image.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        pixels = np.array(image.resize((224, 224), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy())[None]
 
     def predict(self, x):
