@@ -24,7 +24,7 @@ ONLY ?=
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release serve predict evaluate-live demo \
+.PHONY: help setup data train export evaluate release slices audit serve predict evaluate-live demo \
   test test-real robust bench lint format mlflow lock clean
 
 help: ## List the targets
@@ -71,6 +71,12 @@ export: $(VENV)/.train ## Write models/model.pt from the best checkpoint
 
 evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
 	dvc repro evaluate
+
+slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (build/slices)
+	$(PY) -m evaluation.slices --model "$(MODEL)"
+
+audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
+	$(PY) -m training audit
 
 release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
 	$(PY) -m evaluation.release

@@ -137,6 +137,15 @@ def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
+def abstain_threshold(probabilities: Floats, targets: Ints, error_max: float) -> float:
+    """The least confidence from which on at most `error_max` of the answers are wrong; 1 if there is none."""
+    confidence = probabilities.max(1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(probabilities[order].argmax(1) != targets[order])
+    good = np.flatnonzero(wrong <= error_max * np.arange(1, len(targets) + 1))
+    return float(confidence[order[good[-1]]]) if len(good) else 1.0
+
+
 def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> dict[str, Any]:
     """All figures of one set of photos, ready for JSON.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import gate, metrics, report
+from evaluation.labels import LabelsError, correct, read_reviewed
 from evaluation.machine import map_on_cores
 from serving.errors import ServingError
 from serving.handler import ImageClassifierHandler, LocalContext
@@ -77,10 +78,25 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> d
     figures["accuracy_when_certain"] = metrics.accuracy(
         probabilities[~uncertain], targets[~uncertain]
     ).as_dict()
+    audited = correct(table, read_reviewed())
+    if not audited["label"].equals(table["label"]):
+        figures["audited"] = _audited(audited, table, probabilities, card.labels)
     figures["model"] = {"name": card.name, "version": card.version, "sha256": handler.artifact.sha256}
     figures["mlflow_run_id"] = card.lineage.mlflow_run_id
     _write(out, figures, table, photos, probabilities, targets, card.labels)
     return figures
+
+
+def _audited(
+    audited: pd.DataFrame, table: pd.DataFrame, probabilities: metrics.Floats, labels: list[str]
+) -> dict[str, Any]:
+    """Accuracy where the reviewed labels count, and how many photos they touch."""
+    kept = table.index.isin(audited.index)
+    targets = np.array([labels.index(label) for label in audited["label"]])
+    return metrics.accuracy(probabilities[kept], targets).as_dict() | {
+        "relabelled": int((audited["label"] != table["label"][kept]).sum()),
+        "left_out": int((~kept).sum()),
+    }
 
 
 def _write(
@@ -130,13 +146,14 @@ def main(arguments: list[str]) -> int:
     try:
         gates = gate.read_gates("offline", KNOWN_GATES, options.gates)
         figures = evaluate(options.model, options.manifest, options.raw, options.split, options.out)
-    except (EvaluationError, ServingError, gate.GateError, OSError) as error:
+    except (EvaluationError, LabelsError, ServingError, gate.GateError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing was written.", file=sys.stderr)
         return 130
-    for name in ("accuracy", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain"):
+    names = ("accuracy", "audited", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain")
+    for name in (name for name in names if name in figures):
         value, interval, n = metrics.show(figures[name])
         print(f"{name:22} {value}  95 % {interval}  n={n}")
     verdicts = gate.judge(figures, gates, KNOWN_GATES)

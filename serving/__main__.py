@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> int:
         access_log=False,
         log_config=None,
         log_level="warning",
+        timeout_keep_alive=chosen.keep_alive_seconds,
         timeout_graceful_shutdown=int(chosen.drain_timeout_seconds) or 1,
     )
     server = Server(config, service)

@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: fetch, prepare, fit, export or sample one picture."""
+"""`python -m training COMMAND`: fetch, prepare, fit, export or audit."""
 
 from __future__ import annotations
 
@@ -58,11 +58,21 @@ def _export(arguments: list[str]) -> None:
     )
 
 
+def _audit(arguments: list[str]) -> None:
+    """Rank probable wrong labels by what other photos say; for a person to review."""
+    from training import audit, config
+
+    audit.audit(
+        config.parse(config.TrainConfig, _TRAIN, arguments, prog="training audit", about=_audit.__doc__ or "")
+    )
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fetch": _fetch,
     "prepare": _prepare,
     "fit": _fit,
     "export": _export,
+    "audit": _audit,
 }
 
 

@@ -211,12 +211,12 @@ class ExportConfig:
     """The artefact.
 
     Args:
-        abstain_threshold: An answer whose probability is below this is marked uncertain.
+        accepted_error_max: Share of wrong answers, on validation, among those not marked uncertain.
         precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
         calibration_photos: Training photos that set the ranges of int8.
     """
 
-    abstain_threshold: ClosedUnitInterval
+    accepted_error_max: ClosedUnitInterval
     precision: Literal["fp32", "int8"]
     calibration_photos: PositiveInt
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from evaluation.labels import REVIEWED, LabelsError, correct, read_reviewed
 from training import paths
 from training.config import AugmentConfig, TrainConfig
 from training.errors import PipelineError
@@ -43,25 +44,36 @@ class Manifest:
     labels: list[str]
     splits: dict[str, Split]
     sha256: str
-    """Of the manifest file: names the exact photos, labels and split."""
+    """Of the manifest file and the reviewed labels: names the exact photos, labels and split."""
 
 
 def read_manifest(path: Path = paths.MANIFEST, raw: Path = paths.RAW) -> Manifest:
-    """Read the manifest.
+    """Read the manifest; reviewed labels (`evaluation.labels`) count in all splits but test.
+
+    The test split keeps its labels as they were found, so that figures on it compare with others'.
 
     Raises:
-        PipelineError: there is none.
+        PipelineError: there is no manifest, or the reviewed labels cannot be used.
     """
     if not path.exists():
         raise PipelineError(f"There is no manifest at {path}. Prepare the photos first: make data.")
     table = pd.read_csv(path)
     labels = sorted(table["label"].unique())
+    test = table["split"] == "test"
+    try:
+        reviewed = read_reviewed()
+        table = pd.concat([correct(table[~test], reviewed), table[test]])
+    except LabelsError as error:
+        raise PipelineError(str(error)) from error
     number = {label: index for index, label in enumerate(labels)}
     splits = {
         str(name): Split([raw / p for p in rows["path"]], [number[label] for label in rows["label"]])
         for name, rows in table.groupby("split")
     }
-    return Manifest(labels, splits, sha256(path))
+    digest = sha256(path)
+    if len(reviewed):
+        digest = hashlib.sha256((digest + sha256(REVIEWED)).encode()).hexdigest()
+    return Manifest(labels, splits, digest)
 
 
 class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):

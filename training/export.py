@@ -90,7 +90,9 @@ def export(config: TrainConfig) -> None:
         labels=labels,
         input_size=model_config.input_size,
         resize_rule=RESIZE_RULE,
-        abstain_threshold=config.export.abstain_threshold,
+        abstain_threshold=metrics.abstain_threshold(
+            softmax(validation / temperature, axis=1), validation_targets, config.export.accepted_error_max
+        ),
         temperature=temperature,
         metrics={
             name: artifact.Measured(**figures[name]) for name in ("accuracy", "log_loss", "ece", "roc_auc")

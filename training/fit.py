@@ -31,7 +31,7 @@ from training.data import EpochShuffle, Manifest, PhotoData, read_manifest
 from training.errors import PipelineError
 from training.forward import forward_all
 from training.loop import quiet_lightning, run_trainer
-from training.model import Classifier, build
+from training.model import Classifier, Features, build
 from training.task import ClassificationTask, Optimisation
 from training.tracking import Tracker, git_commit
 
@@ -150,22 +150,10 @@ def _cached_features(
     """The backbone's features of one split, `f32[N,D]`, computed once."""
     cache = work / f"features-{split}.npy"
     if not cache.exists():
-        values = forward_all(_Features(network), photos[split], title=f"{split} features")
+        values = forward_all(Features(network), photos[split], title=f"{split} features")
         with files.atomic_file(cache) as partial, partial.open("wb") as file:
             np.save(file, values)
     return np.asarray(np.load(cache), np.float32)
-
-
-class _Features(torch.nn.Module):
-    """The part of a classifier before its head."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`u8[N,3,S,S]` to `f32[N,D]`."""
-        return self.network.features(images)
 
 
 def _finetune(

@@ -60,6 +60,18 @@ class Classifier(nn.Module):
         return logits
 
 
+class Features(nn.Module):
+    """The part of a classifier before its head."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to `f32[N,D]`."""
+        return self.network.features(images)
+
+
 class CompactCNN(nn.Module):
     """Five stages of 3x3 convolutions, 32 to 256 channels, pooled: `f32[N,3,S,S]` to `f32[N,256]`."""
 

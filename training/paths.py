@@ -14,6 +14,7 @@ SUMMARY: Final = PREPARED / "summary.json"
 DOWNLOADS: Final = Path("build/downloads")
 PHOTOS: Final = Path("build/photos")
 WORK: Final = Path("build/train")
+AUDIT: Final = Path("build/audit")
 CHECKPOINT: Final = Path("models/checkpoint.ckpt")
 RUN: Final = Path("models/run.json")
 MODEL: Final = Path("models/model.pt")

@@ -103,3 +103,14 @@ def test_the_bootstrap_covers_the_truth():
         entropy = -(confidence * np.log(confidence) + (1 - confidence) * np.log1p(-confidence)).mean()
         held += figure.low <= entropy <= figure.high
     assert held >= 88
+
+
+def test_the_abstain_threshold_accepts_what_is_right_often_enough():
+    """The five right answers above a wrong one; that one too where a sixth may be wrong."""
+    confidence = np.array([0.99, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6])
+    probabilities = np.stack([1 - confidence, confidence], axis=1)
+    targets = np.array([1, 1, 1, 1, 1, 0, 0])
+    assert metrics.abstain_threshold(probabilities, targets, 0.0) == 0.8
+    assert metrics.abstain_threshold(probabilities, targets, 1 / 6) == 0.7
+    assert metrics.abstain_threshold(probabilities, targets, 0.5) == 0.6
+    assert metrics.abstain_threshold(probabilities, np.zeros(7, int), 0.1) == 1.0

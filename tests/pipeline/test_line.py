@@ -115,7 +115,7 @@ def test_no_photo_and_no_path_of_this_machine_is_committed(line: Line):
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        (("train.yaml", "export", "abstain_threshold", 0.9), ["export", "evaluate"]),
+        (("train.yaml", "export", "accepted_error_max", 0.1), ["export", "evaluate"]),
         (("train.yaml", "tracking", "alias", "other"), []),
     ],
 )

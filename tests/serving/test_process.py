@@ -207,3 +207,18 @@ def test_the_event_loop_is_free_while_a_photo_is_computed(model: Path, environme
         assert all(answer.result().status_code == 200 for answer in slow)
         assert sorted(times)[len(times) // 2] * 1000 < min(decode) / 4
         assert process.stop() == 0
+
+
+def test_an_idle_connection_lives_as_long_as_the_setting_says(model: Path, environment: Environment):
+    """So that a proxy, which keeps its side a little less long, never sends into a closed one."""
+    with service(environment(MODEL=str(model), SERVING_KEEP_ALIVE_SECONDS="2")) as process:
+        process.wait_for("ready")
+        address = process.url.removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1])), timeout=10) as connection:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = connection.recv(65536)
+            began = time.monotonic()
+            while more := connection.recv(65536):
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert 1.5 < time.monotonic() - began < 8
