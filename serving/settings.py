@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
     """SERVING_UPLOAD_SECONDS: time that a request's body may take to arrive."""
     keep_alive_seconds: Annotated[int, Meta(ge=1)] = 75
-    """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; longer than a proxy keeps its own (often 60)."""
+    """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; a proxy keeps its own often for 60."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """SERVING_STUCK_SECONDS: time a worker may spend on one batch before liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
