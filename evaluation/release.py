@@ -1,7 +1,8 @@
 """`python -m evaluation.release`: put the evaluated artefact in `models/release/`, if it passes.
 
 What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's.
-Beside the model stand its card and its figures, so that a person can read them in the repository.
+Beside the model stand its card and its figures, so that a person can read them in the repository, and
+`docs/model-card.md` is written from them.
 An int8 artefact is released as `model-int8.pt`, beside the fp32 one and not in its place.
 """
 
@@ -15,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from evaluation import gate
+from evaluation import gate, modelcard
 from evaluation.offline import KNOWN_GATES
 from serving import artifact
 from serving.errors import ArtifactError
@@ -23,6 +24,8 @@ from serving.errors import ArtifactError
 _MODEL: Final = Path("models/model.pt")
 _METRICS: Final = Path("reports/evaluation/metrics.json")
 _RELEASE: Final = Path("models/release")
+_SUMMARY: Final = Path("data/prepared/summary.json")
+_SLICES: Final = Path("build/slices/slices.json")
 _MAX_BYTES: Final = 16_000_000  # it lives in the repository
 
 
@@ -49,6 +52,11 @@ def release(model: Path = _MODEL, metrics: Path = _METRICS, to: Path = _RELEASE)
     card = msgspec.json.format(msgspec.json.encode(loaded.card), indent=2) + b"\n"
     (to / f"card{suffix}.json").write_bytes(card)
     shutil.copyfile(metrics, to / f"metrics{suffix}.json")
+    for path, name in ((_SUMMARY, "data.json"), (_SLICES, "slices.json")):
+        if path.exists():
+            shutil.copyfile(path, to / name)
+    if (to / "card.json").exists():
+        modelcard.write(to)
     print(f"released {loaded.card.name} {loaded.card.version}: make serve MODEL={final}")
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import modelcard
 from serving.app import create_app
 from serving.problems import KINDS
 from serving.settings import Settings
@@ -35,7 +36,7 @@ def test_help_lists_every_target():
 
 
 @pytest.mark.parametrize(
-    "document", [p.relative_to(ROOT).as_posix() for p in ROOT.glob("*.md")] + ["docs/decisions.md"]
+    "document", [p.relative_to(ROOT).as_posix() for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
 )
 def test_links_to_files_lead_somewhere(document: str):
     """Relative links and pictures."""
@@ -57,6 +58,11 @@ def test_the_results_are_those_of_the_released_model():
         assert f"{100 * value:.2f} %" in README
     assert int8["accuracy"]["n"] == accuracy["n"]
     assert figures["model"]["version"] == card["version"]
+
+
+def test_the_model_card_is_that_of_the_released_model():
+    """Written from the files beside the model, and not changed since."""
+    assert (ROOT / "docs/model-card.md").read_text() == modelcard.markdown(ROOT / "models/release")
 
 
 def test_the_errors_of_the_readme_are_those_of_the_service():

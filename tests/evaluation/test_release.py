@@ -20,8 +20,8 @@ def candidate(model: Path, workplace: Path) -> dict[str, object]:
     (workplace / "models").mkdir()
     shutil.copy(model, "models/model.pt")
     figures = {
-        "accuracy": {"value": 0.99},
-        "ece": {"value": 0.001},
+        "accuracy": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
+        "ece": {"value": 0.001, "low": 0.0, "high": 0.01, "n": 100},
         "model": {"sha256": artifact.load(model).sha256},
     }
     Path("reports/evaluation").mkdir(parents=True)
@@ -40,6 +40,39 @@ def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, obj
     assert artifact.load(Path("models/release/model.pt")).card == tiny.card()
     assert json.loads(Path("models/release/card.json").read_text())["name"] == "tiny"
     assert json.loads(Path("models/release/metrics.json").read_text()) == candidate
+
+
+def test_the_model_card_says_what_is_released(candidate: dict[str, object]):
+    """Figures, data and slices of this artefact; slices of another one are not shown."""
+    summary = {
+        **{"files": 12, "kept": 10, "dropped_by_reason": {"empty": 2}, "labels": ["cat", "dog"]},
+        "photos": {"train": {"cat": 4, "dog": 6}},
+    }
+    cell = {"value": 0.91, "low": 0.9, "high": 0.92, "n": 100}
+    slices = {
+        "model": candidate["model"],
+        "accuracy_of_those_corrupted": cell,
+        "slices": [{"property": "brightness", "slice": "under 0.3"} | cell],
+        "weakest": {"property": "brightness", "slice": "under 0.3"} | cell,
+        "corruptions": {"jpeg": [cell] * 5},
+    }
+    for path, content in (("data/prepared/summary.json", summary), ("build/slices/slices.json", slices)):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text(json.dumps(content))
+    assert release(candidate) == 0
+    page = Path("docs/model-card.md").read_text()
+    for text in (
+        "# Model card: tiny 1",
+        "| accuracy, labels as found | 0.9900 [0.9800 to 1.0000], n=100 |",
+        "12 files, 10 kept; dropped: 2 empty",
+        "| train | 4 | 6 |",
+        "Weakest slice of 50 photos or more: brightness under 0.3, 91.00% of 100.",
+        "| jpeg | 91.0% |",
+    ):
+        assert text in page
+    Path("build/slices/slices.json").write_text(json.dumps(slices | {"model": {"sha256": "another"}}))
+    assert release(candidate) == 0
+    assert "Weakest slice" not in Path("docs/model-card.md").read_text()
 
 
 def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]):
