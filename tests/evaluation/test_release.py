@@ -45,7 +45,10 @@ def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, obj
 def test_the_model_card_says_what_is_released(candidate: dict[str, object]):
     """Figures, data and slices of this artefact; slices of another one are not shown."""
     summary = {
-        **{"files": 12, "kept": 10, "dropped_by_reason": {"empty": 2}, "labels": ["cat", "dog"]},
+        "files": 12,
+        "kept": 10,
+        "dropped_by_reason": {"empty": 2},
+        "labels": ["cat", "dog"],
         "photos": {"train": {"cat": 4, "dog": 6}},
     }
     cell = {"value": 0.91, "low": 0.9, "high": 0.92, "n": 100}
