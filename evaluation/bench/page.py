@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from evaluation import report
@@ -16,8 +17,6 @@ CALLERS: Final = 16
 def as_markdown(results: dict[str, Any]) -> str:
     """The page: conditions, the table, overload, and what was not measured."""
     medians, main = results["medians"], MAIN
-    limits = {name: m[f"{main}.throughput"] for name, m in medians.items() if name.startswith("limit")}
-    ours = medians.get("ours", {}).get(f"{main}.throughput", float("nan"))
     titles = {"limit": "the limit: decode and inference in plain threads, no HTTP"}
     titles |= {"limit_int8": "the limit with the int8 artefact", "ours_int8": "this service, int8 artefact"}
     titles |= {"ours": services.ours().title, "null": services.null().title} | services.PEERS
@@ -26,8 +25,9 @@ def as_markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
-        f"Made by `make bench`; do not edit. Median of {results['rounds']} interleaved rounds of",
-        f"{results['seconds']:g} s each. {results['machine']}.",
+        f"Made by `make bench`; do not edit. {results['machine']}, {results['instructions']}.",
+        f"Medians of {results['rounds']} rounds of {results['seconds']} s in turns, ratios taken within a",
+        "round, the middle half of them in brackets.",
         f"Load: wrk, {CALLERS} callers (and one, where said), multipart photos; the generator shares the",
         "machine with the service. Photos are drawn, as large in bytes as photographs.",
         "",
@@ -36,17 +36,16 @@ def as_markdown(results: dict[str, Any]) -> str:
         "| " + " | ".join(columns) + " |",
         "| --- " * len(columns) + "|",
     ]
-    order = sorted(medians, key=lambda name: -medians[name].get(f"{main}.throughput", 0.0))
+    measured = [name for name in medians if f"{main}.throughput" in medians[name]]
+    order = sorted(measured, key=lambda name: -medians[name][f"{main}.throughput"])
     for name in order:
         m = medians[name]
         rate = m.get(f"{main}.throughput", float("nan"))
         cells = [
             titles[name],
             f"{rate:.1f}",
-            f"{rate / limits['limit_int8' if name.endswith('int8') else 'limit']:.0%}"
-            if name != "null"
-            else "",
-            f"{ours / rate:.2f}x" if name not in ("null", "ours") else "",
+            "" if name == "null" else _ratio(results, name, _limit_of(name), "{:.0%}"),
+            "" if name in ("null", "ours") else _ratio(results, "ours", name, "{:.2f}x"),
             *(
                 f"{m[key]:.{digits}f}" if key in m else ""
                 for key, digits in (
@@ -91,6 +90,20 @@ def as_markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _limit_of(name: str) -> str:
+    return "limit_int8" if name.endswith("int8") else "limit"
+
+
+def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
+    """Median and quartiles of the throughputs' ratio, each taken within a round."""
+    key = f"{MAIN}.throughput"
+    pairs = zip(results["samples"][over][key], results["samples"][under][key], strict=True)
+    low, middle, high = np.quantile([a / b for a, b in pairs], (0.25, 0.5, 0.75))
+    if over == under:
+        return form.format(1)
+    return f"{form.format(middle)} [{form.format(low)}, {form.format(high)}]"
+
+
 def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores: int) -> str:
     """Milliseconds of a core for each photo: by whom they are used, and what is left idle."""
     whole = 1000 * cores / ours[f"{MAIN}.throughput"]
@@ -106,7 +119,7 @@ def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores:
 
 def throughput_figure(results: dict[str, Any]) -> Figure:
     """Photos a second of each service, and of the limit."""
-    medians = {n: m for n, m in results["medians"].items() if n != "null"}
+    medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
     order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
     titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
     titles |= {"limit_int8": "limit, int8 (no HTTP)", "ours_int8": "this service, int8"}

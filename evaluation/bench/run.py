@@ -1,30 +1,35 @@
 """`make bench`: our service, its peers and the limit, in one run on one machine with the same photos.
 
-Rounds are interleaved, so that a slow minute of the machine touches all alike; figures are medians over
-the rounds. Writes `docs/performance.md`, its picture, and every figure to `build/bench/results.json`.
+All services run from beginning to end and idle but for the one that is measured, in short turns: a slow
+minute of the machine touches all alike. Figures are medians over the rounds, ratios are taken within a
+round. Writes `docs/performance.md`, its pictures, and every figure to `build/bench/results.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from evaluation import report
-from evaluation.bench import load, page, services
+from evaluation.bench import limit, load, page, services
 from evaluation.bench.page import CALLERS, MAIN
 from evaluation.bench.photos import SIZES, write_photos
 from evaluation.machine import cores, progress
 
 _WORK: Final = Path("build/bench")
+_STARTS: Final = 3
+_OVERLOAD_SECONDS: Final = 10
 _OFFERED: Final = (0.5, 0.9, 1.5, 2.0, 4.0)
 _OVERLOADED: Final = ("ours", "fastapi_threads", "litserve")
 
@@ -37,8 +42,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", type=Path, default=Path("models/release/model.pt"))
     parser.add_argument("--lean", type=Path, default=Path("models/release/model-int8.pt"))
     parser.add_argument("--peers", default=",".join(services.PEERS), help="comma-separated; empty for none")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=6, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     options = parser.parse_args(arguments)
     _WORK.mkdir(parents=True, exist_ok=True)
@@ -46,32 +51,24 @@ def main(arguments: list[str]) -> int:
     weights = services.write_eager_weights(model, _WORK / "weights.pt").resolve()
     photos = {name: write_photos(_WORK / "photos", name) for name in SIZES}
     missing: dict[str, str] = {}
-    limits = {"limit": model}
-    specs = [services.null(), services.ours()]
+    specs, limits = [services.null(), services.ours()], {"limit": model}
     if options.lean.exists():
         limits["limit_int8"] = options.lean.resolve()
         specs.append(services.ours_int8(limits["limit_int8"]))
     specs += _installed([name for name in options.peers.split(",") if name], missing)
     samples: Samples = defaultdict(lambda: defaultdict(list))
-    with progress("bench", options.rounds * (len(specs) + 1), "runs") as bar:
-        for _ in range(options.rounds):
-            for (name, artefact), size in itertools.product(limits.items(), SIZES):
-                for key, value in _limit(artefact, photos[size], options.seconds).items():
-                    samples[name][f"{size}.{key}"].append(value)
-            bar.update()
-            for spec in specs:
-                try:
-                    _measure(spec, model, weights, photos, options.seconds, samples[spec.name])
-                except (services.ServiceError, load.LoadError) as error:
-                    missing[spec.name] = str(error)
-                bar.update()
     overload = {}
-    for spec in specs:
-        if spec.name in _OVERLOADED and spec.name not in missing:
-            factors = _OFFERED if spec.name == "ours" else _OFFERED[-1:]
-            overload[spec.name] = _overload(spec, model, weights, photos, options.seconds, samples, factors)
+    with contextlib.ExitStack() as stack:
+        baselines = {name: stack.enter_context(limit.running(artefact)) for name, artefact in limits.items()}
+        started = _start(stack, specs, model, weights, photos, samples, missing)
+        _measure(started, baselines, photos, options.rounds, options.seconds, samples)
+        capacity = statistics.median(samples["ours"][f"{MAIN}.throughput"])
+        for name in (name for name in _OVERLOADED if name in started):
+            factors = _OFFERED if name == "ours" else _OFFERED[-1:]
+            overload[name] = _overload(started[name], photos[MAIN], capacity, factors)
     results = {
         "machine": f"{_processor()}, {cores()} cores, Python {platform.python_version()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -103,60 +100,93 @@ def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]
     return specs
 
 
-def _limit(model: Path, photos: list[Path], seconds: int) -> dict[str, float]:
-    """In a process of its own, like every service."""
-    command = [sys.executable, "-m", "evaluation.bench.limit", str(model), str(seconds), *map(str, photos)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+def _start(
+    stack: contextlib.ExitStack,
+    specs: list[services.Spec],
+    model: Path,
+    weights: Path,
+    photos: dict[str, list[Path]],
+    samples: Samples,
+    missing: dict[str, str],
+) -> dict[str, services.Running]:
+    """Start each service a few times, one after the other; the last start stays, and is warmed."""
+    started = {}
+    photo = photos[MAIN][0].read_bytes()
+    with progress("start", len(specs) * _STARTS, "services") as bar:
+        for spec in specs:
+            try:
+                for number in range(_STARTS):
+                    once = services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log")
+                    if number < _STARTS - 1:
+                        with once as service:
+                            samples[spec.name]["ready_seconds"].append(service.seconds_to_ready)
+                    else:
+                        started[spec.name] = stack.enter_context(once)
+                    bar.update()
+            except services.ServiceError as error:
+                missing[spec.name] = str(error)
+                continue
+            samples[spec.name]["ready_seconds"].append(started[spec.name].seconds_to_ready)
+            for paths in photos.values():
+                bodies = load.write_bodies(paths, _WORK / "bodies")
+                load.closed_loop(started[spec.name].url, bodies, CALLERS, 1, _WORK)
+    return started
 
 
 def _measure(
-    spec: services.Spec,
-    model: Path,
-    weights: Path,
+    started: dict[str, services.Running],
+    baselines: dict[str, limit.Limit],
     photos: dict[str, list[Path]],
+    rounds: int,
+    seconds: int,
+    samples: Samples,
+) -> None:
+    """Every load on every service, in turns."""
+    bodies = {size: load.write_bodies(paths, _WORK / "bodies") for size, paths in photos.items()}
+    loads = [(MAIN, 1), *((size, CALLERS) for size in SIZES)]
+    with progress("bench", rounds * len(loads) * len(started), "measurements") as bar:
+        for _, (size, callers) in itertools.product(range(rounds), loads):
+            for name, baseline in baselines.items() if callers > 1 else ():
+                for key, value in baseline.measure(photos[size], seconds).items():
+                    samples[name][f"{size}.{key}"].append(value)
+            for name, service in started.items():
+                _measure_one(service, size, bodies[size], callers, seconds, samples[name])
+                bar.update()
+        for name, service in started.items():
+            samples[name]["resident_mb"].append(service.resident_megabytes())
+
+
+def _measure_one(
+    service: services.Running,
+    size: str,
+    bodies: list[Path],
+    callers: int,
     seconds: int,
     into: dict[str, list[float]],
 ) -> None:
-    """One start of one service under each load."""
-    photo = photos[MAIN][0].read_bytes()
-    with services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log") as service:
-        into["ready_seconds"].append(service.seconds_to_ready)
-        bodies = {name: load.write_bodies(paths, _WORK / "bodies") for name, paths in photos.items()}
-        load.closed_loop(service.url, bodies[MAIN], CALLERS, 2, _WORK)  # warm
-        for size, callers in ((MAIN, 1), *((name, CALLERS) for name in SIZES)):
-            before = service.cpu_seconds()
-            result = load.closed_loop(service.url, bodies[size], callers, seconds, _WORK)
-            used = service.cpu_seconds() - before
-            key = size if callers > 1 else f"{size}.one"
-            into[f"{key}.throughput"].append(result.throughput_per_second)
-            into[f"{key}.p50_ms"].append(result.p50_ms)
-            into[f"{key}.p95_ms"].append(result.p95_ms)
-            into[f"{key}.p99_ms"].append(result.p99_ms)
-            into[f"{key}.failed"].append(result.failed)
-            into[f"{key}.generator_cpu_ms"].append(result.generator_cpu_ms)
-            answers = max(1.0, result.throughput_per_second * seconds)
-            into[f"{key}.cpu_ms"].append(1000 * used / answers)
-        into["resident_mb"].append(service.resident_megabytes())
+    """One load on one service."""
+    before = service.cpu_seconds()
+    result = load.closed_loop(service.url, bodies, callers, seconds, _WORK)
+    used = service.cpu_seconds() - before
+    key = size if callers > 1 else f"{size}.one"
+    into[f"{key}.throughput"].append(result.throughput_per_second)
+    into[f"{key}.p50_ms"].append(result.p50_ms)
+    into[f"{key}.p95_ms"].append(result.p95_ms)
+    into[f"{key}.p99_ms"].append(result.p99_ms)
+    into[f"{key}.failed"].append(result.failed)
+    into[f"{key}.generator_cpu_ms"].append(result.generator_cpu_ms)
+    into[f"{key}.cpu_ms"].append(1000 * used / max(1.0, result.throughput_per_second * seconds))
+    service.wait_until_idle()
 
 
 def _overload(
-    spec: services.Spec,
-    model: Path,
-    weights: Path,
-    photos: dict[str, list[Path]],
-    seconds: int,
-    samples: Samples,
-    factors: tuple[float, ...],
+    service: services.Running, photos: list[Path], capacity: float, factors: tuple[float, ...]
 ) -> list[load.Overload]:
     """Multiples of our own capacity, whatever the service can do."""
-    capacity = statistics.median(samples["ours"][f"{MAIN}.throughput"])
-    body = load.write_bodies(photos[MAIN], _WORK / "bodies")[0]
-    photo = photos[MAIN][0].read_bytes()
-    with services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log") as service:
-        load.closed_loop(service.url, [body], CALLERS, 2, _WORK)  # warm
-        return [load.fixed_rate(service.url, body, f * capacity, 2 * seconds, _WORK) for f in factors]
+    body = load.write_bodies(photos, _WORK / "bodies")[0]
+    return [
+        load.fixed_rate(service.url, body, factor * capacity, _OVERLOAD_SECONDS, _WORK) for factor in factors
+    ]
 
 
 def _processor() -> str:

@@ -23,6 +23,8 @@ from serving import artifact
 
 _PEERS: Final = Path(__file__).parent / "peers"
 _READY_SECONDS: Final = 180.0
+_IDLE_SECONDS: Final = 0.2
+_IDLE_SHARE: Final = 0.15  # of a core: some poll while they wait
 
 
 class ServiceError(Exception):
@@ -53,6 +55,15 @@ class Running:
     def cpu_seconds(self) -> float:
         """Time on a core so far, of all its processes."""
         return sum(sum(p.cpu_times()[:2]) for p in self._tree())
+
+    def wait_until_idle(self) -> None:
+        """Return when what a load has left in the queue is computed, so that the next turn is undisturbed."""
+        deadline = time.perf_counter() + _READY_SECONDS
+        while time.perf_counter() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(_IDLE_SECONDS)
+            if self.cpu_seconds() - before < _IDLE_SHARE * _IDLE_SECONDS:
+                return
 
     def resident_megabytes(self) -> float:
         """Resident memory of all its processes; pages they share count in each."""

@@ -1,6 +1,7 @@
 """BentoML with the same fused artefact and one worker a core, as its documentation scales a CPU service."""
 
 import os
+import sys
 from pathlib import Path
 
 import bentoml
@@ -33,4 +34,5 @@ if __name__ == "__main__":
     here = Path(__file__).parent
     os.chdir(here)
     port = os.environ["PORT"]
-    os.execvp("bentoml", ["bentoml", "serve", "app:Classifier", "--port", port, "--host", "127.0.0.1"])
+    command = Path(sys.executable).with_name("bentoml")  # of this environment, whatever PATH says
+    os.execv(command, ["bentoml", "serve", "app:Classifier", "--port", port, "--host", "127.0.0.1"])
