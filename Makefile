@@ -25,7 +25,7 @@ SCALE ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train export evaluate release slices audit serve predict evaluate-live demo \
-  test test-real robust bench lint format mlflow lock clean
+  test test-distributed test-real robust bench lint format mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, 
 
 test: $(VENV)/.dev ## Run the tests (under 5 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-distributed: $(VENV)/.dev ## Check that two processes train what one does (2 minutes)
+	$(PY) -m pytest -m distributed tests/training
 
 test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with a sub-folder a class
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }

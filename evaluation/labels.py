@@ -23,11 +23,14 @@ def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
     """The reviewed labels, indexed by sha256; none where there is no such file.
 
     Raises:
-        LabelsError: other columns, or a photo that is named twice.
+        LabelsError: not a table, other columns, or a photo that is named twice.
     """
     if not path.exists():
         return pd.DataFrame(columns=_COLUMNS).set_index("sha256")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except pd.errors.ParserError as error:
+        raise LabelsError(f"{path} is no table: {error}. A note with a comma needs quotes.") from error
     if list(table.columns) != _COLUMNS:
         raise LabelsError(f"{path} must have the columns {', '.join(_COLUMNS)}.")
     twice = table["sha256"][table["sha256"].duplicated()]

@@ -94,7 +94,7 @@ class LoaderConfig:
     """How batches are made.
 
     Args:
-        batch_size: Photos in a batch.
+        batch_size: Photos in a batch, of all processes together.
         workers: Processes that decode and augment; 0 does it in the training process.
     """
 
@@ -178,13 +178,15 @@ class TrainerConfig:
 
     Args:
         accelerator: cpu, gpu, mps or auto.
-        devices: Number of devices or processes.
+        devices: Number of devices or processes on each machine; more than one train by DDP.
+        nodes: Number of machines; more than one are started by torchrun.
         precision: Lightning's name of the precision, as 32-true or bf16-mixed.
         threads: Threads a tensor operation may use; 0 takes all cores.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
     devices: PositiveInt
+    nodes: PositiveInt
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     threads: NonNegativeInt
 

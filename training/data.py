@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from lightning import LightningDataModule
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision.transforms import v2
 
 from evaluation.labels import REVIEWED, LabelsError, correct, read_reviewed
@@ -136,17 +136,22 @@ class EpochSlices(Sampler[tuple[int, int]]):
     """Cut each pass over `n` photos into epochs: epoch e takes slice `e % k` of pass `e // k`.
 
     Epochs shorter than a pass give validation, checkpoints and resuming often enough on slow machines.
-    Lightning calls `set_epoch`.
+    Of several processes each takes its part of every batch, so that together they take the batches that
+    one alone would. Lightning calls `set_epoch`.
     """
 
-    def __init__(self, n: int, epochs_per_pass: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, n: int, epochs_per_pass: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """`batch_size` is that of all `world` processes together, and a multiple of their number."""
         self.n, self.epochs_per_pass, self.seed = n, epochs_per_pass, seed
+        self.batch_size, self.rank, self.world = min(batch_size, n), rank, world
         batches = max(1, n // batch_size)
-        self.per_epoch = max(1, batches // epochs_per_pass) * min(batch_size, n)
+        self.per_epoch = max(1, batches // epochs_per_pass) * self.batch_size
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.per_epoch
+        return self.per_epoch // self.world
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration yields."""
@@ -155,9 +160,10 @@ class EpochSlices(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         whole, part = divmod(self.epoch, self.epochs_per_pass)
         order = np.random.default_rng((self.seed, whole)).permutation(self.n)
-        start = part * self.per_epoch
-        for index in order[start : start + self.per_epoch]:
-            yield self.epoch, int(index)
+        start, share = part * self.per_epoch, self.batch_size // self.world
+        for place, index in enumerate(order[start : start + self.per_epoch]):
+            if place % self.batch_size // share == self.rank:
+                yield self.epoch, int(index)
 
 
 def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
@@ -218,18 +224,34 @@ class PhotoData(LightningDataModule):
         self.manifest, self.photos, self.config = manifest, photos, config
 
     def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        """Batches of `(u8[N,3,s,s], i64[N])`, s the size of the pass."""
+        """Batches of `(u8[N,3,s,s], i64[N])`, s the size of the pass.
+
+        Raises:
+            PipelineError: several processes cannot share the batches equally.
+        """
         config, targets = self.config, self.manifest.splits["train"].targets
+        rank, world = self._place()
+        batch_size = config.loader.batch_size
+        if batch_size % world or (world > 1 and len(targets) < batch_size):
+            raise PipelineError(
+                f"{world} processes cannot share batches of {batch_size} photos out of {len(targets)}: make "
+                "loader.batch_size a multiple of the processes, and no larger than the training split."
+            )
         epochs = config.finetune.epochs_per_pass
         augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
         dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed)
-        slices = EpochSlices(len(targets), epochs, config.loader.batch_size, config.seed)
-        return self._loader(dataset, sampler=slices, drop_last=len(slices) >= config.loader.batch_size)
+        slices = EpochSlices(len(targets), epochs, batch_size, config.seed, rank, world)
+        return self._loader(dataset, sampler=slices, drop_last=len(targets) >= batch_size)
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        """Batches of `(u8[N,3,S,S], i64[N])`."""
-        targets = self.manifest.splits["validation"].targets
-        return self._loader(PhotoDataset(self.photos["validation"], targets))
+        """Batches of `(u8[N,3,S,S], i64[N])`; each process takes every photo of its own."""
+        rank, world = self._place()
+        photos = PhotoDataset(self.photos["validation"], self.manifest.splits["validation"].targets)
+        return self._loader(Subset(photos, range(rank, len(photos), world)))
+
+    def _place(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
         self,
@@ -241,7 +263,7 @@ class PhotoData(LightningDataModule):
         loader = self.config.loader
         return DataLoader(
             dataset,
-            batch_size=loader.batch_size,
+            batch_size=loader.batch_size // self._place()[1],
             sampler=sampler,
             drop_last=drop_last,
             num_workers=loader.workers,

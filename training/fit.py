@@ -24,7 +24,7 @@ from scipy.special import log_softmax, softmax
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import metrics, report
-from training import files, paths
+from training import distributed, files, paths
 from training.cache import DecodedPhotos
 from training.config import TrainConfig
 from training.data import EpochShuffle, Manifest, PhotoData, read_manifest
@@ -36,6 +36,7 @@ from training.task import ClassificationTask, Optimisation
 from training.tracking import Tracker, git_commit
 
 CHECKPOINT_SCHEMA: Final = 1
+_START: Final = "start.pt"
 _EVALUATED: Final = ("validation", "test")
 
 
@@ -50,16 +51,17 @@ def fit(config: TrainConfig) -> None:
         raise PipelineError("head.epochs is 0 and finetune.input_sizes empty: there is nothing to train.")
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
+    cores_each = max(1, torch.get_num_threads() // config.trainer.devices)
+    torch.set_num_threads(config.trainer.threads or cores_each)
     work = paths.WORK / _fingerprint(config, manifest)
+    if distributed.rank():
+        _follow(config, manifest, work)
+        return
     tracker = _open_run(config, manifest, work)
     status = "FAILED"
     try:
         photos = DecodedPhotos(manifest, config.model.input_size)
-        network = build(config.model, len(manifest.labels))
-        losses = {}
-        if config.head.epochs:
-            losses["head"] = _train_head(config, manifest, photos, network, tracker, work / "head")
+        network, losses = _begin(config, manifest, photos, tracker, work)
         head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         if config.finetune.input_sizes:
             losses["finetune"] = _finetune(config, manifest, photos, network, tracker, work / "finetune")
@@ -76,6 +78,32 @@ def fit(config: TrainConfig) -> None:
     finally:
         tracker.finish(status)
     shutil.rmtree(work)
+
+
+def _begin(
+    config: TrainConfig, manifest: Manifest, photos: DecodedPhotos, tracker: Tracker, work: Path
+) -> tuple[Classifier, dict[str, float]]:
+    """The network with its head trained, and the loss by phase; kept where the other processes find it."""
+    network, losses = build(config.model, len(manifest.labels)), {}
+    if config.head.epochs:
+        losses["head"] = _train_head(config, manifest, photos, network, tracker, work / "head")
+    if config.trainer.devices * config.trainer.nodes > 1:
+        for split in ("train", "validation"):
+            photos[split]  # decoded once, by this process
+        with files.atomic_file(work / _START) as partial:
+            torch.save(network.state_dict(), partial)
+    return network, losses
+
+
+def _follow(config: TrainConfig, manifest: Manifest, work: Path) -> None:
+    """Be one of the processes that fine-tune together; the first one does all the rest."""
+    if not config.finetune.input_sizes:
+        return
+    distributed.wait_for(work / _START)
+    network = build(config.model, len(manifest.labels), weights=False)
+    network.load_state_dict(torch.load(work / _START, weights_only=True))
+    photos = DecodedPhotos(manifest, config.model.input_size)
+    _finetune(config, manifest, photos, network, None, work / "finetune")
 
 
 def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
@@ -161,7 +189,7 @@ def _finetune(
     manifest: Manifest,
     photos: DecodedPhotos,
     network: Classifier,
-    tracker: Tracker,
+    tracker: Tracker | None,
     work: Path,
 ) -> float:
     """Train the whole network on augmented photos; return its best validation loss."""
@@ -185,6 +213,7 @@ def _finetune(
         len(finetune.input_sizes) * finetune.epochs_per_pass,
         finetune.patience,
         callbacks,
+        together=True,
         datamodule=PhotoData(manifest, photos, config),
     )
 

@@ -34,31 +34,40 @@ def quiet_lightning() -> None:
 def run_trainer(
     config: TrainConfig,
     task: ClassificationTask,
-    tracker: Tracker,
+    tracker: Tracker | None,
     work: Path,
     epochs: int,
     patience: int,
     callbacks: list[Callback],
+    *,
+    together: bool = False,
     **data: Any,
 ) -> float:
-    """Fit with checkpoints; leave the best weights in `task.network`, return their validation loss."""
+    """Fit with checkpoints; leave the best weights in `task.network`, return their validation loss.
+
+    With `together`, all devices and nodes of the configuration train by DDP. Only the first process has a
+    tracker.
+    """
     monitor = f"{task.phase}_val_loss"
+    devices, nodes = (config.trainer.devices, config.trainer.nodes) if together else (1, 1)
     best = ModelCheckpoint(work, "best", monitor=monitor, enable_version_counter=False)
     latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to go on from after a kill
     trainer = lightning.Trainer(
         accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        use_distributed_sampler=False,  # `EpochSlices` knows its part
         precision=config.trainer.precision,
         max_epochs=epochs,
-        logger=tracker.lightning_logger(),
+        logger=tracker.lightning_logger() if tracker else False,
         callbacks=[
             *callbacks,
             best,
             latest,
             EarlyStopping(monitor, patience=patience),
-            LearningRateMonitor("epoch"),
+            *([LearningRateMonitor("epoch"), Progress(task.phase)] if tracker else []),
             _StepSeed(config.seed),
-            Progress(task.phase),
         ],
         default_root_dir=work,
         log_every_n_steps=1,
@@ -75,6 +84,7 @@ def run_trainer(
         raise KeyboardInterrupt from error
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     task.load_state_dict(stored["state_dict"])
+    trainer.strategy.barrier()  # the first process will delete what the others have just read
     score = best.best_model_score
     return float(score) if score is not None else float("inf")
 
@@ -93,7 +103,8 @@ class _StepSeed(Callback):
     ) -> None:
         """Seed before the step's first draw."""
         del pl_module, batch
-        torch.manual_seed(derived_seed(self._seed, trainer.current_epoch, batch_idx))
+        others = (trainer.global_rank,) if trainer.global_rank else ()  # each drops other features
+        torch.manual_seed(derived_seed(self._seed, trainer.current_epoch, batch_idx, *others))
 
 
 class Progress(Callback):
@@ -111,7 +122,7 @@ class Progress(Callback):
             int(trainer.estimated_stepping_batches),
             "photos",
             initial=trainer.global_step,
-            unit_scale=loader.batch_size if isinstance(loader, DataLoader) else 1,
+            unit_scale=(loader.batch_size or 1) * trainer.world_size if isinstance(loader, DataLoader) else 1,
         )
 
     def on_train_batch_end(

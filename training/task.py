@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -36,6 +37,7 @@ class ClassificationTask(LightningModule):
         self.network, self.phase, self.optimisation = network, phase, optimisation
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_loss = MeanMetric()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs of the phase to logits `f32[N,K]`."""
@@ -55,7 +57,7 @@ class ClassificationTask(LightningModule):
         logits = self(inputs)
         loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.optimisation.label_smoothing)
         self.train_accuracy(logits, targets)
-        self.log(f"{self.phase}_train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log(f"{self.phase}_train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         self.log(f"{self.phase}_train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
@@ -64,9 +66,9 @@ class ClassificationTask(LightningModule):
         inputs, targets = batch
         logits = self(inputs)
         self.val_accuracy(logits, targets)
-        loss = nn.functional.cross_entropy(logits, targets)
-        self.log(f"{self.phase}_val_loss", loss, prog_bar=True, sync_dist=True)
-        self.log(f"{self.phase}_val_accuracy", self.val_accuracy, prog_bar=True)
+        self.val_loss(nn.functional.cross_entropy(logits, targets), len(targets))
+        self.log(f"{self.phase}_val_loss", self.val_loss)
+        self.log(f"{self.phase}_val_accuracy", self.val_accuracy)
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors (biases, norms), one cycle over all steps."""

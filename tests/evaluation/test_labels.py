@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from evaluation.labels import LabelsError, correct, read_reviewed
+from tests.tiny import ROOT
 
 MANIFEST = pd.DataFrame({"sha256": ["a", "b", "c"], "label": ["cat", "dog", "cat"]}, index=[7, 8, 9])
 
@@ -35,9 +36,18 @@ def test_no_list_changes_nothing(tmp_path: Path):
         ("sha,label", [], "columns sha256, label, note"),
         ("sha256,label,note", ["a,dog,", "a,cat,"], "photo a twice"),
         ("sha256,label,note", ["a,horse,"], "no class: horse"),
+        ("sha256,label,note", ["a,cat,", "b,cat,one, two"], "needs quotes"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused(tmp_path: Path, header: str, rows: list[str], reason: str):
     """With the reason."""
     with pytest.raises(LabelsError, match=reason):
         correct(MANIFEST, reviewed(tmp_path / "l.csv", *rows, header=header))
+
+
+def test_the_list_of_this_repository_can_be_read():
+    """Hashes of whole files, classes or nothing, and a reason for each."""
+    table = read_reviewed(ROOT / "configs/labels.csv")
+    assert table.index.str.fullmatch("[0-9a-f]{64}").all()
+    assert set(table["label"]) <= {"", "cat", "dog"}
+    assert table["note"].str.len().min() > 0
