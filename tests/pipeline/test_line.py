@@ -18,6 +18,8 @@ from evaluation import offline
 from serving import artifact
 from tests.tiny import ROOT, TRAIN
 
+# The first test makes the line for all: six commands that import torch, which a busy machine draws out.
+pytestmark = pytest.mark.timeout(400)
 STAGES = ["fetch", "prepare", "train", "export", "evaluate"]
 
 
