@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import warnings
 from pathlib import Path
@@ -147,6 +148,10 @@ class Progress(Callback):
         del trainer, pl_module, stage
         self._bar.close()
 
+
+# A loader's worker that has just been forked would answer Ctrl-C with a trace of its own. It is deaf to it:
+# the process that forked it hears it, and ends it.
+os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
 
 # Matrix products in TF32 where a GPU has it.
 torch.set_float32_matmul_precision("high")
