@@ -54,7 +54,7 @@ def markdown(release: Path = RELEASE) -> str:
         _SOURCES,
         "## Figures on the test split",
         "",
-        "Choices of the recipe are made on validation. Values with their 95 % interval.",
+        "Values with their 95 % interval.",
         "",
         *_figures({name: read[key] for name, key in _PRECISIONS.items() if key in read}),
         "",
