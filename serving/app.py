@@ -122,6 +122,8 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
         card = artifact.card
         content["model"] = {"name": card.name, "version": card.version, "sha256": artifact.sha256}
         content["lineage"] = card.lineage
+    if service.settings.deployment:
+        content["deployment"] = service.settings.deployment
     return Response(
         msgspec.json.encode(content),
         media_type=MediaType.JSON,

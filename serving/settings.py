@@ -14,7 +14,7 @@ from msgspec import Meta
 from serving.errors import ConfigurationError
 
 PREFIX: Final = "SERVING_"
-_PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL"}
+_PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment": "DEPLOYMENT"}
 
 
 def _workers() -> int:
@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True):
     """PORT: TCP port to listen on; 0 takes a free one."""
     model: str = "models/release/model.pt"
     """MODEL: path of the artefact."""
+    deployment: str = ""
+    """DEPLOYMENT: what was deployed, as the image's digest; /health tells it."""
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto takes a GPU where torch has one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_workers)
