@@ -10,8 +10,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 # A build of torch other than the package index's own, as TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check \
-  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c requirements/torch-cuda.txt
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+# The files pin everything, by hash; torch and torchvision come after what they need.
+PIP_LOCKED := $(PIP_INSTALL) --no-deps --require-hashes
+PIP_TORCH := $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+  -c requirements/torch.txt -c requirements/torch-cuda.txt
 
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -20,12 +23,15 @@ DATA ?=
 URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
 FILE ?=
+IMAGE ?=
 ONLY ?=
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train export evaluate release slices audit serve predict evaluate-live demo \
-  test test-distributed test-real robust bench lint format mlflow lock clean
+  test test-distributed test-real robust bench coverage lint lint-delivery format mlflow lock clean \
+  data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
+  monitoring-test rehearse
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -39,19 +45,21 @@ $(PY):
 	  { echo "error: Python 3.11 or 3.12 is needed; '$(PYTHON)' is another. Use make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: requirements/serve.txt requirements/torch-cuda.txt | $(PY)
+$(VENV)/.serve: requirements/serve.txt requirements/torch.txt requirements/torch-cuda.txt | $(PY)
 	@echo "Installing what serving needs (once; a few minutes)…"
-	$(PIP_INSTALL) -r requirements/serve.txt
+	$(PIP_LOCKED) -r requirements/serve.txt
+	$(PIP_TORCH) torch
 	@touch $@
 
 $(VENV)/.train: requirements/train.txt $(VENV)/.serve
 	@echo "Installing what training and evaluation need (once)…"
-	$(PIP_INSTALL) -r requirements/train.txt
+	$(PIP_LOCKED) -r requirements/train.txt
+	$(PIP_TORCH) torchvision
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 	@echo "Installing test tools and linters (once)…"
-	$(PIP_INSTALL) -r requirements/dev.txt
+	$(PIP_LOCKED) -r requirements/dev.txt
 	@touch $@
 
 setup: $(VENV)/.dev ## Install everything into .venv
@@ -81,6 +89,12 @@ audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (buil
 release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
 	$(PY) -m evaluation.release
 
+data-push: $(VENV)/.train ## Share photos and models: to the DVC remote DVC_REMOTE_URL=s3://bucket/path
+	bash scripts/data_remote.sh push
+
+data-pull: $(VENV)/.train ## Get what dvc.lock names from the DVC remote
+	bash scripts/data_remote.sh pull
+
 mlflow: $(VENV)/.train ## Open the experiments in the browser
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
@@ -96,6 +110,44 @@ predict: ## Ask the running service about FILE
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
 	$(PY) -m evaluation.live --url "$(URL)" --labelled "$(LABELLED)"
+
+# --- delivery: deploy/ ---
+
+image: ## Build the service's image, IMAGE=cats-dogs-api:latest, with MODEL inside
+	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
+
+image-train: ## Build the training image, which runs the line on mounted data
+	IMAGE="$(IMAGE)" bash deploy/build.sh train
+
+smoke-image: ## Start the image as a container and ask it all that a deploy asks
+	IMAGE="$(IMAGE)" bash deploy/smoke.sh
+
+compose: ## The service with Prometheus, Alertmanager and Grafana on this machine
+	docker compose --file deploy/compose.yml up --detach
+
+deploy: ## On the host: replace the running service by IMAGE=name@sha256:…, losing no request
+	python3 deploy/deploy.py deploy "$(IMAGE)"
+
+rollback: ## On the host: the release before, again
+	python3 deploy/deploy.py rollback
+
+deploy-remote: ## The same on DEPLOY_HOST=user@host, by ssh
+	bash deploy/remote.sh deploy "$(IMAGE)"
+
+rollback-remote: ## The same on DEPLOY_HOST
+	bash deploy/remote.sh rollback
+
+validate: ## Check that URL serves IMAGE=name@sha256:… and answers rightly
+	python3 deploy/deploy.py validate "$(IMAGE)" --url "$(URL)"
+
+evaluate-staging: $(VENV)/.train ## Judge URL on the labelled photos of the zip at LABELLED_URL
+	bash deploy/evaluate.sh
+
+monitoring-test: ## Check Prometheus' rules and Alertmanager's routes (promtool, amtool)
+	bash deploy/monitoring/test.sh
+
+rehearse: ## Deliver on this machine with the real components, and try all that can go wrong (10 minutes)
+	python3 deploy/rehearse.py
 
 # --- trying and checking ---
 
@@ -118,6 +170,15 @@ robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|so
 
 bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, h2load)
 	$(PY) -m evaluation.bench.run
+
+coverage: $(VENV)/.dev ## Run the tests and say what they cover (build/coverage.md)
+	@mkdir -p build
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=
+	$(PY) -m coverage report --format=markdown > build/coverage.md
+	@tail -n 1 build/coverage.md
+
+lint-delivery: $(VENV)/.dev ## Check Dockerfiles, workflows, manifests, rules and shell scripts
+	bash deploy/lint.sh
 
 lint: $(VENV)/.dev ## Check format, style, types and import rules
 	ruff format --check .

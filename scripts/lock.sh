@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Compile requirements/*.in to pinned *.txt; present pins are kept, `--upgrade` takes the newest.
-# The CUDA libraries that the package index's torch brings go to torch-cuda.txt, a constraints file: they
-# are pinned where they are installed, and a CPU build of torch (TORCH_INDEX) installs without them.
+# Compile requirements/*.in to pinned *.txt with hashes; present pins are kept, `--upgrade` takes the newest.
+# torch and torchvision come from different indexes (with CUDA, without), so their files have no one hash: they are
+# pinned in torch.txt, and the CUDA libraries that torch brings where it is built for CUDA in torch-cuda.txt, a
+# constraints file.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
+cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
 for name in serve train dev; do
-  cat "$name.txt" torch-cuda.txt >"$name.all"
-  uv pip compile "$@" --quiet --no-header --no-emit-index-url --no-annotate --python-version 3.11 \
+  cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
+  uv pip compile "$@" --quiet --no-header --no-emit-index-url --no-annotate --python-version 3.11 --generate-hashes \
     "$name.in" -o "$name.all"
 done
-grep -E '^(nvidia-|cuda-|triton)' dev.all >torch-cuda.txt
+grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
+grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
 for name in serve train dev; do
-  grep -vE '^(nvidia-|cuda-|triton)' "$name.all" >"$name.txt"
+  awk -v left_out="$cuda|$torch" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"
   rm "$name.all"
 done

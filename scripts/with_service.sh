@@ -7,6 +7,7 @@ log=$(mktemp)
 HOST=127.0.0.1 PORT=0 python -m serving >"$log" 2>&1 &
 service=$!
 
+# shellcheck disable=SC2329 # by the trap
 stop() {
   status=$?
   trap - EXIT INT TERM

@@ -1,0 +1,116 @@
+"""A container engine, a base image and builds; on a closed network too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rehearsal.machine import CACHE, PORTS, WORK, process, sh, until
+
+PACKAGES = (
+    "docker.io", "docker-registry", "haproxy", "prometheus", "prometheus-alertmanager", "debootstrap",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def docker_engine() -> Iterator[None]:
+    """The engine that is there, or one of our own with everything in the rehearsal's folder."""
+    if sh("docker", "info", check=False).returncode == 0 if shutil.which("docker") else False:
+        yield
+        return
+    missing = [name for name in PACKAGES if sh("dpkg", "-s", name, check=False).returncode]
+    if missing:
+        print("installing", *missing, flush=True)
+        sh("apt-get", "update")
+        sh("apt-get", "install", "-y", "--no-install-recommends", *missing, DEBIAN_FRONTEND="noninteractive")
+    os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client knows BuildKit
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
+    os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+    parts = [
+        f"--host=unix://{folder}/docker.sock",
+        f"--data-root={CACHE}/docker",
+        f"--exec-root={folder}/exec",
+    ]
+    parts += [f"--pidfile={folder}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false"]
+    parts += ["--ip-masq=false", "--ip-forward=false"]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with process("dockerd", "/usr/sbin/dockerd", *parts):
+        if not until(lambda: sh("docker", "info", check=False).returncode == 0, 60):
+            raise SystemExit(f"error: dockerd did not start: {(WORK / 'dockerd.log').read_text()[-2000:]}")
+        yield
+
+
+def base_image() -> str:
+    """Python's image from the registry of the world; where there is none, one made with debootstrap, once."""
+    name = "python:3.11-slim-bookworm"
+    if sh("docker", "image", "inspect", name, check=False).returncode == 0:
+        return name
+    if sh("docker", "pull", name, check=False).returncode == 0:
+        return name
+    tar = CACHE / "python-base.tar"
+    if not tar.exists():
+        print("no registry to pull from: making the base image with debootstrap (2 minutes)", flush=True)
+        root = CACHE / "rootfs"
+        shutil.rmtree(root, ignore_errors=True)
+        sources = Path("/etc/apt/sources.list.d/debian.sources")
+        text = sources.read_text() if sources.exists() else Path("/etc/apt/sources.list").read_text()
+        found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+)", text, re.MULTILINE)
+        mirror = found[1] if found else "http://deb.debian.org/debian"
+        sh(
+            "debootstrap",
+            "--variant=minbase",
+            "--include=ca-certificates,python3,python3-venv,python3-pip",
+            "bookworm",
+            str(root),
+            mirror,
+        )
+        for waste in (
+            "var/lib/apt/lists",
+            "usr/share/doc",
+            "usr/share/man",
+            "usr/share/locale",
+            "var/cache/apt",
+        ):
+            shutil.rmtree(root / waste, ignore_errors=True)
+        (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink(missing_ok=True)
+        for link in ("python", "python3"):
+            (root / "usr/local/bin" / link).symlink_to("/usr/bin/python3")
+        sh("tar", "-C", str(root), "--numeric-owner", "-cf", str(tar), ".")
+        shutil.rmtree(root)
+    sh("docker", "import", str(tar), name)
+    return name
+
+
+def build_arguments(base: str) -> str:
+    """What the build needs on this machine: the base, and a closed network's mirror and certificates."""
+    words = ["--network host", f"--build-arg PYTHON_IMAGE={base}"]
+    certificates, wheels = os.environ.get("PIP_CERT", ""), Path(os.environ.get("PIP_FIND_LINKS", ""))
+    if certificates:
+        conf = WORK / "pip.conf"
+        conf.write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
+        words += [f"--secret id=pipconf,src={conf}", f"--secret id=ca,src={certificates}"]
+    torch = sorted(wheels.glob("torch-*+cpu-cp311-*x86_64.whl")) if wheels.is_dir() else []
+    if torch:
+        version = torch[-1].name.split("-")[1].split("+")[0]
+        words += [f"--build-arg TORCH_VERSION={version}", "--build-arg TORCH_INDEX="]
+        words += [f"--build-arg TORCH_FIND_LINKS=http://127.0.0.1:{PORTS['wheels']}/"]
+    return " ".join(words)
+
+
+def build(name: str, model: Path, arguments: str) -> tuple[str, float]:
+    """Build, push; return the image by digest and its size in megabytes."""
+    tag = f"127.0.0.1:{PORTS['registry']}/cats-dogs-api:{name}"
+    began = time.monotonic()
+    built = sh("bash", "deploy/build.sh", "serve", IMAGE=tag, MODEL=str(model), BUILD_ARGS=arguments)
+    (WORK / f"build-{name}.log").write_text(built.stdout + built.stderr)
+    pushed = sh("docker", "push", tag).stdout
+    digest = next(word for word in pushed.split() if word.startswith("sha256:"))
+    size = int(sh("docker", "image", "inspect", "--format", "{{.Size}}", tag).stdout) / 1e6
+    print(f"built and pushed {name}: {size:.0f} MB, {time.monotonic() - began:.0f} s", flush=True)
+    return f"{tag.rsplit(':', 1)[0]}@{digest}", size

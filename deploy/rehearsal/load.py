@@ -1,0 +1,72 @@
+"""Callers that never stop, and the count of what they were answered."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Self
+
+from rehearsal.machine import PORTS
+
+CALLERS, RATE_PER_CALLER = 4, 5
+
+
+class Load:
+    """Callers with connections that stay open, at a steady rate; every answer is counted by what it was."""
+
+    def __init__(self, photo: bytes) -> None:
+        self._photo, self._stop, self._lock = photo, threading.Event(), threading.Lock()
+        self.seen: list[tuple[float, str]] = []
+        self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(CALLERS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", PORTS["proxy"], timeout=20)
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due + 1 / RATE_PER_CALLER, time.monotonic() - 1)
+            began = time.time()
+            try:
+                connection.request("POST", "/predict", self._photo, {"Content-Type": "image/jpeg"})
+                answer = connection.getresponse()
+                text = answer.read()
+                ok = answer.status == http.HTTPStatus.OK
+                said = "model " + json.loads(text)["model"]["version"] if ok else f"status {answer.status}"
+            except (OSError, http.client.HTTPException) as error:
+                said = type(error).__name__
+                connection.close()
+            with self._lock:
+                self.seen.append((began, said))
+
+    @contextlib.contextmanager
+    def during(self) -> Iterator[Counter[str]]:
+        """Count what was seen from here to the end of the block, and two seconds more."""
+        began, counted = time.time(), Counter[str]()
+        yield counted
+        time.sleep(2)
+        with self._lock:
+            counted.update(said for at, said in self.seen if at >= began)
+
+
+def failures(counted: Counter[str]) -> int:
+    """Requests that were not answered by a model."""
+    return sum(count for said, count in counted.items() if not said.startswith("model "))
+
+
+def show(counted: Counter[str]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{count} {said}" for said, count in sorted(counted.items())) or "none"

@@ -1,0 +1,77 @@
+"""Prometheus, Alertmanager and the dashboard, with the real rules."""
+
+from __future__ import annotations
+
+import http
+import http.server
+import json
+import shutil
+import time
+import urllib.parse
+from typing import ClassVar
+
+from rehearsal.machine import HERE, PORTS, WORK, Transcript, get, sh, until
+from rehearsal.scenes import release
+
+
+class Webhook(http.server.BaseHTTPRequestHandler):
+    """Takes what Alertmanager sends."""
+
+    alerts: ClassVar[list[tuple[str, str]]] = []
+
+    def do_POST(self) -> None:
+        """Keep name and state of each alert."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Webhook.alerts += [(alert["labels"]["alertname"], alert["status"]) for alert in body["alerts"]]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
+def rehearse_monitoring(record: Transcript) -> None:
+    """Every panel has data; an alert fires, reaches the receiver, and clears."""
+    prometheus = f"http://127.0.0.1:{PORTS['prometheus']}"
+
+    def query(expression: str) -> list[object]:
+        status, text = get(f"{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+        return list(json.loads(text)["data"]["result"]) if status == http.HTTPStatus.OK else []
+
+    until(lambda: len(query("rate(classifier_requests_total[1m])")) > 0, 60)
+    board = json.loads((HERE / "monitoring/grafana/dashboards/classifier.json").read_text())
+    empty = [
+        panel["title"]
+        for panel in board["panels"]
+        for target in panel["targets"]
+        if not query(target["expr"].replace("$__rate_interval", "1m").replace("$job", "classifier"))
+    ]
+    record.check(
+        "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
+    )
+    active = release("active")
+    sh("docker", "stop", active["container"])
+    began = time.monotonic()
+    fired = until(lambda: ("ClassifierDown", "firing") in Webhook.alerts, 150)
+    record.check(
+        "the service is stopped: ClassifierDown reaches the receiver",
+        fired,
+        f"{time.monotonic() - began:.0f} s",
+    )
+    sh("docker", "start", active["container"])
+    began = time.monotonic()
+    cleared = until(lambda: ("ClassifierDown", "resolved") in Webhook.alerts, 150)
+    record.check("it is started again: the alert clears", cleared, f"{time.monotonic() - began:.0f} s")
+
+
+def monitoring_files() -> None:
+    """The real rules and routes; only addresses and the pace of the clock are the rehearsal's."""
+    monitoring = HERE / "monitoring"
+    shutil.copy(monitoring / "rules.yml", WORK)
+    text = (monitoring / "prometheus.yml").read_text().replace("15s", "1s")
+    text = text.replace("api:8000", f"127.0.0.1:{PORTS['proxy']}").replace(
+        "alertmanager:9093", f"127.0.0.1:{PORTS['alertmanager']}"
+    )
+    (WORK / "prometheus.yml").write_text(text)
+    text = (monitoring / "alertmanager.yml").read_text().replace("group_interval: 5m", "group_interval: 5s")
+    (WORK / "alertmanager.yml").write_text(text.replace("127.0.0.1:9095", f"127.0.0.1:{PORTS['webhook']}"))

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""`make rehearse`: the whole delivery on this machine with the real components, and all that can go wrong.
+
+A registry, images pushed and pulled by digest, haproxy, deploy.py, Prometheus with the real rules,
+Alertmanager. Load runs from the first deploy to the end; every request is counted. Writes
+`build/rehearsal/transcript.md`; exits 1 if anything was not as it must be. Uses the docker engine that is
+there, or, as root on Debian, starts one of its own and ends it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from rehearsal.engine import base_image, build, build_arguments, docker_engine
+from rehearsal.load import Load, failures, show
+from rehearsal.machine import HERE, PORTS, ROOT, STATE, WORK, Transcript, process, sh, until
+from rehearsal.monitoring import Webhook, monitoring_files, rehearse_monitoring
+from rehearsal.scenes import deploy, rehearse_deploys, rehearse_hardening
+
+
+def damage(model: Path, to: Path) -> Path:
+    """A copy with one bit of the weights turned over, where no format would notice."""
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    to.write_bytes(data)
+    return to
+
+
+def main() -> int:
+    """Rehearse; 0 if everything was as it must be."""
+    began = time.monotonic()
+    shutil.rmtree(WORK, ignore_errors=True)
+    STATE.mkdir(parents=True)
+    record = Transcript()
+    (WORK / "registry.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {WORK}/registry}}}}\n"
+        f"http: {{addr: '127.0.0.1:{PORTS['registry']}'}}\n"
+    )
+    wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
+    broken = ROOT / "models" / "damaged.pt"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(docker_engine())
+        stack.callback(lambda: sh("docker", "rm", "--force", *containers_of_ours(), check=False))
+        stack.enter_context(process("registry", "docker-registry", "serve", str(WORK / "registry.yml")))
+        stack.enter_context(
+            process(
+                "wheels",
+                sys.executable,
+                "-m",
+                "http.server",
+                str(PORTS["wheels"]),
+                "--bind",
+                "127.0.0.1",
+                "--directory",
+                wheels,
+            )
+        )
+        arguments = build_arguments(base_image())
+        stack.callback(lambda: broken.unlink(missing_ok=True))
+        first, size = build("v1", Path("models/release/model.pt"), arguments)
+        second, _ = build("v2", Path("models/release/model-int8.pt"), arguments)
+        damaged, _ = build(
+            "damaged", damage(ROOT / "models/release/model.pt", broken).relative_to(ROOT), arguments
+        )
+        record.check("the image is built, pushed and named by its digest", True, f"{size:.0f} MB")
+        deploy("init")
+        stack.enter_context(
+            process(
+                "haproxy",
+                "haproxy",
+                "-f",
+                str(HERE / "proxy/haproxy.cfg"),
+                STATE=str(STATE),
+                PORT=str(PORTS["proxy"]),
+            )
+        )
+        until((STATE / "haproxy.sock").exists, 10)
+        done = deploy("deploy", first)
+        record.check("the first deploy", done.returncode == 0, done.stderr[-300:].replace("\n", " "))
+        monitoring_files()
+        hook = http.server.ThreadingHTTPServer(("127.0.0.1", PORTS["webhook"]), Webhook)
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        stack.callback(hook.shutdown)
+        stack.enter_context(
+            process(
+                "alertmanager",
+                "prometheus-alertmanager",
+                f"--config.file={WORK}/alertmanager.yml",
+                f"--storage.path={WORK}/alertmanager",
+                "--cluster.listen-address=",
+                f"--web.listen-address=127.0.0.1:{PORTS['alertmanager']}",
+            )
+        )
+        stack.enter_context(
+            process(
+                "prometheus",
+                "prometheus",
+                f"--config.file={WORK}/prometheus.yml",
+                f"--storage.tsdb.path={WORK}/tsdb",
+                f"--web.listen-address=127.0.0.1:{PORTS['prometheus']}",
+            )
+        )
+        with Load((HERE / "smoke" / "dog.jpg").read_bytes()) as load:
+            rehearse_deploys(record, first, second, damaged, load)
+            rehearse_hardening(record)
+        record.check(
+            "all requests of the rehearsal",
+            not failures(Counter(said for _, said in load.seen)),
+            show(Counter(said for _, said in load.seen)),
+        )
+        with Load((HERE / "smoke" / "cat.jpg").read_bytes()):
+            rehearse_monitoring(record)
+    head = "| what | figure | as it must be |\n| --- | --- | --- |\n"
+    (WORK / "transcript.md").write_text(head + "\n".join(record.lines) + "\n")
+    print(
+        f"{'FAILED' if record.failed else 'passed'} in {time.monotonic() - began:.0f} s: {WORK}/transcript.md"
+    )
+    return int(record.failed > 0)
+
+
+def containers_of_ours() -> list[str]:
+    """Names of the containers that deploy.py made here."""
+    names = sh(
+        "docker", "ps", "--all", "--filter", "name=cats-dogs-", "--format", "{{.Names}}", check=False
+    ).stdout
+    return names.split()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
