@@ -28,7 +28,7 @@ class Tracker:
             PipelineError: the tracking server cannot be reached, or does not know the run.
         """
         self.config = config
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or config.uri
+        self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
         mlflow.set_tracking_uri(self.uri)
         try:
             self.client = MlflowClient(self.uri)
@@ -105,6 +105,12 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status)
+
+
+def _absolute(uri: str) -> str:
+    """A SQLite file by its whole path: MLflow keeps stores by name, whatever folder was meant."""
+    path = uri.removeprefix("sqlite:///")
+    return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"
 
 
 def git_commit() -> str:
