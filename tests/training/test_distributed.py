@@ -71,12 +71,12 @@ def test_two_processes_train_what_one_does(
         assert done.returncode == 0, done.stdout + done.stderr
         states.append(torch.load("models/checkpoint.ckpt", weights_only=True)["state_dict"])
         run = json.loads(Path("models/run.json").read_text())["mlflow_run_id"]
-        figures.append(MlflowClient("sqlite:///mlflow.db").get_run(run).data.metrics)
+        figures.append(MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}").get_run(run).data.metrics)
         assert not list(Path("build/train").iterdir())
     for state, found in zip(states[1:], figures[1:], strict=True):
         for name, tensor in states[0].items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
         for name in ("finetune_val_loss", "finetune_train_loss", "test_log_loss", "test_accuracy"):
             assert found[name] == pytest.approx(figures[0][name], abs=1e-3), name
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     assert len(client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])) == 3

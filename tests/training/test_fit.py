@@ -112,7 +112,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
     for name, tensor in unbroken.items():
         assert torch.equal(resumed[name], tensor), name
     assert capsys.readouterr().out.count("going on with the unfinished training") == 3
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     runs = client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])
     assert len(runs) == 2
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -148,7 +148,7 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     with torch.inference_mode():
         expected = torch.softmax(network(images) / loaded.card.temperature, 1)
         assert torch.allclose(loaded.model(images), expected, atol=1e-5)
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     version = client.get_model_version_by_alias("cats-dogs", "challenger")
     assert version.tags["sha256"] == loaded.sha256
     run = client.get_run(loaded.card.lineage.mlflow_run_id)
