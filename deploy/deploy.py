@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> str:
     books, proxy = Books(options.state), Proxy(options.state, options.url)
     if options.command == "status":
         return status(books, proxy)
-    engine = Containers(options.engine, options.network, options.env_file, options.memory)
+    engine = Containers(options.engine, options.network, options.env_file, options.memory, options.state)
     deployer = Deployer(books, engine, proxy, options.smoke, options.ready_seconds, key)
     with books.locked():
         proxy.prepare()

@@ -10,6 +10,7 @@ there, or, as root on Debian, starts one of its own and ends it again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import os
 import shutil
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rehearsal.engine import base_image, build, build_arguments, docker_engine
+from rehearsal.engine import base_image, build, build_arguments, docker_engine, install_missing
 from rehearsal.load import Load, failures, show
 from rehearsal.machine import HERE, PORTS, ROOT, STATE, WORK, Transcript, process, sh, until
 from rehearsal.monitoring import Webhook, monitoring_files, rehearse_monitoring
@@ -47,6 +48,7 @@ def main() -> int:
     wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
     broken = ROOT / "models" / "damaged.pt"
     with contextlib.ExitStack() as stack:
+        install_missing()
         stack.enter_context(docker_engine())
         stack.callback(lambda: sh("docker", "rm", "--force", *containers_of_ours(), check=False))
         stack.enter_context(process("registry", "docker-registry", "serve", str(WORK / "registry.yml")))
@@ -70,7 +72,13 @@ def main() -> int:
         damaged, _ = build(
             "damaged", damage(ROOT / "models/release/model.pt", broken).relative_to(ROOT), arguments
         )
-        record.check("the image is built, pushed and named by its digest", True, f"{size:.0f} MB")
+        label = sh(
+            "docker", "inspect", "--format", '{{index .Config.Labels "model.sha256"}}', first
+        ).stdout.strip()
+        sha256 = hashlib.sha256((ROOT / "models/release/model.pt").read_bytes()).hexdigest()
+        record.check(
+            "the pushed image, by its digest, is labelled with its model", label == sha256, f"{size:.0f} MB"
+        )
         deploy("init")
         stack.enter_context(
             process(
@@ -127,9 +135,16 @@ def main() -> int:
 
 
 def containers_of_ours() -> list[str]:
-    """Names of the containers that deploy.py made here."""
+    """Names of the containers that deploy.py made in the rehearsal; a host may have others."""
     names = sh(
-        "docker", "ps", "--all", "--filter", "name=cats-dogs-", "--format", "{{.Names}}", check=False
+        "docker",
+        "ps",
+        "--all",
+        "--filter",
+        f"label=deploy.state={STATE}",
+        "--format",
+        "{{.Names}}",
+        check=False,
     ).stdout
     return names.split()
 

@@ -114,7 +114,7 @@ def _absolute(uri: str) -> str:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with `-dirty` if its code is changed; `unknown` outside git."""
+    """The commit of the working tree, `-dirty` if its code is changed; outside git GIT_COMMIT."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
@@ -123,5 +123,5 @@ def git_commit() -> str:
         status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *made_by_the_line]
         changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("GIT_COMMIT") or "unknown"
     return commit + ("-dirty" if changed else "")

@@ -20,7 +20,9 @@ _HARDENED = [
 class Containers:
     """The container engine, by its command."""
 
-    def __init__(self, command: str, network: str, env_file: Path | None, memory: str) -> None:
+    def __init__(self, command: str, network: str, env_file: Path | None, memory: str, books: Path) -> None:
+        """Remember how containers are run; each is labelled with the folder of its books."""
+        self._books = books.resolve()
         self._command, self._network, self._env_file, self._memory = command, network, env_file, memory
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -51,7 +53,16 @@ class Containers:
             where = ["--network", "host", "--env", f"PORT={port}", "--env", "HOST=127.0.0.1"]
         else:
             where = ["--publish", f"127.0.0.1:{port}:8000"]
-        options = [*_HARDENED, "--memory", self._memory, *where, "--env", f"DEPLOYMENT={release.digest}"]
+        options = [
+            *_HARDENED,
+            "--label",
+            f"deploy.state={self._books}",
+            "--memory",
+            self._memory,
+            *where,
+            "--env",
+            f"DEPLOYMENT={release.digest}",
+        ]
         if self._env_file:
             options += ["--env-file", str(self._env_file)]
         self.run("run", "--detach", "--name", release.container, *options, release.image)

@@ -13,22 +13,41 @@ from pathlib import Path
 
 from rehearsal.machine import CACHE, PORTS, WORK, process, sh, until
 
-PACKAGES = (
-    "docker.io", "docker-registry", "haproxy", "prometheus", "prometheus-alertmanager", "debootstrap",
-)  # fmt: skip
+COMMANDS = {
+    "docker.io": "docker",
+    "docker-registry": "docker-registry",
+    "haproxy": "haproxy",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "debootstrap": "debootstrap",
+}
+"""Debian's package for each command."""
+
+
+def install_missing() -> None:
+    """What the rehearsal runs beside the engine, from Debian's packages.
+
+    Raises:
+        SystemExit: something is missing and cannot be installed by us.
+    """
+    missing = [package for package, command in COMMANDS.items() if not shutil.which(command)]
+    if not missing:
+        return
+    if os.geteuid() or not shutil.which("apt-get"):
+        raise SystemExit(
+            f"error: the rehearsal needs {', '.join(missing)} (Debian's names). Install them first."
+        )
+    print("installing", *missing, flush=True)
+    sh("apt-get", "update")
+    sh("apt-get", "install", "-y", "--no-install-recommends", *missing, DEBIAN_FRONTEND="noninteractive")
 
 
 @contextlib.contextmanager
 def docker_engine() -> Iterator[None]:
     """The engine that is there, or one of our own with everything in the rehearsal's folder."""
-    if sh("docker", "info", check=False).returncode == 0 if shutil.which("docker") else False:
+    if shutil.which("docker") and sh("docker", "info", check=False).returncode == 0:
         yield
         return
-    missing = [name for name in PACKAGES if sh("dpkg", "-s", name, check=False).returncode]
-    if missing:
-        print("installing", *missing, flush=True)
-        sh("apt-get", "update")
-        sh("apt-get", "install", "-y", "--no-install-recommends", *missing, DEBIAN_FRONTEND="noninteractive")
     os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client knows BuildKit
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
     os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
@@ -61,14 +80,17 @@ def base_image() -> str:
         sources = Path("/etc/apt/sources.list.d/debian.sources")
         text = sources.read_text() if sources.exists() else Path("/etc/apt/sources.list").read_text()
         found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+)", text, re.MULTILINE)
-        mirror = found[1] if found else "http://deb.debian.org/debian"
+        if not found:
+            raise SystemExit(
+                "error: apt's sources name no mirror. Have python:3.11-slim-bookworm in the engine."
+            )
         sh(
             "debootstrap",
             "--variant=minbase",
             "--include=ca-certificates,python3,python3-venv,python3-pip",
             "bookworm",
             str(root),
-            mirror,
+            found[1],
         )
         for waste in (
             "var/lib/apt/lists",

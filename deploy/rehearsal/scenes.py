@@ -114,7 +114,15 @@ def rehearse_deploys(record: Transcript, first: str, second: str, damaged: str, 
     until(lambda: state()["phase"] == "starting", 30)
     record.check("a second deploy at the same time is turned away", deploy("deploy", second).returncode == 3)
     record.check("and the first one ends well", running.wait(120) == 0 and serving() == digest["v1"])
-    containers = sh("docker", "ps", "--all", "--format", "{{.Names}} {{.State}}").stdout.split("\n")
+    containers = sh(
+        "docker",
+        "ps",
+        "--all",
+        "--filter",
+        f"label=deploy.state={STATE}",
+        "--format",
+        "{{.Names}} {{.State}}",
+    ).stdout.split("\n")
     record.check(
         "what is left: one container that runs, one that is kept",
         sorted(line.split()[-1] for line in containers if line) == ["exited", "running"],
