@@ -28,6 +28,7 @@ _ANSWER = Schema(
         "probability": _NUMBER,
         "probabilities": Schema(type=OpenAPIType.OBJECT, additional_properties=_NUMBER),
         "uncertain": Schema(type=OpenAPIType.BOOLEAN),
+        "unfamiliar": Schema(type=[OpenAPIType.BOOLEAN, OpenAPIType.NULL]),
         "latency_ms": Schema(type=OpenAPIType.NUMBER),
         "model": Schema(type=OpenAPIType.OBJECT, properties={"name": _STRING, "version": _STRING}),
         "request_id": _STRING,
@@ -62,6 +63,11 @@ _SUMMARY = Schema(
         "average_latency_ms": Schema(type=OpenAPIType.NUMBER, minimum=0),
         "outcomes": Schema(type=OpenAPIType.OBJECT, additional_properties=_COUNT),
     },
+)
+_DRIFT = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={"photos": _COUNT, "quantities": Schema(type=OpenAPIType.OBJECT)},
+    required=["photos", "quantities"],
 )
 _EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 _FAULTS = (400, 401, 408, 413, 415, 422, 500, 503, 504)
@@ -98,6 +104,27 @@ class PredictOperation(Operation):
         self.request_body = _request_body()
         self.responses = {"200": _json("The prediction.", _ANSWER)}
         self.responses |= {str(status): _problem(status) for status in _FAULTS}
+
+
+@dataclass
+class ExplainOperation(Operation):
+    """`POST /explain`."""
+
+    def __post_init__(self) -> None:
+        """Write out what comes in and what goes out."""
+        self.request_body = _request_body()
+        picture = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, content_media_type="image/png"))
+        self.responses = {"200": OpenAPIResponse("The heat map.", content={"image/png": picture})}
+        self.responses |= {str(status): _problem(status) for status in (*_FAULTS[:-1], 501)}
+
+
+@dataclass
+class DriftOperation(Operation):
+    """`GET /drift`."""
+
+    def __post_init__(self) -> None:
+        """Write out what goes out."""
+        self.responses = {"200": _json("The window.", _DRIFT), "401": _problem(401)}
 
 
 @dataclass

@@ -22,7 +22,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from serving import problems
-from serving.apidoc import HealthOperation, MetricsOperation, PredictOperation
+from serving.apidoc import (
+    DriftOperation,
+    ExplainOperation,
+    HealthOperation,
+    MetricsOperation,
+    PredictOperation,
+)
 from serving.errors import ServingError
 from serving.handler import Answer
 from serving.lifecycle import State
@@ -50,6 +56,8 @@ class Prediction(msgspec.Struct, frozen=True):
     """Probability of each label; they sum to 1."""
     uncertain: bool
     """The probability is below the model's abstain threshold."""
+    unfamiliar: bool | None
+    """The photo looks like nothing in the training photos; null where the model cannot tell."""
     latency_ms: float
     """From the arrival of the request to this answer, in the service."""
     model: Model
@@ -90,7 +98,11 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     )  # fmt: skip
     card = result.handler.artifact.card
     answer = Prediction(
-        **result.answer,
+        prediction=result.answer["prediction"],
+        probability=result.answer["probability"],
+        probabilities=result.answer["probabilities"],
+        uncertain=result.answer["uncertain"],
+        unfamiliar=result.answer["unfamiliar"],
         latency_ms=latency_ms,
         model=Model(card.name, card.version),
         request_id=request_id,
@@ -104,6 +116,23 @@ def _brief(answer: Answer) -> dict[str, Any]:
         "probability": round(answer["probability"], 6),
         "uncertain": answer["uncertain"],
     }
+
+
+@post("/explain", status_code=200, operation_class=ExplainOperation)
+async def explain(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """A PNG of the photo: vermilion where it speaks for the answer, blue where against it."""
+    service: Service = request.app.state.service
+    label, picture = await service.explain(request)
+    return Response(picture, media_type="image/png", headers={"X-Prediction": label})
+
+
+@get("/drift", operation_class=DriftOperation)
+async def drift(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The latest photos by bin beside those of validation, and how far the two are apart."""
+    service: Service = request.app.state.service
+    service.authorise(request)
+    content = service.drift.export() if service.drift else {"photos": 0, "quantities": {}}
+    return Response(msgspec.json.encode(content), media_type=MediaType.JSON)
 
 
 @get(["/health", "/health/ready"], operation_class=HealthOperation)
@@ -198,6 +227,8 @@ def create_app(
     app = Litestar(
         route_handlers=[
             predict,
+            explain,
+            drift,
             health,
             live,
             metrics,

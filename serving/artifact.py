@@ -1,7 +1,12 @@
 """The model file: one TorchScript archive with its card and its probe inside.
 
 `forward(u8[N,3,S,S]) -> f32[N,K]`: calibrated probabilities; normalisation and temperature are in
-the graph. `training.export` writes it with `save`, the handler reads it with `load`.
+the graph. Two more methods may stand beside it:
+- `observe(u8[N,3,S,S]) -> (f32[N,K], f32[N])`: the same probabilities, and how far the photo's
+  features are from all that the model was trained on (0 the same direction, 1 at right angles);
+- `explain(u8[N,3,S,S]) -> f32[N,K,h,w]`: each class's activation map (Zhou et al. 2016).
+
+`training.export` writes it with `save`, the handler reads it with `load`.
 
 The probe is a handful of encoded images with the probabilities that the trainer's eager model gave
 for them. Whoever loads an artefact for use replays the probe (`serving.handler`), so that a corrupt
@@ -23,6 +28,7 @@ import torch
 
 from serving.errors import ArtifactError
 from serving.preprocess import RESIZE_RULE
+from serving.profile import Profile
 
 SCHEMA_VERSION: Final = 1
 PROBE_TOLERANCE: Final = {"fp32": 0.01, "int8": 0.05}
@@ -30,6 +36,9 @@ PROBE_TOLERANCE: Final = {"fp32": 0.01, "int8": 0.05}
 
 Kernels for int8 round differently with VNNI and without: 0.025 was seen at a probability near one half.
 """
+
+OBSERVE: Final = "observe"
+EXPLAIN: Final = "explain"
 
 T = TypeVar("T")
 _CARD: Final = "card.json"
@@ -79,6 +88,10 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lineage: Lineage
     precision: Literal["fp32", "int8"] = "fp32"
     """Of the weights and activations."""
+    unfamiliar_above: float | None = None
+    """A photo whose feature distance is above this looks like nothing in the training photos."""
+    profile: Profile | None = None
+    """What the validation photos were like: the reference for drift."""
 
 
 class ProbeImage(msgspec.Struct, frozen=True):
@@ -185,8 +198,9 @@ def fuse(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
     An int8 network has its fused operators already, and oneDNN's fusion fails on them.
     """
+    kept = [OBSERVE] if hasattr(module, OBSERVE) else []
     with torchscript_deprecation_silenced():
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(module)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module, preserved_attrs=kept)
     torch.jit.enable_onednn_fusion("quantized::" not in str(frozen.inlined_graph))
     return frozen
 

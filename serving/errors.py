@@ -83,6 +83,12 @@ class NotReady(EngineError):
     code = "not-ready"
 
 
+class NotExplainable(ServingError):
+    """The artefact has no method `explain`."""
+
+    code = "not-explainable"
+
+
 class Unauthorized(ServingError):
     """The service has a key and the request does not show it."""
 

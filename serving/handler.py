@@ -6,7 +6,9 @@ It knows no HTTP and no queue. `serving.engine` drives its stages one by one and
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, final
@@ -60,6 +62,10 @@ class Answer(TypedDict):
     probability: float
     probabilities: dict[str, float]
     uncertain: bool
+    unfamiliar: bool | None
+    """The photo looks like nothing in the training photos; None where the artefact cannot tell."""
+    feature_distance: float | None
+    """How far its features are from all of theirs, 0 to 2 (a cosine's); None likewise."""
 
 
 @final
@@ -81,6 +87,8 @@ class Batch:
     """`u8[N,3,S,S]` of the good items alone, in order."""
     probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """`f32[N,K]` after inference."""
+    distances: npt.NDArray[np.float32] | None = None
+    """`f32[N]` after inference: from the training photos' features, where the artefact tells it."""
 
 
 class ImageClassifierHandler:
@@ -127,9 +135,8 @@ class ImageClassifierHandler:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            for count in self._sizes:
-                _warm(module, count, loaded.card.input_size, self._device)
             self._module, self._artifact = module, loaded
+            self._warm()
             self._replay_probe()
         except ArtifactError:
             self._module = self._artifact = None
@@ -155,24 +162,53 @@ class ImageClassifierHandler:
         if self._module is None:
             raise NotReady("No model is loaded.")
         rows: list[torch.Tensor] = []
+        distances: list[torch.Tensor] = []
         waiting = inputs.inputs
         with torch.inference_mode():
             while len(waiting):
                 size = next((s for s in self._sizes if s >= len(waiting)), self._sizes[-1])
                 part, waiting = waiting[:size], waiting[size:]
                 whole = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, size - len(part)))  # [size,3,S,S]
-                rows.append(self._module(whole.to(self._device))[: len(part)].cpu())
+                for kept, values in zip((rows, distances), self._run(whole.to(self._device)), strict=False):
+                    kept.append(values[: len(part)].cpu())
         width = len(self.artifact.card.labels)
         probabilities = torch.cat(rows).numpy() if rows else np.empty((0, width), np.float32)
-        return Batch(inputs.images, inputs.inputs, probabilities)
+        return Batch(
+            inputs.images, inputs.inputs, probabilities, torch.cat(distances).numpy() if distances else None
+        )
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`u8[N,3,S,S]` to `f32[N,K]` and, where the artefact tells it, the distances `f32[N]`."""
+        assert self._module is not None  # noqa: S101 (both callers have seen to it)
+        if hasattr(self._module, artifact.OBSERVE):
+            observed: tuple[torch.Tensor, torch.Tensor] = self._module.observe(images)
+            return observed
+        return (self._module(images),)
+
+    def explain(self, image: DecodedImage) -> dict[str, npt.NDArray[np.float32]] | None:
+        """Activation map `f32[h,w]` by label: where the photo speaks for a class (above 0) or against it.
+
+        It runs the unfused network, slower than `inference` and beside it. None where the artefact has no
+        such method.
+        """
+        model = self.artifact.model
+        if not hasattr(model, artifact.EXPLAIN):
+            return None
+        with torch.inference_mode():
+            pixels = torch.from_numpy(image.pixels)[None].to(self._device)  # [1,3,S,S]
+            maps = model.explain(pixels)[0].cpu().numpy()  # [K,h,w]
+        return dict(zip(self.artifact.card.labels, maps, strict=True))
 
     def postprocess(self, outputs: Batch) -> list[Answer | Refusal]:
         """One answer or refusal for each item, in order."""
-        rows = iter(outputs.probabilities)
+        distances: Iterable[float | None] = (
+            map(float, outputs.distances) if outputs.distances is not None else itertools.repeat(None)
+        )
+        rows = zip(outputs.probabilities, distances, strict=False)
         return [
             Refusal(error=image.code, detail=image.detail)
             if isinstance(image, ImageError)
-            else self._answer(next(rows))
+            else self._answer(*next(rows))
             for image in outputs.images
         ]
 
@@ -192,8 +228,9 @@ class ImageClassifierHandler:
             "input": f"u8[N,3,{card.input_size},{card.input_size}], {card.resize_rule}",
         }
 
-    def _answer(self, row: npt.NDArray[np.float32]) -> Answer:
+    def _answer(self, row: npt.NDArray[np.float32], distance: float | None) -> Answer:
         card = self.artifact.card
+        limit = card.unfamiliar_above
         best = int(row.argmax())
         probability = float(row[best])
         return Answer(
@@ -201,7 +238,17 @@ class ImageClassifierHandler:
             probability=probability,
             probabilities={label: float(p) for label, p in zip(card.labels, row, strict=True)},
             uncertain=probability < card.abstain_threshold,
+            unfamiliar=None if distance is None or limit is None else distance > limit,
+            feature_distance=distance,
         )
+
+    def _warm(self) -> None:
+        """Two calls compile the fused graph for a shape `u8[count,3,S,S]`; the third is fast."""
+        size = self.artifact.card.input_size
+        with torch.inference_mode():
+            for count in self._sizes:
+                for _ in range(3):
+                    self._run(torch.zeros((count, 3, size, size), dtype=torch.uint8, device=self._device))
 
     def _replay_probe(self) -> None:
         allowed = artifact.PROBE_TOLERANCE[self.artifact.card.precision]
@@ -227,10 +274,3 @@ def choose_device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _warm(module: torch.jit.ScriptModule, count: int, size: int, device: torch.device) -> None:
-    """Two calls compile the fused graph for the shape `u8[count,3,S,S]`; the third is fast."""
-    with torch.inference_mode():
-        for _ in range(3):
-            module(torch.zeros((count, 3, size, size), dtype=torch.uint8, device=device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -14,8 +15,13 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from serving.artifact import Artifact
+from serving.handler import Answer
+from serving.profile import Window
 
 _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
@@ -25,6 +31,45 @@ _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
 _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
 _RATIO: Final = tuple(i / 10 for i in range(1, 11))
+
+
+class DriftCollector(Collector):
+    """Compares the window with the profile when it is asked, and not at each request."""
+
+    def __init__(self) -> None:
+        self.window: Window | None = None
+        """Set by the service once a model with a profile is loaded."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The window's distances, tests and estimate; nothing where the model has no profile."""
+        if self.window is None:
+            return
+        photos = GaugeMetricFamily(
+            "classifier_drift_window_photos", "Latest predictions that are compared with the profile."
+        )
+        photos.add_metric([], self.window.photos)
+        yield photos
+        if not self.window.photos:
+            return
+        accuracy = GaugeMetricFamily(
+            "classifier_drift_estimated_accuracy_ratio",
+            "Mean confidence in the window: the share of right answers while the calibration holds.",
+        )
+        accuracy.add_metric([], self.window.estimated_accuracy())
+        distance = GaugeMetricFamily(
+            "classifier_drift_distance_ratio",
+            "Jensen-Shannon distance between window and profile, 0 the same to 1 nothing in common.",
+            labels=["quantity"],
+        )
+        z = GaugeMetricFamily(
+            "classifier_drift_test_z",
+            "Two-sample test of window against profile as a standard normal deviate.",
+            labels=["quantity"],
+        )
+        for quantity, found in self.window.drifts().items():
+            distance.add_metric([quantity], found.distance)
+            z.add_metric([quantity], found.z)
+        yield from (accuracy, distance, z)
 
 
 class Metrics:
@@ -75,6 +120,13 @@ class Metrics:
             "Predictions below the model's abstain threshold.",
             registry=registry,
         )
+        self.unfamiliar = Counter(
+            "classifier_predictions_unfamiliar_total",
+            "Predictions on photos that look like nothing in the training photos.",
+            registry=registry,
+        )
+        self.drift = DriftCollector()
+        registry.register(self.drift)
         self.input_bytes = Histogram(
             "classifier_input_size_bytes", "Encoded size of an image.", buckets=_BYTES, registry=registry
         )
@@ -115,6 +167,17 @@ class Metrics:
         self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
         for label in card.labels:
             self.predictions.labels(label)
+
+    def answered(self, answer: Answer, values: Mapping[str, float]) -> None:
+        """Count one prediction and what its photo was like (see `serving.profile.measure`)."""
+        self.input_side.observe(values["longest_side"])
+        self.input_brightness.observe(values["brightness"])
+        self.predictions.labels(answer["prediction"]).inc()
+        self.probability.observe(answer["probability"])
+        if answer["uncertain"]:
+            self.uncertain.inc()
+        if answer["unfamiliar"]:
+            self.unfamiliar.inc()
 
     def summary(self) -> dict[str, object]:
         """The JSON view of `/metrics`: counts since the start and the mean latency."""

@@ -44,6 +44,7 @@ KINDS: Final[dict[str, Kind]] = {
     "empty": Kind(422, "The image is empty"),
     "broken-image": Kind(422, "The image is broken"),
     "disconnected": Kind(499, "The caller went away"),
+    "not-explainable": Kind(501, "This model cannot explain itself"),
     "internal": Kind(500, "The service failed"),
     "overloaded": Kind(503, "The service is overloaded"),
     "not-ready": Kind(503, "The service is not ready"),

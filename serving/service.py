@@ -16,15 +16,15 @@ from prometheus_client import CollectorRegistry
 
 from serving.engine import Engine, Result
 from serving.errors import ArtifactError, NotReady, Unauthorized
+from serving.explain import Explainer
 from serving.handler import ImageClassifierHandler, LocalContext, choose_device
 from serving.lifecycle import Lifecycle, State
 from serving.metrics import Metrics
 from serving.preprocess import DecodedImage, Limits
+from serving.profile import Window, measure
 from serving.settings import Settings
 from serving.upload import CallerGone, extract_image, read_body
 
-_SAMPLES: Final = 255.0
-_EVERY: Final = 8  # row and column: enough for a mean, at a tenth of the event loop's time
 _GPU_BATCH: Final = 16
 
 
@@ -45,6 +45,8 @@ class Service:
         self._device = choose_device(settings.device)
         self._max_batch = settings.max_batch or (1 if self._device == "cpu" else _GPU_BATCH)
         self._reloading = asyncio.Lock()
+        self._explainer = Explainer()
+        self.drift: Window | None = None
         self.handler = self._new_handler()
         self.engine = Engine(
             self.handler,
@@ -79,7 +81,7 @@ class Service:
             self._on_failure()
             return
         self.engine.start()
-        self.metrics.serve(self.handler.artifact)
+        self._announce(self.handler)
         if self.lifecycle.move(State.READY):
             self.metrics.ready.set(1)
             self.log.info("ready", seconds=round(self.uptime_seconds, 3), **self.handler.describe_handle())
@@ -102,10 +104,17 @@ class Service:
                 return False
             self.handler = handler
             self.engine.replace(handler)
-            self.metrics.serve(handler.artifact)
+            self._announce(handler)
             self.metrics.reloads.labels("ok").inc()
             self.log.info("reloaded", **handler.describe_handle())
             return True
+
+    def _announce(self, handler: ImageClassifierHandler) -> None:
+        """Begin to count for the model that answers from now on."""
+        loaded = handler.artifact
+        self.metrics.serve(loaded)
+        self.drift = Window(loaded.card.profile, self.settings.drift_window) if loaded.card.profile else None
+        self.metrics.drift.window = self.drift
 
     def drain(self) -> None:
         """Stop announcing readiness; what arrives is still answered until the listener closes."""
@@ -125,6 +134,24 @@ class Service:
         Raises:
             ServingError: whatever is wrong with the request or the moment.
         """
+        body, arrived = await self._read(request)
+        image = extract_image(*request.content_type, body, self.settings.max_parts)
+        result = await _while_connected(self.engine.submit(image, arrived), request)
+        self._observe(image, result)
+        return result, self.clock() - arrived
+
+    async def explain(self, request: Request[Any, Any, Any]) -> tuple[str, bytes]:
+        """The predicted label of one photo, and its heat map as a PNG.
+
+        Raises:
+            ServingError: whatever is wrong with the request or the moment.
+        """
+        body, _ = await self._read(request)
+        image = extract_image(*request.content_type, body, self.settings.max_parts)
+        return await self._explainer.explain(self.handler, image)
+
+    async def _read(self, request: Request[Any, Any, Any]) -> tuple[bytes, float]:
+        """The body of a request that may be answered, and when it was complete."""
         self.authorise(request)
         body = await read_body(
             request.receive,
@@ -135,10 +162,7 @@ class Service:
         arrived = self.clock()  # the caller's uplink is not ours to answer for
         if self.lifecycle.state not in (State.READY, State.DRAINING):
             raise NotReady(f"The service is {self.lifecycle.state}: {self.lifecycle.reason}.")
-        image = extract_image(*request.content_type, body, self.settings.max_parts)
-        result = await _while_connected(self.engine.submit(image, arrived), request)
-        self._observe(image, result)
-        return result, self.clock() - arrived
+        return body, arrived
 
     def authorise(self, request: Request[Any, Any, Any]) -> None:
         """Compare the key in constant time, if the service has one.
@@ -157,15 +181,19 @@ class Service:
         for stage, seconds in result.seconds.items():
             self.metrics.stages[stage].observe(seconds)
         self.metrics.input_bytes.observe(len(image))
-        if isinstance(result.image, DecodedImage):
-            self.metrics.input_side.observe(max(result.image.width, result.image.height))
-            some = result.image.pixels[:, ::_EVERY, ::_EVERY]
-            self.metrics.input_brightness.observe(float(some.mean()) / _SAMPLES)
-        if "prediction" in result.answer:
-            self.metrics.predictions.labels(result.answer["prediction"]).inc()
-            self.metrics.probability.observe(result.answer["probability"])
-            if result.answer["uncertain"]:
-                self.metrics.uncertain.inc()
+        if not isinstance(result.image, DecodedImage) or "prediction" not in result.answer:
+            return
+        photo, answer = result.image, result.answer
+        values = measure(
+            photo.pixels,
+            photo.width,
+            photo.height,
+            list(answer["probabilities"].values()),
+            answer["feature_distance"],
+        )
+        self.metrics.answered(answer, values)
+        if self.drift and result.handler is self.handler:
+            self.drift.add(values)
 
 
 def _reason(error: Exception) -> str:

@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_DRAIN_GRACE_SECONDS: time between readiness 503 and closing the listener."""
     drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests when stopping."""
+    drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
+    """SERVING_DRIFT_WINDOW: latest predictions that are compared with the validation photos."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     """SERVING_MAX_BODY_BYTES: size of a request body."""
     max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000

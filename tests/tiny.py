@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from serving import artifact
 from serving.preprocess import RESIZE_RULE
 from training.config import DataConfig, ModelConfig, TrainConfig, parse
-from training.export import CalibratedClassifier, make_probe
-from training.forward import trace
-from training.model import build
+from training.export import CalibratedClassifier, make_probe, trace_methods
+from training.model import CompactCNN, build
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
@@ -46,8 +46,9 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
     """An artefact of the compact network with random weights, written as `training.export` does."""
     torch.manual_seed(seed)
     network = build(ModelConfig("tiny", "compact", False, SIDE, 0.0), len(labels))
-    model = CalibratedClassifier(network, 0.5).eval()
-    artifact.save(path, trace(model, SIDE), card(labels), make_probe(model, SIDE))
+    prototypes = functional.normalize(torch.rand(4, CompactCNN.width))
+    model = CalibratedClassifier(network, 0.5, prototypes).eval()
+    artifact.save(path, trace_methods(model, SIDE), card(labels), make_probe(model, SIDE))
     return path
 
 

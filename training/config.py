@@ -216,11 +216,13 @@ class ExportConfig:
         accepted_error_max: Share of wrong answers, on validation, among those not marked uncertain.
         precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
         calibration_photos: Training photos that set the ranges of int8.
+        unfamiliar_share: Share of validation photos that the flag `unfamiliar` may take for strangers.
     """
 
     accepted_error_max: ClosedUnitInterval
     precision: Literal["fp32", "int8"]
     calibration_photos: PositiveInt
+    unfamiliar_share: ClosedUnitInterval
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
+import warnings
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,13 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from sklearn.cluster import KMeans
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.nn import functional
 
 from evaluation import metrics
-from serving import artifact
+from evaluation.machine import map_on_cores
+from serving import artifact, profile
 from serving.preprocess import RESIZE_RULE, preprocess
 from training import files, paths
 from training.cache import DecodedPhotos
@@ -24,27 +29,45 @@ from training.config import ModelConfig, TrainConfig
 from training.data import read_manifest
 from training.errors import PipelineError
 from training.fit import CHECKPOINT_SCHEMA
-from training.forward import forward_all, trace
-from training.model import Classifier, build
+from training.forward import forward_all
+from training.model import Classifier, Features, build
 from training.probe import probe_images
-from training.quantise import quantise
+from training.quantise import feature_maps, quantise
 from training.tracking import Tracker, git_commit
 
 _LIBRARIES: Final = ("torch", "torchvision", "timm", "lightning", "pillow", "numpy")
 _TRACE_TOLERANCE: Final = 1e-4
+_PROTOTYPES: Final = 64  # a class
+_PROTOTYPE_PHOTOS: Final = 4096  # of the training split, evenly spaced
 
 
 class CalibratedClassifier(torch.nn.Module):
-    """`u8[N,3,S,S]` to `f32[N,K]` probabilities: softmax of the logits over the temperature."""
+    """The artefact's methods (see `serving.artifact`) over a trained network."""
 
-    def __init__(self, network: Classifier, temperature: float) -> None:
+    prototypes: torch.Tensor
+
+    def __init__(self, network: Classifier, temperature: float, prototypes: torch.Tensor) -> None:
+        """`prototypes` is `f32[P,D]` of length one: directions of the training photos' features."""
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.register_buffer("prototypes", prototypes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`u8[N,3,S,S]` to `f32[N,K]`, rows summing to one."""
         return torch.softmax(self.network(images) / self.temperature, dim=1)
+
+    def observe(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`u8[N,3,S,S]` to the probabilities `f32[N,K]` and the features' distance `f32[N]`."""
+        features = self.network.features(images)
+        distance = 1 - (functional.normalize(features) @ self.prototypes.T).amax(1)
+        return torch.softmax(self.network.head(features) / self.temperature, dim=1), distance
+
+    def explain(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to class activation maps `f32[N,K,h,w]` (Zhou et al. 2016), mean over classes 0."""
+        maps = feature_maps(self.network, images)
+        activation = torch.einsum("kd,ndhw->nkhw", self.network.head.weight, maps)
+        return activation - activation.mean(1, keepdim=True)
 
 
 def export(config: TrainConfig) -> None:
@@ -64,9 +87,9 @@ def export(config: TrainConfig) -> None:
     model_config = ModelConfig(**checkpoint["model"])
     network = build(model_config, len(labels), weights=False)
     network.load_state_dict(checkpoint["state_dict"])
+    photos = DecodedPhotos(manifest, model_config.input_size)
     if config.export.precision == "int8":
-        photos = DecodedPhotos(manifest, model_config.input_size)
-        network = quantise(network, _sample(photos["train"], config.export.calibration_photos))
+        network = quantise(network, np.array(_every(photos["train"], config.export.calibration_photos)))
         validation, test = (
             log_softmax(forward_all(network, photos[split], title=f"int8 {split}"), axis=1)
             for split in ("validation", "test")
@@ -77,10 +100,14 @@ def export(config: TrainConfig) -> None:
         np.array(manifest.splits[split].targets) for split in ("validation", "test")
     )
     temperature = fit_temperature(validation, validation_targets)
-    model = CalibratedClassifier(network, temperature).eval()
+    training = _every(np.arange(len(manifest.splits["train"].targets)), _PROTOTYPE_PHOTOS)
+    features = forward_all(Features(network), photos["train"][training], title="features of training photos")
+    prototypes = fit_prototypes(features, np.array(manifest.splits["train"].targets)[training])
+    model = CalibratedClassifier(network, temperature, prototypes).eval()
     probe = make_probe(model, model_config.input_size)
-    traced = trace(model, model_config.input_size)
+    traced = trace_methods(model, model_config.input_size)
     check_equal(model, traced, model_config.input_size)
+    measured = measure(traced, manifest.splits["validation"].paths, model_config.input_size)
 
     figures = metrics.evaluate(softmax(test / temperature, axis=1), test_targets, labels)
     card = artifact.Card(
@@ -104,6 +131,10 @@ def export(config: TrainConfig) -> None:
             libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         ),
         precision=config.export.precision,
+        unfamiliar_above=float(
+            np.quantile([photo["feature_distance"] for photo in measured], 1 - config.export.unfamiliar_share)
+        ),
+        profile=profile.make_profile(measured, len(labels)),
     )
     artifact.save(paths.MODEL, traced, card, probe)
     _track(config, run["mlflow_run_id"], card, validation, validation_targets)
@@ -126,6 +157,60 @@ def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDA
     return float(np.exp(found.x))
 
 
+def fit_prototypes(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> torch.Tensor:
+    """`f32[P,D]` of length one: the directions around which each class's features lie.
+
+    A photo of anything else lies away from all of them. Features collapse in training, so that a Gaussian
+    a class (Lee et al. 2018) told little; neighbours by angle tell much (Sun et al. 2022), and the centres
+    of k-means stand for them at a hundredth of their size.
+
+    Args:
+        features: `f32[N,D]` of training photos.
+        targets: `i[N]`.
+    """
+    directions = functional.normalize(torch.from_numpy(features)).numpy()
+    centres = []
+    for number in np.unique(targets):
+        own = directions[targets == number]
+        kmeans = KMeans(min(_PROTOTYPES, len(own)), n_init=1, random_state=0)
+        centres.append(kmeans.fit(own).cluster_centers_)
+    return functional.normalize(torch.from_numpy(np.concatenate(centres).astype(np.float32)))
+
+
+def trace_methods(model: CalibratedClassifier, size: int) -> torch.jit.ScriptModule:
+    """Trace the artefact's methods on `u8[1,3,S,S]`; the batch axis stays free.
+
+    `explain` is left out where the pooled feature maps are not the features: then no map adds up to the
+    logit.
+    """
+    images = torch.zeros((1, 3, size, size), dtype=torch.uint8)
+    methods = {"forward": images, artifact.OBSERVE: images}
+    with artifact.torchscript_deprecation_silenced(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        maps = feature_maps(model.network, images)
+        pooled = maps.mean((2, 3)) if maps.ndim == 4 else maps
+        features = model.network.features(images)
+        if pooled.shape == features.shape and torch.allclose(pooled, features, atol=_TRACE_TOLERANCE):
+            methods[artifact.EXPLAIN] = images
+        traced: torch.jit.ScriptModule = torch.jit.trace_module(model, methods)  # type: ignore[no-untyped-call]
+    return traced
+
+
+def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> list[dict[str, float]]:
+    """What `serving.profile` measures of each photo, as the service will."""
+    fused = artifact.fuse(traced)
+
+    def one(path: Path) -> dict[str, float]:
+        image = preprocess(path.read_bytes(), size)
+        with torch.inference_mode():
+            probabilities, distance = fused.observe(torch.from_numpy(image.pixels)[None])
+        return profile.measure(
+            image.pixels, image.width, image.height, probabilities[0].tolist(), float(distance)
+        )
+
+    return map_on_cores(one, photos, "profile of validation photos")
+
+
 def make_probe(model: torch.nn.Module, size: int) -> list[artifact.ProbeImage]:
     """The probe's pictures with what the eager model says of them."""
     probe = []
@@ -145,7 +230,10 @@ def check_equal(eager: torch.nn.Module, traced: torch.nn.Module, size: int) -> N
     """
     images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
-        difference = float((eager(images) - traced(images)).abs().max())
+        expected = eager(images)
+        observed, _ = cast("Any", traced).observe(images)
+        answers = (traced(images), observed)
+        difference = max(float((expected - answer).abs().max()) for answer in answers)
     if not difference <= _TRACE_TOLERANCE:
         raise PipelineError(
             f"The TorchScript model differs from the eager one by {difference:.2e} in a probability "
@@ -171,9 +259,9 @@ def _read_predictions(split: str) -> npt.NDArray[np.float64]:
     return table.drop(columns="target").to_numpy(np.float64)
 
 
-def _sample(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """`u8[count,3,S,S]`, evenly spaced, so that every export takes the same."""
-    return np.array(images[:: max(1, len(images) // count)][:count])
+def _every(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """`count` rows, evenly spaced, so that every export takes the same."""
+    return rows[:: max(1, len(rows) // count)][:count]
 
 
 def _track(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.errors import PipelineError
-from training.model import Classifier
+from training.model import Classifier, CompactCNN
 
 _BATCH = 16
 _ENGINE = "x86"
@@ -63,15 +64,51 @@ def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch.ao says that torchao will take its place
         example = (_normalised(network, batches[0]),)
-        prepared = prepare_fx(backbone, QConfigMapping().set_global(config), example)
+        prepared = prepare_fx(_Maps(backbone), QConfigMapping().set_global(config), example)
         for batch in batches:
             prepared(_normalised(network, batch))
-        quantised.backbone = convert_fx(prepared)
+        quantised.backbone = _Pooled(convert_fx(prepared))
     return quantised
 
 
+def feature_maps(network: Classifier, images: torch.Tensor) -> torch.Tensor:
+    """`u8[N,3,S,S]` to what the backbone pools: `f32[N,D,h,w]`, of some backbones another shape."""
+    maps: torch.Tensor = _Maps(network.backbone)(_normalised(network, images))
+    return maps
+
+
+class _Maps(nn.Module):
+    """A backbone without its pooling."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, scaled: torch.Tensor) -> torch.Tensor:
+        """`f32[N,3,S,S]` to `f32[N,D,h,w]`."""
+        if isinstance(self.backbone, CompactCNN):
+            maps: torch.Tensor = self.backbone.stages(scaled)
+        else:
+            maps = cast("Any", self.backbone).forward_features(scaled)  # timm's name for it
+        return maps
+
+
+class _Pooled(nn.Module):
+    """Feature maps, and their mean as the features."""
+
+    def __init__(self, maps: nn.Module) -> None:
+        super().__init__()
+        self.forward_features = maps
+
+    def forward(self, scaled: torch.Tensor) -> torch.Tensor:
+        """`f32[N,3,S,S]` to `f32[N,D]`."""
+        pooled: torch.Tensor = self.forward_features(scaled).mean((2, 3))
+        return pooled
+
+
 def _normalised(network: Classifier, images: torch.Tensor) -> torch.Tensor:
-    return (images.float() - network.mean) / network.std
+    scaled = (images.float() - network.mean) / network.std
+    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _fold_norms(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 from litestar.testing import AsyncTestClient
+from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -60,7 +62,8 @@ def test_a_photo_is_answered_as_form_and_as_body(client: Client, form: str):
         assert response.status_code == 200
         content = response.json()
         assert set(content) == {
-            *("prediction", "probability", "probabilities", "uncertain", "latency_ms", "model", "request_id")
+            *("prediction", "probability", "probabilities", "uncertain", "unfamiliar", "latency_ms", "model"),
+            "request_id",
         }
         assert content["probabilities"] == answers[0].json()["probabilities"]
         assert content["probability"] == content["probabilities"][content["prediction"]]
@@ -350,3 +353,21 @@ def test_another_model_is_swapped_in_and_a_bad_one_is_not(model: Path, tmp_path:
             assert f'classifier_model_reloads_total{{outcome="{outcome}"}} 1.0' in text
 
     asyncio.run(play())
+
+
+def test_a_heat_map_is_a_png_in_the_photo_s_shape(client: Client):
+    """`/explain` answers with the photo's proportions and names the label it explains."""
+    photo = encode(scene(300, 150))
+    response = client.post("/explain", files={"file": photo})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-prediction"] == client.post("/predict", content=photo).json()["prediction"]
+    with Image.open(io.BytesIO(response.content)) as picture:
+        assert picture.size == (448, 224)
+
+
+def test_a_heat_map_of_no_photo_is_refused(client: Client):
+    """The same problems as `/predict`."""
+    response = client.post("/explain", content=b"no photo")
+    assert response.status_code == 415
+    assert response.json()["type"] == "urn:problem:unsupported-image"

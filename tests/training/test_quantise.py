@@ -11,12 +11,12 @@ from torch import nn
 
 from serving import artifact
 from serving.handler import ImageClassifierHandler, LocalContext
+from serving.preprocess import preprocess
 from tests.pictures import scene
 from tests.tiny import SIDE, card, train_config
 from training.config import ModelConfig
 from training.errors import PipelineError
-from training.export import CalibratedClassifier, make_probe
-from training.forward import trace
+from training.export import CalibratedClassifier, make_probe, trace_methods
 from training.model import build
 from training.quantise import quantise
 
@@ -50,13 +50,14 @@ def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
     whole = network("efficientnet_lite0")
     answers = {}
     for name, net in (("int8", quantise(whole, IMAGES)), ("fp32", whole), ("again", quantise(whole, IMAGES))):
-        model = CalibratedClassifier(net, 1.0).eval()
+        model = CalibratedClassifier(net, 1.0, torch.eye(1, net.head.in_features)).eval()
         path = tmp_path / f"{name}.pt"
-        artifact.save(path, trace(model, SIDE), card(), make_probe(model, SIDE))
+        artifact.save(path, trace_methods(model, SIDE), card(), make_probe(model, SIDE))
         handler = ImageClassifierHandler()
         handler.initialize(LocalContext.for_file(path))
         probe = handler.artifact.probe[0]
         answers[name] = handler.handle([{"body": probe.data}])[0]["probability"]
+        assert handler.explain(preprocess(probe.data, SIDE))["cat"].shape == (2, 2)
     assert answers["int8"] == answers["again"]
     assert abs(answers["int8"] - answers["fp32"]) < 0.1
     assert (tmp_path / "int8.pt").stat().st_size < 0.45 * (tmp_path / "fp32.pt").stat().st_size
