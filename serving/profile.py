@@ -7,6 +7,7 @@ service keeps a `Window` of its latest answers and compares the two, without any
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -110,7 +111,7 @@ class Window:
     def add(self, values: Mapping[str, float]) -> None:
         """Count one photo; the oldest one leaves a full window."""
         bins = {
-            name: int(np.searchsorted(known.edges, values[name], side="right"))
+            name: bisect_right(known.edges, values[name])
             for name, known in self.profile.quantities.items()
             if name in values
         }
