@@ -28,7 +28,7 @@ ONLY ?=
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release slices audit serve predict evaluate-live demo \
+.PHONY: help setup data train export evaluate release slices ablation audit serve predict evaluate-live demo \
   test test-distributed test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
@@ -83,6 +83,9 @@ evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
 slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (build/slices)
 	$(PY) -m evaluation.slices --model "$(MODEL)"
 
+ablation: $(VENV)/.train ## What each part of the recipe is worth: nine short trainings (build/ablation, 1 hour)
+	$(PY) -m training ablation
+
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
 
@@ -109,7 +112,8 @@ predict: ## Ask the running service about FILE
 
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
-	$(PY) -m evaluation.live --url "$(URL)" --labelled "$(LABELLED)"
+	@status=0; $(PY) -m evaluation.live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
+	  if [ $$status -le 1 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
 # --- delivery: deploy/ ---
 
@@ -163,7 +167,7 @@ test-distributed: $(VENV)/.dev ## Check that two processes train what one does (
 test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with a sub-folder a class
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
 	MODEL="$(MODEL)" bash scripts/with_service.sh \
-	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --out build/test-real'
+	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --model "$(MODEL)" --out build/test-real'
 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
 	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness

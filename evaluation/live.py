@@ -1,8 +1,9 @@
 """`python -m evaluation.live --url … --labelled DIR`: is the deployed service right?
 
-Sends a labelled folder (one sub-folder for each class) to a running service with bounded
-concurrency, and reports accuracy with its interval, calibration, the confusion matrix, latency
-percentiles and every error by type. Exits 1 if a gate of `configs/gates.yaml` fails.
+Sends labelled photos (a folder with a sub-folder a class, or a CSV with columns path and label) to a running
+service with bounded concurrency. Reports accuracy with its interval, calibration, latency by stage and every
+error by type; compares the accuracy with that of the model's test split and, given the artefact, every answer
+with the offline handler's. Exits 1 if a gate of `configs/gates.yaml` fails.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import argparse
 import asyncio
 import json
 import sys
-import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import numpy as np
 
-from evaluation import gate, metrics, report
-from evaluation.machine import progress
+from evaluation import gate, metrics, page, report
+from evaluation.client import LiveError, Reply, ask_all, find_photos
+from evaluation.machine import map_on_cores
+from serving.artifact import PROBE_TOLERANCE
+from serving.errors import ServingError
+from serving.handler import ImageClassifierHandler, LocalContext
 
 KNOWN_GATES: Final = {
     "accuracy_min": "accuracy.value",
@@ -29,122 +31,16 @@ KNOWN_GATES: Final = {
     "failed_share_max": "failed_share",
     "latency_p50_ms_max": "latency_ms.p50",
     "latency_p99_ms_max": "latency_ms.p99",
+    "points_under_test_max": "against_test.points_under",
 }
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-_ATTEMPTS: Final = 5
-_TIMEOUT_SECONDS: Final = 30.0
-_LONGEST_WAIT_SECONDS: Final = 10.0
-
-
-class LiveError(Exception):
-    """The evaluation cannot be made; the text names the cause and the next step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the service said to one photo."""
-
-    path: Path
-    label: str
-    probabilities: dict[str, float] | None
-    """None if no prediction came."""
-    error: str
-    """Empty, or the problem's type, or the kind of connection failure."""
-    milliseconds: float
-    """From sending to the whole answer, of the last attempt."""
-    attempts: int
-
-
-def find_photos(folder: Path) -> list[tuple[Path, str]]:
-    """Photos below `folder` with their labels, which are the sub-folders' names in lower case.
-
-    Raises:
-        LiveError: no such folder, or no labelled photo in it.
-    """
-    if not folder.is_dir():
-        raise LiveError(f"There is no folder {folder}. Name one with a sub-folder for each class.")
-    found = [
-        (path, path.relative_to(folder).parts[0].lower())
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and len(path.relative_to(folder).parts) > 1
-    ]
-    if not found:
-        raise LiveError(
-            f"{folder} has no labelled photos: expected {folder}/<label>/<photo>, such as cat/1.jpg."
-        )
-    return found
-
-
-async def ask(client: httpx.AsyncClient, path: Path, label: str) -> Reply:
-    """Send one photo; try again where the service says so or the connection fails."""
-    body = await asyncio.to_thread(path.read_bytes)
-    error, began = "", time.perf_counter()
-    for attempt in range(1, _ATTEMPTS + 1):
-        began = time.perf_counter()
-        wait = 0.2 * 2**attempt
-        try:
-            response = await client.post("/predict", files={"file": (path.name, body)})
-        except httpx.TransportError as failure:
-            error = type(failure).__name__
-        else:
-            elapsed_ms = 1000 * (time.perf_counter() - began)
-            if response.is_success:
-                return Reply(path, label, response.json()["probabilities"], "", elapsed_ms, attempt)
-            error = _problem_type(response)
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                return Reply(path, label, None, error, elapsed_ms, attempt)
-            retry_after = response.headers.get("Retry-After", "")
-            wait = float(retry_after) if retry_after.isdecimal() else wait
-        if attempt < _ATTEMPTS:
-            await asyncio.sleep(min(wait, _LONGEST_WAIT_SECONDS))
-    return Reply(path, label, None, error, 1000 * (time.perf_counter() - began), _ATTEMPTS)
-
-
-def _problem_type(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["type"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}"
-
-
-async def ask_all(
-    url: str, photos: list[tuple[Path, str]], concurrency: int
-) -> tuple[dict[str, Any], list[Reply], float]:
-    """Send every photo; return what `/health` says, the replies in order and the wall time in seconds.
-
-    Raises:
-        LiveError: the service cannot be reached or is not ready.
-    """
-    limits = httpx.Limits(max_connections=concurrency)
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
-        health = await _health(client, url)
-        room = asyncio.Semaphore(concurrency)
-        began = time.perf_counter()
-        with progress("evaluate-live", len(photos), "photos") as bar:
-
-            async def one(path: Path, label: str) -> Reply:
-                async with room:
-                    reply = await ask(client, path, label)
-                bar.update()
-                return reply
-
-            replies = await asyncio.gather(*(one(path, label) for path, label in photos))
-        return health, list(replies), time.perf_counter() - began
-
-
-async def _health(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    try:
-        response = await client.get("/health")
-        content = response.json()
-    except (httpx.TransportError, httpx.UnsupportedProtocol, ValueError) as error:
-        raise LiveError(
-            f"{url}/health does not answer ({type(error).__name__}). Is the service running there? "
-            "Start one with 'make serve'."
-        ) from error
-    if not response.is_success:
-        reason = content.get("reason", "") if isinstance(content, dict) else ""
-        raise LiveError(f"The service at {url} is not ready: {reason or response.status_code}.")
-    return dict(content)
+KNOWN_CONSISTENCY_GATES: Final = {
+    "same_model_min": "consistency.same_model",
+    "times_allowed_max": "consistency.times_allowed",
+    "other_answers_max": "consistency.other_answers",
+}
+_PERCENTILES: Final = (50, 90, 95, 99)
+_NOTEWORTHY: Final = 10
+"""Photos listed for the largest differences from the offline handler."""
 
 
 def summarise(health: dict[str, Any], replies: list[Reply], seconds: float) -> dict[str, Any]:
@@ -153,17 +49,22 @@ def summarise(health: dict[str, Any], replies: list[Reply], seconds: float) -> d
     failed = [reply for reply in replies if reply.probabilities is None]
     figures: dict[str, Any] = {
         "model": health.get("model", {}),
+        "deployment": health.get("deployment", ""),
         "photos": len(replies),
         "answered": len(answered),
         "failed_share": len(failed) / len(replies),
         "errors": dict(Counter(reply.error for reply in failed)),
         "retries": sum(reply.attempts - 1 for reply in replies),
         "throughput_per_second": len(replies) / seconds,
-        "latency_ms": _percentiles([reply.milliseconds for reply in answered]),
+        "latency_ms": percentiles([reply.milliseconds for reply in answered]),
+        "service_ms": {stage: percentiles(values) for stage, values in stages_ms(answered).items() if values},
     }
     if answered:
         labels, probabilities, targets = as_arrays(answered)
         figures |= metrics.evaluate(probabilities, targets, labels)
+        test = health.get("metrics", {}).get("accuracy")
+        if test:
+            figures["against_test"] = against_test(figures["accuracy"], test)
     return figures
 
 
@@ -171,23 +72,90 @@ def as_arrays(answered: list[Reply]) -> tuple[list[str], metrics.Floats, metrics
     """Labels, probabilities `f[N,K]` and targets `i[N]` of replies with a prediction.
 
     Raises:
-        LiveError: a folder is named for a class that the service does not know.
+        LiveError: a photo is labelled as a class that the service does not know.
     """
     labels = sorted(answered[0].probabilities or {})
     unknown = sorted({reply.label for reply in answered} - set(labels))
     if unknown:
         raise LiveError(
-            f"The service knows {', '.join(labels)}, and a folder is named {unknown[0]!r}. "
-            "Name the folders for the classes."
+            f"The service knows {', '.join(labels)}, and a label is {unknown[0]!r}. "
+            "Name the folders, or the labels in the table, for the classes."
         )
     rows = [[(reply.probabilities or {})[label] for label in labels] for reply in answered]
     return labels, np.array(rows), np.array([labels.index(reply.label) for reply in answered])
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def stages_ms(answered: list[Reply]) -> dict[str, list[float]]:
+    """Milliseconds of each photo by stage of the service, in the stages' order."""
+    names = dict.fromkeys(name for reply in answered for name in reply.stages_ms)
+    return {name: [r.stages_ms[name] for r in answered if name in r.stages_ms] for name in names}
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50, p90, p95 and p99; nothing of nothing."""
     if not values:
         return {}
-    return {f"p{q}": round(float(np.percentile(values, q)), 2) for q in (50, 90, 95, 99)}
+    return {f"p{q}": round(float(np.percentile(values, q)), 2) for q in _PERCENTILES}
+
+
+def against_test(live: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """Live accuracy against the test split's: the difference with its interval, and what it says.
+
+    "worse": the whole interval lies below 0. "consistent": it ends less than two points below 0.
+    Otherwise there are too few photos to tell.
+    """
+    difference = metrics.difference(
+        metrics.wilson(round(live["value"] * live["n"]), live["n"]),
+        metrics.wilson(round(test["value"] * test["n"]), test["n"]),
+    )
+    if difference.high < 0:
+        verdict = "worse"
+    elif difference.low > -metrics.TOLERATED_DROP:
+        verdict = "consistent"
+    else:
+        verdict = "too few photos to tell"
+    return {
+        "verdict": verdict,
+        "test_accuracy": test["value"],
+        "test_n": test["n"],
+        "difference": difference.as_dict(),
+        "points_under": max(0.0, -100 * difference.high),
+    }
+
+
+def compare_offline(model: Path, health: dict[str, Any], replies: list[Reply]) -> dict[str, Any]:
+    """The same bytes through the offline handler: how far the service's answers are from its.
+
+    Raises:
+        ServingError: the artefact cannot be loaded.
+    """
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(model))
+    answered = [reply for reply in replies if reply.probabilities is not None]
+
+    def away(reply: Reply) -> tuple[float, bool]:
+        answer = handler.handle([{"body": reply.path.read_bytes()}])[0]
+        assert reply.probabilities is not None  # noqa: S101 (those without were left out)
+        if "error" in answer or answer["probabilities"].keys() != reply.probabilities.keys():
+            return 1.0, True
+        live = reply.probabilities
+        far = max(abs(value - live[label]) for label, value in answer["probabilities"].items())
+        return far, max(live, key=lambda label: live[label]) != answer["prediction"]
+
+    found = map_on_cores(away, answered, "offline handler")
+    largest = max((far for far, _ in found), default=0.0)
+    allowed = PROBE_TOLERANCE[handler.artifact.card.precision]
+    order = sorted(range(len(found)), key=lambda i: -found[i][0])[:_NOTEWORTHY]
+    return {
+        "expected_sha256": handler.artifact.sha256,
+        "same_model": float(health.get("model", {}).get("sha256") == handler.artifact.sha256),
+        "photos": len(found),
+        "largest_difference": largest,
+        "allowed_difference": allowed,
+        "times_allowed": largest / allowed,
+        "other_answers": sum(other for _, other in found),
+        "farthest": [{"path": str(answered[i].path), "difference": found[i][0]} for i in order],
+    }
 
 
 def as_markdown(figures: dict[str, Any], verdicts: list[gate.Verdict]) -> str:
@@ -201,12 +169,39 @@ def as_markdown(figures: dict[str, Any], verdicts: list[gate.Verdict]) -> str:
     ]
     measured = [name for name in ("accuracy", "ece", "log_loss", "roc_auc") if name in figures]
     lines += [f"| {name} | {' | '.join(metrics.show(figures[name]))} |" for name in measured]
+    for label in figures.get("recall", {}):
+        for name in ("precision", "recall"):
+            lines.append(f"| {name} of {label} | {' | '.join(metrics.show(figures[name][label]))} |")
     for name, value in figures["latency_ms"].items():
         lines.append(f"| latency {name} | {value:.1f} ms | | {figures['answered']} |")
+    for stage, values in figures["service_ms"].items():
+        text = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+        lines.append(f"| in the service, {stage} | {text} ms | | {figures['answered']} |")
     lines.append(f"| throughput | {figures['throughput_per_second']:.1f} photos/s | | {figures['photos']} |")
     errors = ", ".join(f"{kind}: {count}" for kind, count in figures["errors"].items()) or "none"
-    lines += ["", f"Errors: {errors}; retries: {figures['retries']}.", "", "```", gate.show(verdicts), "```"]
+    lines += ["", f"Errors: {errors}; retries: {figures['retries']}.", "", *sentences(figures)]
+    lines += ["", "```", gate.show(verdicts), "```"]
     return "\n".join(lines)
+
+
+def sentences(figures: dict[str, Any]) -> list[str]:
+    """What the comparisons with the test split and with the offline handler say."""
+    lines = []
+    if test := figures.get("against_test"):
+        low, high = (100 * test["difference"][key] for key in ("low", "high"))
+        lines.append(
+            f"Against the model's test split ({test['test_accuracy']:.2%}, n={test['test_n']}): "
+            f"**{test['verdict']}**; the difference is between {low:+.2f} and {high:+.2f} points."
+        )
+    if same := figures.get("consistency"):
+        model = "the expected one" if same["same_model"] else "NOT the expected one"
+        lines.append(
+            f"Against the offline handler (n={same['photos']}): {same['other_answers']} other answers; the "
+            f"largest difference of a probability is {same['largest_difference']:.1e}, and the probe of this "
+            f"artefact is allowed {same['allowed_difference']:g}. The served model is {model} "
+            f"({same['expected_sha256'][:12]})."
+        )
+    return lines
 
 
 def _write(
@@ -214,26 +209,34 @@ def _write(
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     answered = [reply for reply in replies if reply.probabilities is not None]
+    pictures = {}
     if answered:
         labels, probabilities, targets = as_arrays(answered)
         photos = [reply.path for reply in answered]
         table = metrics.confusion(probabilities, targets)
-        for name, figure in {
+        pictures = {
             "confusion_matrix": report.confusion_matrix(table, labels, "live"),
             "reliability": report.reliability_diagram(probabilities, targets, "live"),
+            "latency": report.latency([reply.milliseconds for reply in answered], stages_ms(answered)),
             "worst_mistakes": report.worst_mistakes(photos, probabilities, targets, labels),
-        }.items():
+        }
+        for name, figure in pictures.items():
             report.save(figure, out / f"{name}.png")
     (out / "summary.md").write_text(summary + "\n", encoding="utf-8")
     content = figures | {"gates": {verdict.gate: verdict.passed for verdict in verdicts}}
     (out / "live.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = page.live(figures, verdicts, sentences(figures), [out / f"{name}.png" for name in pictures])
+    (out / "report.html").write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
     """Evaluate and judge; return 0 if every gate passes, 1 if one fails, 2 if it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.live", description=__doc__)
     parser.add_argument("--url", required=True, help="address of the service, as http://127.0.0.1:8000")
-    parser.add_argument("--labelled", type=Path, required=True, help="folder with a sub-folder a class")
+    parser.add_argument(
+        "--labelled", type=Path, required=True, help="folder with a sub-folder a class, or CSV: path,label"
+    )
+    parser.add_argument("--model", type=Path, help="the artefact that should be served, to compare with")
     parser.add_argument("--concurrency", type=int, default=8, help="photos under way at once")
     parser.add_argument("--out", type=Path, default=Path("reports/live"))
     parser.add_argument("--gates", type=Path, default=gate.GATES)
@@ -242,19 +245,26 @@ def main(arguments: list[str]) -> int:
         parser.error("--concurrency must be at least 1")
     try:
         gates = gate.read_gates("live", KNOWN_GATES, options.gates)
+        known = KNOWN_GATES
+        if options.model:
+            gates |= gate.read_gates("consistency", KNOWN_CONSISTENCY_GATES, options.gates)
+            known = known | KNOWN_CONSISTENCY_GATES
         photos = find_photos(options.labelled)
         health, replies, seconds = asyncio.run(ask_all(options.url.rstrip("/"), photos, options.concurrency))
         figures = summarise(health, replies, seconds)
-    except (LiveError, gate.GateError, OSError) as error:
+        if options.model:
+            figures["consistency"] = compare_offline(options.model, health, replies)
+    except (LiveError, ServingError, gate.GateError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing was written.", file=sys.stderr)
         return 130
-    verdicts = gate.judge(figures, gates, KNOWN_GATES)
+    verdicts = gate.judge(figures, gates, known)
     summary = as_markdown(figures, verdicts)
     _write(options.out, figures, summary, replies, verdicts)
     print(summary)
+    print(f"\n{options.out / 'report.html'} has the pictures.")
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 

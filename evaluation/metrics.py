@@ -21,6 +21,8 @@ Ints = npt.NDArray[np.integer[Any]]
 ECE_BINS: Final = 15
 _Z_95: Final = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _RESAMPLES: Final = 500
+TOLERATED_DROP: Final = 0.02
+"""Share of answers by which a deployed service may be worse than its test split and still be called right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,19 @@ def wilson(hits: int, n: int) -> Figure:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return Figure(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)), n)
+
+
+def difference(first: Figure, second: Figure) -> Figure:
+    """`first - second` of two independent shares with Newcombe's interval (Newcombe 1998, method 10).
+
+    Args:
+        first: As `wilson` gives it.
+        second: Likewise, of other photos; the result's n is the first one's.
+    """
+    gap = first.value - second.value
+    low = gap - math.hypot(first.value - first.low, second.high - second.value)
+    high = gap + math.hypot(first.high - first.value, second.value - second.low)
+    return Figure(gap, low, high, first.n)
 
 
 def bootstrap(

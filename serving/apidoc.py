@@ -51,6 +51,7 @@ _HEALTH = Schema(
         "reason": _STRING,
         "uptime_seconds": Schema(type=OpenAPIType.NUMBER),
         "model": Schema(type=OpenAPIType.OBJECT),
+        "metrics": Schema(type=OpenAPIType.OBJECT, description="Figures on the test split."),
         "lineage": Schema(type=OpenAPIType.OBJECT),
     },
     required=["status"],

@@ -150,6 +150,7 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
         artifact = service.handler.artifact
         card = artifact.card
         content["model"] = {"name": card.name, "version": card.version, "sha256": artifact.sha256}
+        content["metrics"] = card.metrics
         content["lineage"] = card.lineage
     if service.settings.deployment:
         content["deployment"] = service.settings.deployment

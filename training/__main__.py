@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: fetch, prepare, fit, export or audit."""
+"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation or track."""
 
 from __future__ import annotations
 
@@ -67,12 +67,39 @@ def _audit(arguments: list[str]) -> None:
     )
 
 
+def _ablation(arguments: list[str]) -> None:
+    """Train with each part of the recipe left out; say what each is worth."""
+    import argparse
+
+    from training import ablation
+
+    parser = argparse.ArgumentParser(prog="python -m training ablation", description=ablation.__doc__)
+    parser.add_argument("--share", type=int, default=6, help="train on one of so many training photos")
+    ablation.ablate(parser.parse_args(arguments).share)
+
+
+def _track(arguments: list[str]) -> None:
+    """Keep a live evaluation (reports/live) as a run in MLflow."""
+    import argparse
+    from pathlib import Path
+
+    from training import config, tracking
+
+    parser = argparse.ArgumentParser(prog="python -m training track", description=_track.__doc__)
+    parser.add_argument("folder", type=Path, help="what evaluation.live wrote")
+    folder = parser.parse_args(arguments).folder
+    settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training track", about="")
+    print(f"MLflow run {tracking.log_live(settings.tracking, folder)}")
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fetch": _fetch,
     "prepare": _prepare,
     "fit": _fit,
     "export": _export,
     "audit": _audit,
+    "ablation": _ablation,
+    "track": _track,
 }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,38 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status)
+
+
+def log_live(config: TrackingConfig, folder: Path) -> str:
+    """Keep what `evaluation.live` wrote as a run of the experiment `<experiment>-live`; return its id.
+
+    Raises:
+        PipelineError: there is no live evaluation in the folder, or MLflow cannot be reached.
+    """
+    try:
+        figures = json.loads((folder / "live.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PipelineError(f"There is no live evaluation in {folder}: make evaluate-live first.") from error
+    tracker = Tracker(replace(config, experiment=f"{config.experiment}-live"))
+    scalars = {name: figures[name] for name in ("failed_share", "throughput_per_second", "retries", "photos")}
+    scalars |= {name: value["value"] for name, value in figures.items() if _is_figure(value)}
+    scalars |= {f"latency_{name}_ms": value for name, value in figures["latency_ms"].items()}
+    tracker.log_metrics({name: float(value) for name, value in scalars.items()})
+    tracker.set_tags(
+        {f"model.{name}": str(value) for name, value in figures["model"].items()}
+        | {f"gate.{name}": str(passed) for name, passed in figures["gates"].items()}
+        | {"against_test": figures.get("against_test", {}).get("verdict", "not compared")}
+    )
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            tracker.log_file(path)
+    tracker.finish()
+    return tracker.run_id
+
+
+def _is_figure(value: object) -> bool:
+    """Whether it is a value with an interval, and defined."""
+    return isinstance(value, dict) and isinstance(value.get("value"), float | int)
 
 
 def _absolute(uri: str) -> str:

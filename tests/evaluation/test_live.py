@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.live import main
+from evaluation.client import LiveError, find_photos
+from evaluation.live import against_test, main
+from tests import processes, tiny
 from tests.pictures import encode, scene
 
 Answer = Callable[[int], tuple[int, dict[str, object], dict[str, str]]]
@@ -88,7 +91,8 @@ def test_a_good_service_passes(labelled: Path, tmp_path: Path, capsys: pytest.Ca
     assert figures["latency_ms"].keys() == {"p50", "p90", "p95", "p99"}
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        *("live.json", "summary.md", "confusion_matrix.png", "reliability.png", "worst_mistakes.png")
+        *("live.json", "summary.md", "report.html"),
+        *("confusion_matrix.png", "reliability.png", "latency.png", "worst_mistakes.png"),
     }
     assert "PASS  accuracy_min" in capsys.readouterr().out
 
@@ -136,7 +140,7 @@ def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
         ("not ready", "is not ready: loading"),
         ("no folder", "There is no folder"),
         ("no photos", "has no labelled photos"),
-        ("other class", "a folder is named 'bird'"),
+        ("other class", "a label is 'bird'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_told(
@@ -153,3 +157,82 @@ def test_what_cannot_be_evaluated_is_told(
         status, figures = evaluate(address, folder, tmp_path, "{accuracy_min: 0.5}")
     assert (status, figures) == (2, {})
     assert words in capsys.readouterr().err
+
+
+def test_a_table_names_photos_and_labels(labelled: Path, tmp_path: Path):
+    """A CSV does what folders do; paths are relative to it."""
+    rows = [f"Cat/{n}.jpg,cat" for n in range(3)] + [f"dog/{n}.jpg,Dog" for n in range(3)]
+    table = labelled / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    with service(lambda n: predicted(0.9 if n < 3 else 0.2)) as url:
+        status, figures = evaluate(url, table, tmp_path, "{accuracy_min: 1.0}")
+    assert (status, figures["photos"]) == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\n1.jpg,cat", "must have the columns path and label"),
+        ("path,label\nnone.jpg,cat", "names .*none.jpg, which is not there"),
+        ("path,label\n", "names no photo"),
+        ('"', "is not a table"),
+    ],
+)
+def test_a_wrong_table_is_told(tmp_path: Path, text: str, words: str):
+    """With its cause."""
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(LiveError, match=words):
+        find_photos(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "verdict"),
+    [(200, 200, "consistent"), (99, 100, "too few photos to tell"), (190, 200, "worse"), (0, 0, "too few")],
+)
+def test_accuracy_is_compared_with_the_test_splits(hits: int, n: int, verdict: str):
+    """2,310 of 2,330 were right on test; what so many photos can tell is told, and no more."""
+    live = {"value": hits / n if n else 0.0, "n": n}
+    found = against_test(live, {"value": 2310 / 2330, "n": 2330})
+    assert found["verdict"].startswith(verdict)
+    assert (found["points_under"] > 0) == (verdict == "worse")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, environment: Callable[..., dict[str, str]]) -> Iterator[str]:
+    """The address of a real service of the tiny model."""
+    with processes.service(environment(MODEL=str(model))) as process:
+        process.wait_for("ready")
+        yield process.url
+
+
+@pytest.mark.parametrize("expected", ["the served model", "another model"])
+def test_answers_are_those_of_the_offline_handler(
+    expected: str, served: str, model: Path, labelled: Path, tmp_path: Path
+):
+    """The same file: the same answers to the bit, and stage times. Another one: told, by hash and answers."""
+    file = model if expected == "the served model" else tiny.write_artifact(tmp_path / "other.pt", seed=2)
+    (tmp_path / "gates.yaml").write_text(
+        "live: {failed_share_max: 0}\nconsistency: {same_model_min: 1, times_allowed_max: 1}"
+    )
+    arguments = ["--url", served, "--labelled", str(labelled), "--model", str(file)]
+    status = main([*arguments, "--out", str(tmp_path / "out"), "--gates", str(tmp_path / "gates.yaml")])
+    figures = json.loads((tmp_path / "out/live.json").read_text())
+    same = figures["consistency"]
+    if expected == "the served model":
+        assert (status, same["same_model"], same["largest_difference"]) == (0, 1.0, 0.0)
+    else:
+        assert (status, same["same_model"]) == (1, 0.0)
+        assert same["largest_difference"] > 1e-4
+    assert figures["service_ms"].keys() == {"queue", "decode", "infer"}
+    assert figures["against_test"]["test_n"] == 100
+
+
+def test_the_report_holds_its_pictures_and_escapes_what_it_shows(labelled: Path, tmp_path: Path):
+    """One file, no address outside it, and a hostile error type is text."""
+    hostile = 500, {"type": "<script>alert(1)</script>"}, {}
+    with service(lambda n: hostile if n == 0 else predicted(0.9)) as url:
+        evaluate(url, labelled, tmp_path, "{failed_share_max: 1}")
+    text = (tmp_path / "out/report.html").read_text()
+    assert text.count('src="data:image/png;base64,') == 4
+    assert "&lt;script&gt;" in text
+    assert not re.search(r"<script|(src|href)=\"http", text)

@@ -114,3 +114,9 @@ def test_the_abstain_threshold_accepts_what_is_right_often_enough():
     assert metrics.abstain_threshold(probabilities, targets, 1 / 6) == 0.7
     assert metrics.abstain_threshold(probabilities, targets, 0.5) == 0.6
     assert metrics.abstain_threshold(probabilities, np.zeros(7, int), 0.1) == 1.0
+
+
+def test_the_difference_of_two_shares_has_newcombes_interval():
+    """56 of 70 against 48 of 80: his example (Newcombe 1998, table II, contrast a, method 10)."""
+    found = metrics.difference(metrics.wilson(56, 70), metrics.wilson(48, 80))
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
