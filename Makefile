@@ -28,7 +28,7 @@ ONLY ?=
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release slices ablation audit serve predict evaluate-live demo \
+.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live demo \
   test test-distributed test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
@@ -91,6 +91,11 @@ audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (buil
 
 release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
 	$(PY) -m evaluation.release
+
+promote: $(VENV)/.train ## Compare models/model.pt with MODEL; if it may take its place, release it as @champion
+	$(PY) -m evaluation.compare --candidate models/model.pt --champion "$(MODEL)"
+	$(PY) -m evaluation.release
+	$(PY) -m training promote models/model.pt
 
 data-push: $(VENV)/.train ## Share photos and models: to the DVC remote DVC_REMOTE_URL=s3://bucket/path
 	bash scripts/data_remote.sh push

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
+Flags = npt.NDArray[np.bool_]
 
 ECE_BINS: Final = 15
 _Z_95: Final = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -66,6 +68,32 @@ def difference(first: Figure, second: Figure) -> Figure:
     low = gap - math.hypot(first.value - first.low, second.high - second.value)
     high = gap + math.hypot(first.high - first.value, second.value - second.low)
     return Figure(gap, low, high, first.n)
+
+
+def mcnemar(first: Flags, second: Flags) -> float:
+    """Two-sided exact p-value that two models are right equally often on the same photos (McNemar 1947).
+
+    Args:
+        first: Whether the first model is right, `b[N]`.
+        second: The second one, likewise.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def paired_difference(first: Flags, second: Flags) -> Figure:
+    """Share right of the first less that of the second, on the same photos.
+
+    Wald's interval with half a photo added to each cell of the two-by-two table (Agresti and Min 2005).
+    """
+    n = len(first) + 2.0
+    gained, lost = (first & ~second).sum() + 0.5, (~first & second).sum() + 0.5
+    middle = (gained - lost) / n
+    half = _Z_95 * math.sqrt((gained + lost) - (gained - lost) ** 2 / n) / n
+    value = float(first.mean() - second.mean())
+    return Figure(value, float(middle - half), float(middle + half), len(first))
 
 
 def bootstrap(

@@ -147,21 +147,26 @@ def worst_mistakes(
     """Thumbnails of the wrong answers, most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(1) != targets)
     order = wrong[np.argsort(-probabilities[wrong].max(1))][:most]
+    answers = [f"{labels[int(probabilities[i].argmax())]} {probabilities[i].max():.1%}" for i in order]
+    rows = [
+        (photos[i], f"{answer}\nlabelled {labels[int(targets[i])]}")
+        for i, answer in zip(order, answers, strict=True)
+    ]
+    return thumbnails(rows, f"Most confident mistakes: {len(order)} of {len(wrong)}, n={len(targets)}")
+
+
+def thumbnails(photos: list[tuple[Path, str]], title: str) -> Figure:
+    """Photos with what is to be said of each."""
     columns = 5
-    rows = max(1, -(-len(order) // columns))
+    rows = max(1, -(-len(photos) // columns))
     figure = new_figure(columns * 1.9, rows * 2.3 + 0.5)
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in panels:
         axes.axis("off")
-    for axes, index in zip(panels, order, strict=False):
-        predicted = int(probabilities[index].argmax())
-        axes.imshow(_thumbnail(photos[index]))
-        axes.set_title(
-            f"{labels[predicted]} {probabilities[index, predicted]:.1%}\n"
-            f"labelled {labels[int(targets[index])]}\n{photos[index].parent.name}/{photos[index].name}",
-            fontsize=7,
-        )
-    figure.suptitle(f"Most confident mistakes: {len(order)} of {len(wrong)}, n={len(targets)}")
+    for axes, (photo, caption) in zip(panels, photos, strict=False):
+        axes.imshow(_thumbnail(photo))
+        axes.set_title(f"{caption}\n{photo.parent.name}/{photo.name}", fontsize=7)
+    figure.suptitle(title)
     return figure
 
 

@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,20 @@ def _jpeg_quality(luminance_table: list[int]) -> float:
     return 100 - scale / 2 if scale <= 100 else 5000 / scale
 
 
+def slices_of(kinds: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series[bool]]]:
+    """Each slice of each property: the property, the slice in words, and which photos are in it.
+
+    Args:
+        kinds: A column for each key of `EDGES`, a row a photo.
+    """
+    for name, edges in EDGES.items():
+        for low, high in itertools.pairwise((-np.inf, *edges, np.inf)):
+            text = f"under {high:g}" if low == -np.inf else f"{low:g} or more"
+            if np.isfinite(low) and np.isfinite(high):
+                text = f"{low:g} to {high:g}"
+            yield name, text, (kinds[name] >= low) & (kinds[name] < high)
+
+
 def by_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Accuracy of each slice of each property.
 
@@ -82,15 +96,9 @@ def by_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
         table: A column for each key of `EDGES`, and `right`.
     """
     rows = []
-    for name, edges in EDGES.items():
-        bounds = (-np.inf, *edges, np.inf)
-        for low, high in itertools.pairwise(bounds):
-            inside = table["right"][(table[name] >= low) & (table[name] < high)]
-            text = f"under {high:g}" if low == -np.inf else f"{low:g} or more"
-            if np.isfinite(low) and np.isfinite(high):
-                text = f"{low:g} to {high:g}"
-            figure = metrics.wilson(int(inside.sum()), len(inside))
-            rows.append({"property": name, "slice": text} | figure.as_dict())
+    for name, text, inside in slices_of(table):
+        figure = metrics.wilson(int(table["right"][inside].sum()), int(inside.sum()))
+        rows.append({"property": name, "slice": text} | figure.as_dict())
     return rows
 
 

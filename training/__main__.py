@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation or track."""
+"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation, promote or track."""
 
 from __future__ import annotations
 
@@ -92,6 +92,24 @@ def _track(arguments: list[str]) -> None:
     print(f"MLflow run {tracking.log_live(settings.tracking, folder)}")
 
 
+def _promote(arguments: list[str]) -> None:
+    """Give the registered version of an artefact the alias @champion."""
+    import argparse
+    from pathlib import Path
+
+    from serving import artifact
+    from training import config, tracking
+
+    parser = argparse.ArgumentParser(prog="python -m training promote", description=_promote.__doc__)
+    parser.add_argument("model", type=Path, help="the artefact, as models/model.pt")
+    loaded = artifact.load(parser.parse_args(arguments).model)
+    card = loaded.card
+    alias = "champion" if card.precision == "fp32" else f"champion-{card.precision}"
+    settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training promote", about="")
+    version = tracking.promote(settings.tracking, card.name, loaded.sha256, alias)
+    print(f"{card.name} version {version} is @{alias}")
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fetch": _fetch,
     "prepare": _prepare,
@@ -99,6 +117,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": _export,
     "audit": _audit,
     "ablation": _ablation,
+    "promote": _promote,
     "track": _track,
 }
 

@@ -108,6 +108,29 @@ class Tracker:
         self.client.set_terminated(self.run_id, status)
 
 
+def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
+    """Move `alias` to the registered version whose artefact has this hash; return the version.
+
+    Raises:
+        PipelineError: MLflow cannot be reached, or no version of `name` has this artefact.
+    """
+    uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+    try:
+        client = MlflowClient(uri)
+        versions = client.search_model_versions(f"name = '{name}'")
+        found = [v for v in versions if v.tags.get("sha256") == sha256]
+        if not found:
+            raise PipelineError(
+                f"MLflow at {uri} has {len(versions)} versions of {name}, none with sha256 "
+                f"{sha256[:12]}…. Set MLFLOW_TRACKING_URI to where it was trained."
+            )
+        latest = max(found, key=lambda version: int(version.version))
+        client.set_registered_model_alias(name, alias, latest.version)
+    except MlflowException as error:
+        raise PipelineError(f"MLflow at {uri} does not answer: {error.message}.") from error
+    return str(latest.version)
+
+
 def log_live(config: TrackingConfig, folder: Path) -> str:
     """Keep what `evaluation.live` wrote as a run of the experiment `<experiment>-live`; return its id.
 

@@ -1,0 +1,70 @@
+"""Promotion moves an alias to the version of exactly this artefact; a live evaluation becomes a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from serving import artifact
+from tests import tiny
+from training.__main__ import main
+from training.tracking import Tracker
+
+
+def test_the_alias_moves_to_the_version_of_this_artefact(
+    model: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Two versions: the promoted one has the alias, the other not; an unknown artefact is told."""
+    config = tiny.train_config().tracking
+    tracker = Tracker(config)
+    shutil.copy(model, "first.pt")
+    second = tiny.write_artifact(Path("second.pt"), seed=2)
+    versions = {}
+    for path in (Path("first.pt"), second):
+        sha = artifact.load(path).sha256
+        versions[path.name] = tracker.register("tiny", path, {"sha256": sha})
+    tracker.finish()
+    for name in ("first.pt", "second.pt", "first.pt"):
+        assert main(["promote", name]) == 0
+        client = MlflowClient(tracker.uri)
+        assert client.get_model_version_by_alias("tiny", "champion").version == versions[name]
+    assert client.get_model_version_by_alias("tiny", config.alias).version == versions["second.pt"]
+    tiny.write_artifact(Path("third.pt"), seed=3)
+    assert main(["promote", "third.pt"]) == 1
+    assert "none with sha256" in capsys.readouterr().err
+
+
+def test_a_live_evaluation_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    """Figures, gates and files in a run of their own experiment; nothing to keep is told."""
+    assert main(["track", "live"]) == 1
+    assert "make evaluate-live first" in capsys.readouterr().err
+    Path("live").mkdir()
+    Path("live/summary.md").write_text("fine")
+    figures = {
+        "model": {"name": "tiny", "version": "1"},
+        "photos": 6,
+        "failed_share": 0.0,
+        "throughput_per_second": 10.0,
+        "retries": 0,
+        "latency_ms": {"p50": 20.0},
+        "accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 6},
+        "roc_auc": {"value": None, "low": None, "high": None, "n": 6},
+        "against_test": {"verdict": "consistent"},
+        "gates": {"accuracy_min": True},
+    }
+    Path("live/live.json").write_text(json.dumps(figures))
+    assert main(["track", "live"]) == 0
+    run_id = capsys.readouterr().out.split()[-1]
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert client.get_experiment(run.info.experiment_id).name == "cats-dogs-live"
+    assert run.data.metrics["accuracy"] == 0.9
+    assert run.data.metrics["latency_p50_ms"] == 20.0
+    assert "roc_auc" not in run.data.metrics
+    assert run.data.tags["gate.accuracy_min"] == "True"
+    assert {file.path for file in client.list_artifacts(run_id)} == {"live.json", "summary.md"}
