@@ -14,6 +14,12 @@ from tests import tiny
 from training.__main__ import main
 from training.tracking import Tracker
 
+pytestmark = [  # SQLAlchemy's and MLflow's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 def test_the_alias_moves_to_the_version_of_this_artefact(
     model: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
@@ -31,8 +37,8 @@ def test_the_alias_moves_to_the_version_of_this_artefact(
     for name in ("first.pt", "second.pt", "first.pt"):
         assert main(["promote", name]) == 0
         client = MlflowClient(tracker.uri)
-        assert client.get_model_version_by_alias("tiny", "champion").version == versions[name]
-    assert client.get_model_version_by_alias("tiny", config.alias).version == versions["second.pt"]
+        assert str(client.get_model_version_by_alias("tiny", "champion").version) == versions[name]
+    assert str(client.get_model_version_by_alias("tiny", config.alias).version) == versions["second.pt"]
     tiny.write_artifact(Path("third.pt"), seed=3)
     assert main(["promote", "third.pt"]) == 1
     assert "none with sha256" in capsys.readouterr().err
