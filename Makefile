@@ -28,7 +28,7 @@ ONLY ?=
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live demo \
+.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live drift shifts demo \
   test test-distributed test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
@@ -159,6 +159,12 @@ rehearse: ## Deliver on this machine with the real components, and try all that 
 	python3 deploy/rehearse.py
 
 # --- trying and checking ---
+
+drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
+	$(PY) -m evaluation.drift --url "$(URL)"
+
+shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, and how soon (build/shifts, 3 minutes)
+	$(PY) -m evaluation.shifts --model "$(MODEL)"
 
 demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, predict, evaluate, stop
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh

@@ -41,6 +41,11 @@ class Reply:
     """What the service tells in `Server-Timing`."""
 
 
+def is_photo(path: Path) -> bool:
+    """Whether a file's name is that of a photo."""
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
+
+
 def find_photos(labelled: Path) -> list[tuple[Path, str]]:
     """Photos with their labels: a folder with a sub-folder a class, or a CSV with columns path and label.
 
@@ -58,7 +63,7 @@ def find_photos(labelled: Path) -> list[tuple[Path, str]]:
     found = [
         (path, path.relative_to(labelled).parts[0].lower())
         for path in sorted(labelled.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and len(path.relative_to(labelled).parts) > 1
+        if is_photo(path) and len(path.relative_to(labelled).parts) > 1
     ]
     if not found:
         raise LiveError(

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from serving import artifact
 from serving.handler import ImageClassifierHandler, LocalContext
 from serving.metrics import Metrics
+from serving.profile import Window, make_profile
 from tests.tiny import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -24,7 +25,10 @@ QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["
 def served_names() -> set[str]:
     """Every series that a new service has, and those that come with the first request."""
     registry = CollectorRegistry()
-    Metrics(registry)
+    photo = {"brightness": 0.5, "confidence": 0.9}
+    served = Metrics(registry)
+    served.drift.window = Window(make_profile([photo] * 10, 2), 10)
+    served.drift.window.add(photo)
     names = set()
     for family in registry.collect():
         kinds = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
