@@ -25,11 +25,15 @@ LABELLED ?=
 FILE ?=
 IMAGE ?=
 ONLY ?=
+IN ?=
+OUT ?=
+ENGINE ?=
+WORKERS ?= 2
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live drift shifts demo \
-  test test-distributed test-real robust bench coverage lint lint-delivery format mlflow lock clean \
+.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live score drift shifts demo \
+  test test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
 
@@ -60,6 +64,11 @@ $(VENV)/.train: requirements/train.txt $(VENV)/.serve
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 	@echo "Installing test tools and linters (once)…"
 	$(PIP_LOCKED) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.ray: requirements/ray.txt $(VENV)/.train
+	@echo "Installing Ray (once)…"
+	$(PIP_LOCKED) -r requirements/ray.txt
 	@touch $@
 
 setup: $(VENV)/.dev ## Install everything into .venv
@@ -160,6 +169,10 @@ rehearse: ## Deliver on this machine with the real components, and try all that 
 
 # --- trying and checking ---
 
+score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Answer all photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on processes or a cluster
+	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }
+	$(PY) -m evaluation.score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
+
 drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
 	$(PY) -m evaluation.drift --url "$(URL)"
 
@@ -171,6 +184,9 @@ demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, 
 
 test: $(VENV)/.dev ## Run the tests (under 5 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two processes of Ray answer what one process does (1 minute)
+	$(PY) -m pytest -m ray tests/evaluation
 
 test-distributed: $(VENV)/.dev ## Check that two processes train what one does (2 minutes)
 	$(PY) -m pytest -m distributed tests/training

@@ -1,0 +1,124 @@
+"""A row for every photo, whatever it is, and nothing computed twice after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from evaluation import score
+from tests.pictures import encode, scene
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten photos of different shapes, one broken, one empty, one that is no photo by its name."""
+    folder = tmp_path / "photos"
+    (folder / "deep/er").mkdir(parents=True)
+    for number in range(10):
+        (folder / "deep/er" / f"{number}.jpg").write_bytes(encode(scene(60 + 10 * number)))
+    (folder / "broken.jpg").write_bytes(encode(scene())[:200])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def run(model: Path, source: Path, out: Path, *more: str) -> int:
+    """The command."""
+    return score.main([str(source), str(out), "--model", str(model), *more])
+
+
+def test_every_photo_has_its_row(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Answers are the handler's; errors have the service's codes; the file names its model."""
+    assert run(model, photos, tmp_path / "out.parquet") == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    rows = {Path(row["path"]).name: row for row in table.to_pylist()}
+    assert len(rows) == 12
+    assert (rows["broken.jpg"]["error"], rows["empty.png"]["error"]) == ("broken-image", "empty")
+    assert rows["broken.jpg"]["prediction"] is None
+    handler = score.Scorer(model).handler
+    answer = handler.handle([{"body": (photos / "deep/er/3.jpg").read_bytes()}])[0]
+    assert rows["3.jpg"]["p_cat"] == pytest.approx(answer["probabilities"]["cat"], abs=1e-6)
+    assert rows["3.jpg"]["error"] is None
+    assert table.schema.metadata[b"sha256"].decode() == handler.artifact.sha256
+    assert "10 ok" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.parquet"]
+
+
+def test_a_list_names_photos_relative_to_itself(model: Path, photos: Path, tmp_path: Path):
+    """In its order, twice if named twice; one that is not there is a row too."""
+    (photos / "list.txt").write_text("deep/er/7.jpg\nnone.jpg\n\ndeep/er/7.jpg\n")
+    assert run(model, photos / "list.txt", tmp_path / "out.parquet") == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert [Path(path).name for path in table["path"].to_pylist()] == ["7.jpg", "none.jpg", "7.jpg"]
+    assert table["error"].to_pylist() == [None, "unreadable", None]
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Cut in the third part: the first two are kept, only the rest is computed, the result is whole."""
+    paths = score.find_paths(photos)
+    scorer = score.Scorer(model)
+    whole = tmp_path / "whole.parquet"
+    score.score(scorer, paths, whole, part_rows=5)
+    seen: list[str] = []
+    row = score.Scorer.row
+
+    def dies(self: score.Scorer, path: str) -> dict[str, object]:
+        if path == paths[10]:
+            raise KeyboardInterrupt
+        return row(self, path)
+
+    def counted(self: score.Scorer, path: str) -> dict[str, object]:
+        seen.append(path)
+        return row(self, path)
+
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(score.Scorer, "row", dies)
+    with pytest.raises(KeyboardInterrupt):
+        score.score(scorer, paths, out, part_rows=5)
+    assert not out.exists()
+    monkeypatch.setattr(score.Scorer, "row", counted)
+    score.score(scorer, paths, out, part_rows=5)
+    assert sorted(seen) == sorted(paths[10:])
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+@pytest.mark.parametrize("case", ["another model", "nothing there", "no photo", "other output"])
+def test_what_cannot_be_scored_is_told(
+    case: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 2, the cause and the next step; parts of another run stay."""
+    out, source, words = tmp_path / "out.parquet", photos, "Delete it"
+    if case == "another model":
+        parts = tmp_path / "out.parquet.parts"
+        parts.mkdir()
+        (parts / "plan.json").write_text("{}")
+    elif case == "nothing there":
+        source, words = tmp_path / "none", "There is no folder or list"
+    elif case == "no photo":
+        source, words = tmp_path / "bare", "names no photo"
+        source.mkdir()
+    else:
+        with pytest.raises(SystemExit, match="2"):
+            run(model, source, tmp_path / "out.csv")
+        assert "should end in .parquet" in capsys.readouterr().err
+        return
+    assert run(model, source, out) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_of_ray_answer_what_one_process_does(model: Path, photos: Path, tmp_path: Path):
+    """The same rows in the same order, a photo named twice and one that is not there included."""
+    names = score.find_paths(photos) * 12
+    (tmp_path / "list.txt").write_text("\n".join([*names, "none.jpg"]))
+    assert run(model, tmp_path / "list.txt", tmp_path / "local.parquet") == 0
+    assert run(model, tmp_path / "list.txt", tmp_path / "ray.parquet", "--engine", "ray") == 0
+    assert pq.read_table(tmp_path / "ray.parquet").equals(pq.read_table(tmp_path / "local.parquet"))
