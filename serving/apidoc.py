@@ -120,6 +120,25 @@ class ExplainOperation(Operation):
 
 
 @dataclass
+class FeedbackOperation(Operation):
+    """`POST /feedback`."""
+
+    def __post_init__(self) -> None:
+        """Write out what comes in and what goes out."""
+        said = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={"request_id": _STRING, "label": _STRING},
+            required=["request_id", "label"],
+        )
+        heard = Schema(type=OpenAPIType.OBJECT, properties={"was_right": Schema(type=OpenAPIType.BOOLEAN)})
+        self.request_body = RequestBody(
+            required=True, content={"application/json": OpenAPIMediaType(schema=said)}
+        )
+        self.responses = {"200": _json("Stored.", heard)}
+        self.responses |= {str(s): _problem(s) for s in (400, 401, 404, 408, 413, 422, 501, 503)}
+
+
+@dataclass
 class DriftOperation(Operation):
     """`GET /drift`."""
 

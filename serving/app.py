@@ -25,6 +25,7 @@ from serving import problems
 from serving.apidoc import (
     DriftOperation,
     ExplainOperation,
+    FeedbackOperation,
     HealthOperation,
     MetricsOperation,
     PredictOperation,
@@ -71,7 +72,7 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     request_id = problems.request_id(request)
     log = service.log.bind(request_id=request_id, **problems.trace_context(request))
     try:
-        result, seconds = await service.predict(request)
+        result, seconds = await service.predict(request, request_id)
     except ServingError as error:
         code = problems.code_of(error)
         service.metrics.requests.labels(code).inc()
@@ -124,6 +125,14 @@ async def explain(request: Request[Any, Any, Any]) -> Response[bytes]:
     service: Service = request.app.state.service
     label, picture = await service.explain(request)
     return Response(picture, media_type="image/png", headers={"X-Prediction": label})
+
+
+@post("/feedback", status_code=200, operation_class=FeedbackOperation)
+async def feedback(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Say what was right: the request id of an answer, and the label."""
+    service: Service = request.app.state.service
+    content = {"was_right": await service.label(request)}
+    return Response(msgspec.json.encode(content), media_type=MediaType.JSON)
 
 
 @get("/drift", operation_class=DriftOperation)
@@ -229,6 +238,7 @@ def create_app(
         route_handlers=[
             predict,
             explain,
+            feedback,
             drift,
             health,
             live,

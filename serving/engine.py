@@ -88,6 +88,11 @@ class Engine:
         """Let `handler` compute what is taken from the queue from now on."""
         self._handler = handler
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for a worker."""
+        return bool(self._queue)
+
     def stuck_seconds(self) -> float:
         """How long the slowest worker has been at its present batch; 0 when all wait."""
         with self._changed:

@@ -89,6 +89,30 @@ class NotExplainable(ServingError):
     code = "not-explainable"
 
 
+class FeedbackOff(ServingError):
+    """The service keeps no answers to label."""
+
+    code = "feedback-off"
+
+
+class MalformedFeedback(ServingError):
+    """The body is no JSON object with `request_id` and `label`."""
+
+    code = "malformed-feedback"
+
+
+class UnknownLabel(ServingError):
+    """The label is none of the model's."""
+
+    code = "unknown-label"
+
+
+class UnknownRequest(ServingError):
+    """No answer is remembered under this request id."""
+
+    code = "unknown-request"
+
+
 class Unauthorized(ServingError):
     """The service has a key and the request does not show it."""
 

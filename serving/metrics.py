@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -28,6 +29,7 @@ _LATENCY_SECONDS: Final = (
 )  # fmt: skip
 _STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
+_DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
 _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
 _RATIO: Final = tuple(i / 10 for i in range(1, 11))
@@ -148,6 +150,38 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.feedback = Counter(
+            "classifier_feedback_total",
+            "Labels that callers sent by what the answer was: right or wrong.",
+            ["answer"],
+            registry=registry,
+        )
+        self.feedback_accuracy = Gauge(
+            "classifier_feedback_accuracy_ratio",
+            "Share of right answers among the latest labelled ones, 1,000 at most; NaN without any.",
+            registry=registry,
+        )
+        self.feedback_window = Gauge(
+            "classifier_feedback_window_labels", "Labelled answers in that share.", registry=registry
+        )
+        self.feedback_dropped = Gauge(
+            "classifier_feedback_dropped_answers",
+            "Answers since the start that were not remembered: the disk was too slow.",
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "classifier_shadow_total",
+            "Photos offered to the shadow model by outcome: agreed, disagreed, dropped or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.shadow_difference = Histogram(
+            "classifier_shadow_difference_ratio",
+            "Largest difference of a probability between the served and the shadow model.",
+            buckets=_DIFFERENCE,
+            registry=registry,
+        )
+        self.shadow_model = Info("classifier_shadow_model", "The shadow model.", registry=registry)
         self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
         ProcessCollector(registry=registry)
@@ -159,6 +193,11 @@ class Metrics:
             self.rejected.labels(reason)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
+        self.feedback_accuracy.set(math.nan)
+        for answer in ("right", "wrong"):
+            self.feedback.labels(answer)
+        for outcome in ("agreed", "disagreed", "dropped", "failed"):
+            self.shadow.labels(outcome)
         self.requests.labels("ok")
 
     def serve(self, artifact: Artifact) -> None:

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import structlog
 from litestar import Request
 from prometheus_client import CollectorRegistry
 
 from serving.engine import Engine, Result
-from serving.errors import ArtifactError, NotReady, Unauthorized
+from serving.errors import ArtifactError, FeedbackOff, MalformedFeedback, NotReady, Unauthorized
 from serving.explain import Explainer
+from serving.feedback import Feedback
 from serving.handler import ImageClassifierHandler, LocalContext, choose_device
 from serving.lifecycle import Lifecycle, State
 from serving.metrics import Metrics
 from serving.preprocess import DecodedImage, Limits
 from serving.profile import Window, measure
 from serving.settings import Settings
+from serving.shadow import Shadow, load_shadow
 from serving.upload import CallerGone, extract_image, read_body
 
 _GPU_BATCH: Final = 16
+
+
+class Said(msgspec.Struct, frozen=True):
+    """The body of `POST /feedback`."""
+
+    request_id: str
+    label: str
 
 
 class Service:
@@ -47,6 +59,8 @@ class Service:
         self._reloading = asyncio.Lock()
         self._explainer = Explainer()
         self.drift: Window | None = None
+        self.shadow: Shadow | None = None
+        self.feedback: Feedback | None = None
         self.handler = self._new_handler()
         self.engine = Engine(
             self.handler,
@@ -74,6 +88,7 @@ class Service:
         """Load and prove the model beside the event loop, then become ready; or fail and say why."""
         try:
             await asyncio.to_thread(self.handler.initialize, LocalContext.for_file(self.settings.model_path))
+            self.feedback = await asyncio.to_thread(self._open_feedback)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the service fails)
             reason = _reason(error)
             self.lifecycle.move(State.FAILED, reason)
@@ -82,9 +97,63 @@ class Service:
             return
         self.engine.start()
         self._announce(self.handler)
+        if self.feedback:
+            self._tell_accuracy()
         if self.lifecycle.move(State.READY):
             self.metrics.ready.set(1)
             self.log.info("ready", seconds=round(self.uptime_seconds, 3), **self.handler.describe_handle())
+        if self.settings.shadow_model:
+            await self._load_shadow()
+
+    def _open_feedback(self) -> Feedback | None:
+        settings = self.settings
+        if not settings.feedback:
+            return None
+        self.metrics.feedback_dropped.set_function(lambda: self.feedback.dropped if self.feedback else 0)
+        return Feedback(
+            Path(settings.feedback),
+            keep_photos=settings.feedback_photos,
+            days=settings.feedback_days,
+            most_bytes=settings.feedback_max_bytes,
+        )
+
+    def _tell_accuracy(self) -> None:
+        assert self.feedback is not None  # noqa: S101 (both callers have seen to it)
+        right, count = self.feedback.accuracy()
+        self.metrics.feedback_window.set(count)
+        self.metrics.feedback_accuracy.set(right / count if count else math.nan)
+
+    async def label(self, request: Request[Any, Any, Any]) -> bool:
+        """Store what a caller says was right; whether the answer was.
+
+        Raises:
+            ServingError: whatever is wrong with the request.
+        """
+        if self.feedback is None:
+            raise FeedbackOff("This service keeps no answers to label: SERVING_FEEDBACK is not set.")
+        body, _ = await self._read(request)
+        try:
+            said = msgspec.json.decode(body, type=Said)
+        except msgspec.DecodeError as error:
+            raise MalformedFeedback('Send JSON: {"request_id": "…", "label": "…"}.') from error
+        labels = self.handler.artifact.card.labels
+        right = await asyncio.to_thread(self.feedback.label, said.request_id, said.label, labels)
+        self.metrics.feedback.labels("right" if right else "wrong").inc()
+        await asyncio.to_thread(self._tell_accuracy)
+        return right
+
+    async def _load_shadow(self) -> None:
+        """Load the second artefact; if it cannot be, the service serves on without it."""
+        handler = self._new_handler()
+        try:
+            await asyncio.to_thread(load_shadow, self.settings.shadow_model, self.handler, handler)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
+            self.metrics.shadow.labels("failed").inc()
+            self.log.error("no shadow", reason=_reason(error))  # noqa: TRY400 (a reason, not a trace)
+            return
+        self.shadow = Shadow(handler, self.metrics, self.settings.shadow_share)
+        self.shadow.start()
+        self.log.info("shadow", **handler.describe_handle())
 
     async def reload(self) -> bool:
         """Load and prove the model file beside the present one, then swap; tell whether it was swapped.
@@ -125,10 +194,14 @@ class Service:
     async def stop(self) -> None:
         """Compute what was accepted and end the workers."""
         self.drain()
+        if self.shadow:
+            await asyncio.to_thread(self.shadow.close)
         drained = await asyncio.to_thread(self.engine.close, self.settings.drain_timeout_seconds)
+        if self.feedback:
+            await asyncio.to_thread(self.feedback.close)
         self.log.info("stopped", drained=drained)
 
-    async def predict(self, request: Request[Any, Any, Any]) -> tuple[Result, float]:
+    async def predict(self, request: Request[Any, Any, Any], request_id: str) -> tuple[Result, float]:
         """Read, queue and compute one request; return its result and the time it took once complete.
 
         Raises:
@@ -137,7 +210,7 @@ class Service:
         body, arrived = await self._read(request)
         image = extract_image(*request.content_type, body, self.settings.max_parts)
         result = await _while_connected(self.engine.submit(image, arrived), request)
-        self._observe(image, result)
+        self._observe(image, result, request_id)
         return result, self.clock() - arrived
 
     async def explain(self, request: Request[Any, Any, Any]) -> tuple[str, bytes]:
@@ -176,7 +249,7 @@ class Service:
             if not hmac.compare_digest(shown.encode(), self.settings.api_key.encode()):
                 raise Unauthorized('Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')
 
-    def _observe(self, image: bytes, result: Result) -> None:
+    def _observe(self, image: bytes, result: Result, request_id: str) -> None:
         """Count a computed request."""
         for stage, seconds in result.seconds.items():
             self.metrics.stages[stage].observe(seconds)
@@ -194,6 +267,18 @@ class Service:
         self.metrics.answered(answer, values)
         if self.drift and result.handler is self.handler:
             self.drift.add(values)
+        if self.feedback:
+            loaded = result.handler.artifact
+            self.feedback.remember(
+                request_id,
+                answer["prediction"],
+                answer["probability"],
+                loaded.card.version,
+                loaded.sha256,
+                image,
+            )
+        if self.shadow:
+            self.shadow.offer(image, answer, busy=self.engine.busy)
 
 
 def _reason(error: Exception) -> str:

@@ -57,6 +57,18 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests when stopping."""
     drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
     """SERVING_DRIFT_WINDOW: latest predictions that are compared with the validation photos."""
+    shadow_model: str = ""
+    """SERVING_SHADOW_MODEL: path of a second artefact that answers in the background, only to be compared."""
+    shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """SERVING_SHADOW_SHARE: share of the photos that the second artefact is offered."""
+    feedback: str = ""
+    """SERVING_FEEDBACK: path of a SQLite file that keeps answers for POST /feedback; needs an API key."""
+    feedback_photos: bool = False
+    """SERVING_FEEDBACK_PHOTOS: true keeps the photos too, to train on."""
+    feedback_days: Annotated[float, Meta(gt=0)] = 30.0
+    """SERVING_FEEDBACK_DAYS: how long answers, photos and labels are kept."""
+    feedback_max_bytes: Annotated[int, Meta(ge=1_000_000)] = 1_000_000_000
+    """SERVING_FEEDBACK_MAX_BYTES: size at which the oldest unlabelled answers go."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     """SERVING_MAX_BODY_BYTES: size of a request body."""
     max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000
@@ -107,4 +119,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             reason = str(error).split(" - at")[0]
             raise ConfigurationError(f"{name}={value!r} is not possible: {reason}.") from error
         values[field] = value
-    return msgspec.convert(values, Settings, strict=False)
+    settings = msgspec.convert(values, Settings, strict=False)
+    if settings.feedback and not settings.api_key:
+        raise ConfigurationError(
+            "SERVING_FEEDBACK needs SERVING_API_KEY: labels from anyone are worth nothing."
+        )
+    return settings

@@ -24,12 +24,15 @@ def test_every_setting_is_read_from_its_variable():
         "log_format": "console",
         "device": "cuda:1",
         "api_key": "k",
+        "shadow_share": "0.5",
+        "feedback_photos": "True",
+        "feedback_max_bytes": "2000000",
     }
     for field in Settings.__struct_fields__:
         given = text.get(field, "2000")
         if field in ("workers", "max_batch", "max_delay_ms", "max_parts"):
             given = "3"
-        value = getattr(from_environment({variable(field): given}), field)
+        value = getattr(from_environment({"SERVING_API_KEY": "k", variable(field): given}), field)
         assert str(value) in (given, f"{given}.0")
 
 
@@ -43,6 +46,7 @@ def test_every_setting_is_read_from_its_variable():
         ({"SERVING_LOG_LEVEL": "loud"}, ["SERVING_LOG_LEVEL", "loud"]),
         ({"SERVING_API_KEY": "with space"}, ["SERVING_API_KEY"]),
         ({"SERVING_DEADLINE": "1"}, ["SERVING_DEADLINE ", "SERVING_DEADLINE_SECONDS"]),
+        ({"SERVING_FEEDBACK": "f.db"}, ["SERVING_FEEDBACK needs SERVING_API_KEY"]),
         ({"SERVING_XYZ": "1"}, ["SERVING_XYZ", "Known:"]),
     ],
 )

@@ -1,0 +1,231 @@
+"""Labels are kept, bounded, counted and exported; and they survive a kill."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from serving import feedback
+from serving.errors import UnknownLabel, UnknownRequest
+from serving.feedback import Feedback
+from serving.settings import Settings
+from tests import processes
+from tests.conftest import Client, running
+from tests.pictures import encode, scene
+
+KEY = {"X-API-Key": "secret"}
+LABELS = ["cat", "dog"]
+
+
+@pytest.fixture
+def labelling(model: Path, tmp_path: Path) -> Iterator[Client]:
+    """A service that keeps answers and photos."""
+    settings = Settings(
+        model=str(model), workers=1, api_key="secret", feedback=str(tmp_path / "f.db"), feedback_photos=True
+    )
+    with running(settings) as client:
+        yield client
+
+
+def ask(client: Client, request_id: str, **options: object) -> str:
+    """One answer under an id; what it was."""
+    headers = KEY | {"X-Request-ID": request_id}
+    reply = client.post("/predict", content=encode(scene(**options)), headers=headers)
+    assert reply.status_code == 200
+    return str(reply.json()["prediction"])
+
+
+def tell(client: Client, request_id: object, label: object) -> httpx.Response:
+    """One label."""
+    return client.post("/feedback", json={"request_id": request_id, "label": label}, headers=KEY)
+
+
+def test_labels_become_a_live_accuracy(labelling: Client):
+    """Two right, one wrong, then that one corrected: 2 of 3, then 3 of 3."""
+    registry = labelling.app.state.service.metrics.registry
+
+    def accuracy() -> float:
+        return registry.get_sample_value("classifier_feedback_accuracy_ratio")
+
+    assert math.isnan(accuracy())
+    answers = {name: ask(labelling, name) for name in ("a", "b", "c")}
+    other = "dog" if answers["c"] == "cat" else "cat"
+    assert tell(labelling, "a", answers["a"]).json() == {"was_right": True}
+    assert tell(labelling, "b", answers["b"]).json() == {"was_right": True}
+    assert tell(labelling, "c", other).json() == {"was_right": False}
+    assert accuracy() == pytest.approx(2 / 3)
+    assert tell(labelling, "c", answers["c"]).json() == {"was_right": True}
+    assert (accuracy(), registry.get_sample_value("classifier_feedback_window_labels")) == (1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "problem"),
+    [
+        ({"request_id": "none", "label": "cat"}, 404, "unknown-request"),
+        ({"request_id": "a", "label": "fish"}, 422, "unknown-label"),
+        ({"request_id": "a"}, 400, "malformed-feedback"),
+        ([], 400, "malformed-feedback"),
+        ({"request_id": "' or 1=1 --", "label": "cat"}, 404, "unknown-request"),
+    ],
+)
+def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: int, problem: str):
+    """With its cause, and nothing is stored."""
+    ask(labelling, "a")
+    reply = labelling.post("/feedback", json=body, headers=KEY)
+    assert (reply.status_code, reply.json()["type"]) == (status, f"urn:problem:{problem}")
+    assert labelling.app.state.service.feedback.accuracy() == (0, 0)
+
+
+def test_feedback_wants_the_key_and_to_be_switched_on(labelling: Client, client: Client):
+    """401 without the key; 501 where the operator keeps nothing."""
+    assert labelling.post("/feedback", json={}).status_code == 401
+    reply = client.post("/feedback", json={"request_id": "a", "label": "cat"})
+    assert (reply.status_code, reply.json()["type"]) == (501, "urn:problem:feedback-off")
+
+
+def test_labelled_photos_become_training_data(
+    labelling: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The bytes that were sent, in the folder of the right label; unlabelled ones stay out."""
+    for name in ("a", "b", "c"):
+        ask(labelling, name, width=100)
+    tell(labelling, "a", "dog")
+    tell(labelling, "b", "cat")
+    out = tmp_path / "out"
+    assert feedback.main([str(tmp_path / "f.db"), str(out)]) == 0
+    assert "2 labelled answers, 2 with their photo" in capsys.readouterr().out
+    assert (out / "dog/a.jpeg").read_bytes() == encode(scene(width=100))
+    assert Image.open(io.BytesIO((out / "cat/b.jpeg").read_bytes())).width == 100
+    rows = list(csv.DictReader((out / "labels.csv").read_text().splitlines()))
+    assert [(row["request_id"], row["label"], row["path"]) for row in rows] == [
+        ("a", "dog", "dog/a.jpeg"),
+        ("b", "cat", "cat/b.jpeg"),
+    ]
+    assert feedback.main([str(tmp_path / "none.db"), str(out)]) == 2
+    assert "There is no feedback database" in capsys.readouterr().err
+
+
+def opened(tmp_path: Path, **options: object) -> Feedback:
+    """A store."""
+    usual = {"keep_photos": False, "days": 30, "most_bytes": 10**9}
+    return Feedback(tmp_path / "f.db", **usual | options)
+
+
+def remember(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
+    """Answers, all cats."""
+    for name in names:
+        store.remember(name, "cat", 0.9, "1", "0" * 64, photo)
+
+
+def test_photos_are_kept_only_where_the_operator_says_so(tmp_path: Path):
+    """By default the bytes are not in the file."""
+    store = opened(tmp_path)
+    remember(store, "a", photo=b"a-private-photo")
+    assert store.label("a", "cat", LABELS)
+    store.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"a-private-photo" not in stored
+
+
+def test_what_is_old_goes(tmp_path: Path):
+    """After the days that the operator allows, whether labelled or not; not before."""
+    now = [1_000_000.0]
+    store = opened(tmp_path, days=2, clock=lambda: now[0])
+    remember(store, "old")
+    store.label("old", "cat", LABELS)
+    now[0] += 1.9 * 86400
+    store._swept = float("-inf")
+    remember(store, "next")
+    store.label("next", "cat", LABELS)
+    assert store.accuracy() == (2, 2)
+    now[0] += 0.2 * 86400
+    store._swept = float("-inf")
+    remember(store, "last")
+    store.label("last", "dog", LABELS)
+    assert store.accuracy() == (1, 2)
+    with pytest.raises(UnknownRequest):
+        store.label("old", "cat", LABELS)
+    store.close()
+
+
+def test_the_file_is_bounded_and_labels_go_last(tmp_path: Path):
+    """Of 300 photos of 20 KB in 2 MB the unlabelled oldest go first."""
+    store = opened(tmp_path, keep_photos=True, most_bytes=2_000_000)
+    remember(store, "labelled", photo=os.urandom(20_000))
+    store.label("labelled", "cat", LABELS)
+    for number in range(300):
+        remember(store, f"n{number}", photo=os.urandom(20_000))
+        if number % 100 == 99:
+            time.sleep(0.3)
+    store._swept = float("-inf")
+    remember(store, "after")
+    assert store.label("after", "cat", LABELS)
+    with pytest.raises(UnknownRequest):
+        store.label("n0", "cat", LABELS)
+    assert store.label("labelled", "cat", LABELS)
+    assert store.dropped == 0
+    store.close()
+
+
+def test_a_flood_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk that stands still costs answers, not memory; the service never waits."""
+    store = opened(tmp_path, keep_photos=True)
+    with store._lock:  # the writer stands still
+        photo = bytes(1_000_000)
+        for number in range(100):
+            remember(store, f"n{number}", photo=photo)
+    assert store.dropped >= 100 - 68
+    store.close()
+
+
+def test_a_label_that_is_none_is_refused(tmp_path: Path):
+    """By name of those that are."""
+    store = opened(tmp_path)
+    with pytest.raises(UnknownLabel, match="cat, dog"):
+        store.label("a", "bird", LABELS)
+    store.close()
+
+
+def test_another_file_is_not_overwritten(model: Path, tmp_path: Path):
+    """A path that holds something else fails the start, with its name, and stays."""
+    path = tmp_path / "letter.txt"
+    path.write_text("dear diary, " * 100)
+    settings = Settings(model=str(model), workers=1, api_key="secret", feedback=str(path))
+    with running(settings, until="failed") as client:
+        assert "is not a feedback database" in client.get("/health").json()["reason"]
+    assert path.read_text().startswith("dear diary")
+
+
+def test_a_label_survives_a_kill(model: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]):
+    """SIGKILL right after the 200: the label is there, and the next process counts it."""
+    settings = environment(
+        MODEL=str(model), SERVING_API_KEY="secret", SERVING_FEEDBACK=str(tmp_path / "f.db")
+    )
+    with processes.service(settings) as process:
+        process.wait_for("ready")
+        with httpx.Client(base_url=process.url, headers=KEY) as client:
+            headers = {"X-Request-ID": "mine"}
+            answer = client.post("/predict", content=encode(scene()), headers=headers).json()
+            said = {"request_id": "mine", "label": answer["prediction"]}
+            assert client.post("/feedback", json=said).status_code == 200
+            process.popen.send_signal(signal.SIGKILL)
+            process.popen.wait(10)
+    with processes.service(settings) as process:
+        process.wait_for("ready")
+        text = httpx.get(f"{process.url}/metrics", headers=KEY).text
+    assert "classifier_feedback_accuracy_ratio 1.0" in text
+    assert "classifier_feedback_window_labels 1.0" in text
+    with sqlite3.connect(tmp_path / "f.db") as database:
+        assert database.execute("select label from answers").fetchall() == [(answer["prediction"],)]
+    database.close()

@@ -1,0 +1,120 @@
+"""A second artefact is compared in the background, and never in the way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.handler import ImageClassifierHandler, LocalContext
+from serving.metrics import Metrics
+from serving.settings import Settings
+from serving.shadow import Shadow
+from tests import tiny
+from tests.conftest import Client, running
+from tests.pictures import encode, scene
+
+OUTCOMES = ("agreed", "disagreed", "dropped", "failed")
+
+
+def counts(client: Client) -> dict[str, float]:
+    """Photos by what the shadow did with them."""
+    registry = client.app.state.service.metrics.registry
+    return {o: registry.get_sample_value("classifier_shadow_total", {"outcome": o}) for o in OUTCOMES}
+
+
+def ask(client: Client, photos: int) -> None:
+    """Send photos, one after the other."""
+    for number in range(photos):
+        assert client.post("/predict", content=encode(scene(100 + number))).status_code == 200
+
+
+def wait_until_loaded(client: Client) -> None:
+    """Until the second artefact is there."""
+    deadline = time.monotonic() + 30
+    while client.app.state.service.shadow is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for(client: Client, total: int) -> dict[str, float]:
+    """The counts, once so many photos are through."""
+    deadline = time.monotonic() + 30
+    while sum(counts(client).values()) < total:
+        assert time.monotonic() < deadline, counts(client)
+        time.sleep(0.01)
+    return counts(client)
+
+
+def test_the_same_artefact_agrees_with_itself(model: Path):
+    """Every photo is compared or dropped, none disagrees, the difference is nothing."""
+    with running(Settings(model=str(model), workers=1, shadow_model=str(model), shadow_share=1.0)) as client:
+        wait_until_loaded(client)
+        ask(client, 20)
+        found = wait_for(client, 20)
+        assert found["agreed"] + found["dropped"] == 20
+        assert found["agreed"] > 0
+        registry = client.app.state.service.metrics.registry
+        assert registry.get_sample_value("classifier_shadow_difference_ratio_sum") == 0
+        assert "classifier_shadow_model_info" in client.get("/metrics").text
+
+
+def test_a_share_of_the_photos_is_taken(model: Path):
+    """None of them at 0."""
+    with running(Settings(model=str(model), workers=1, shadow_model=str(model), shadow_share=0.0)) as client:
+        wait_until_loaded(client)
+        ask(client, 5)
+        time.sleep(0.2)
+        assert sum(counts(client).values()) == 0
+
+
+@pytest.mark.parametrize("case", ["missing", "other classes"])
+def test_a_bad_shadow_leaves_the_service_as_it_is(case: str, model: Path, tmp_path: Path):
+    """It is counted, and the service answers."""
+    path = tmp_path / "none.pt"
+    if case == "other classes":
+        tiny.write_artifact(path, labels=("bird", "fish"))
+    with running(Settings(model=str(model), workers=1, shadow_model=str(path))) as client:
+        assert wait_for(client, 1)["failed"] == 1
+        ask(client, 1)
+        assert client.get("/health").status_code == 200
+
+
+def test_what_there_is_no_room_for_is_dropped(model: Path):
+    """Four wait while the model stands still; the fifth, and any while requests wait, is dropped at once."""
+    metrics = Metrics(CollectorRegistry())
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(model))
+    entered, gate = threading.Event(), threading.Event()
+    handle = handler.handle
+
+    def slow(data: list[dict[str, bytes]]) -> list[object]:
+        entered.set()
+        gate.wait(30)
+        return handle(data)
+
+    handler.handle = slow
+    shadow = Shadow(handler, metrics, 1.0)
+    shadow.start()
+    body = encode(scene())
+    answer = handle([{"body": body}])[0]
+
+    def dropped() -> float:
+        return metrics.registry.get_sample_value("classifier_shadow_total", {"outcome": "dropped"})
+
+    shadow.offer(body, answer, busy=False)
+    assert entered.wait(30)
+    for _ in range(4):
+        shadow.offer(body, answer, busy=False)
+    assert dropped() == 0
+    began = time.monotonic()
+    shadow.offer(body, answer, busy=False)
+    shadow.offer(body, answer, busy=True)
+    assert dropped() == 2
+    assert time.monotonic() - began < 1
+    gate.set()
+    shadow.close()
+    assert not shadow._thread.is_alive()
