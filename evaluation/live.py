@@ -154,7 +154,9 @@ def compare_offline(model: Path, health: dict[str, Any], replies: list[Reply]) -
         "allowed_difference": allowed,
         "times_allowed": largest / allowed,
         "other_answers": sum(other for _, other in found),
-        "farthest": [{"path": str(answered[i].path), "difference": found[i][0]} for i in order],
+        "farthest": [
+            {"path": str(answered[i].path), "difference": found[i][0]} for i in order if found[i][0] > 0
+        ],
     }
 
 
@@ -218,8 +220,11 @@ def _write(
             "confusion_matrix": report.confusion_matrix(table, labels, "live"),
             "reliability": report.reliability_diagram(probabilities, targets, "live"),
             "latency": report.latency([reply.milliseconds for reply in answered], stages_ms(answered)),
-            "worst_mistakes": report.worst_mistakes(photos, probabilities, targets, labels),
         }
+        if (probabilities.argmax(1) != targets).any():
+            pictures["worst_mistakes"] = report.worst_mistakes(photos, probabilities, targets, labels)
+        for left in set(page.TITLES) - set(pictures):
+            (out / f"{left}.png").unlink(missing_ok=True)  # of an evaluation before this one
         for name, figure in pictures.items():
             report.save(figure, out / f"{name}.png")
     (out / "summary.md").write_text(summary + "\n", encoding="utf-8")

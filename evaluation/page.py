@@ -11,12 +11,13 @@ import jinja2
 from evaluation import metrics
 from evaluation.gate import Verdict
 
-_TITLES: Final = {
+TITLES: Final = {
     "confusion_matrix": "Confusion matrix: rows the label, columns the answer",
     "reliability": "Reliability: how often the service is right at each confidence",
     "latency": "Latency of each photo, as the client and as the service measured it",
     "worst_mistakes": "Wrong answers, the most confident first",
 }
+"""Pictures of a live evaluation by name, with what they show."""
 _ENVIRONMENT: Final = jinja2.Environment(
     loader=jinja2.PackageLoader("evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
 )
@@ -41,7 +42,7 @@ def live(figures: dict[str, Any], verdicts: list[Verdict], sentences: list[str],
         passed=all(verdict.passed for verdict in verdicts),
         sentences=[sentence.replace("**", "") for sentence in sentences],
         latencies={"client": figures["latency_ms"]} | figures["service_ms"],
-        pictures=[(_TITLES[path.stem], picture(path)) for path in pictures],
+        pictures=[(TITLES[path.stem], picture(path)) for path in pictures],
     )
 
 

@@ -136,7 +136,7 @@ def latency(client_ms: list[float], stages_ms: dict[str, list[float]]) -> Figure
     axes.set_xlabel("milliseconds (logarithmic)")
     axes.set_ylabel("share of photos within this time")
     axes.set_title(f"Latency, n={len(client_ms)}")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     axes.grid(visible=True, alpha=0.3)
     return figure
 

@@ -92,7 +92,7 @@ def test_a_good_service_passes(labelled: Path, tmp_path: Path, capsys: pytest.Ca
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         *("live.json", "summary.md", "report.html"),
-        *("confusion_matrix.png", "reliability.png", "latency.png", "worst_mistakes.png"),
+        *("confusion_matrix.png", "reliability.png", "latency.png"),
     }
     assert "PASS  accuracy_min" in capsys.readouterr().out
 
