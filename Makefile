@@ -33,7 +33,7 @@ SCALE ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live score drift shifts demo \
-  test test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
+  test test-browser test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
 
@@ -69,6 +69,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.train
 $(VENV)/.ray: requirements/ray.txt $(VENV)/.train
 	@echo "Installing Ray (once)…"
 	$(PIP_LOCKED) -r requirements/ray.txt
+	@touch $@
+
+$(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
+	@echo "Installing what drives a browser (once)…"
+	$(PIP_LOCKED) -r requirements/browser.txt
 	@touch $@
 
 setup: $(VENV)/.dev ## Install everything into .venv
@@ -187,6 +192,9 @@ test: $(VENV)/.dev ## Run the tests (under 5 minutes)
 
 test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two processes of Ray answer what one process does (1 minute)
 	$(PY) -m pytest -m ray tests/evaluation
+
+test-browser: $(VENV)/.browser ## Use the pages as a person does, in Chromium (CHROMIUM=its path), and check them with axe
+	$(PY) -m pytest -m browser tests/browser
 
 test-distributed: $(VENV)/.dev ## Check that two processes train what one does (2 minutes)
 	$(PY) -m pytest -m distributed tests/training

@@ -6,14 +6,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
-for name in serve train dev ray; do
+for name in serve train dev ray browser; do
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
   uv pip compile "$@" --quiet --no-header --no-emit-index-url --no-annotate --python-version 3.11 --generate-hashes \
     "$name.in" -o "$name.all"
 done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
-for name in serve train dev ray; do
+for name in serve train dev ray browser; do
   awk -v left_out="$cuda|$torch" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"
   rm "$name.all"
 done

@@ -21,7 +21,7 @@ from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from serving import problems
+from serving import pages, problems
 from serving.apidoc import (
     DriftOperation,
     ExplainOperation,
@@ -68,6 +68,11 @@ class Prediction(msgspec.Struct, frozen=True):
 @post("/predict", status_code=200, operation_class=PredictOperation)
 async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
+    return await _answer(request)
+
+
+async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer one photo, and count and log it."""
     service: Service = request.app.state.service
     request_id = problems.request_id(request)
     log = service.log.bind(request_id=request_id, **problems.trace_context(request))
@@ -195,16 +200,24 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/", include_in_schema=False)
-async def index() -> Response[bytes]:
-    """The page where a person drops a photo."""
-    return Response(
-        await asyncio.to_thread((_WEB / "index.html").read_bytes),
-        media_type=MediaType.HTML,
-        headers={
-            "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-            "img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'"
-        },
-    )
+async def index(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The page where a person shows a photo."""
+    return await asyncio.to_thread(pages.index, request.app.state.service.card)
+
+
+@post("/", include_in_schema=False, status_code=200)
+async def index_answer(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The same page with the answer on it, for a browser that runs no script."""
+    response = await _answer(request)
+    content: dict[str, Any] = msgspec.json.decode(response.content)
+    status = response.status_code or 200
+    return await asyncio.to_thread(pages.index, request.app.state.service.card, content, status)
+
+
+@get("/status", include_in_schema=False)
+async def status() -> Response[bytes]:
+    """The metrics for a person."""
+    return await asyncio.to_thread(pages.status)
 
 
 def create_app(
@@ -244,6 +257,8 @@ def create_app(
             live,
             metrics,
             index,
+            index_answer,
+            status,
             create_static_files_router(path="/web", directories=[_WEB], include_in_schema=False),
         ],
         lifespan=[lifespan],

@@ -17,6 +17,7 @@ import structlog
 from litestar import Request
 from prometheus_client import CollectorRegistry
 
+from serving.artifact import Card
 from serving.engine import Engine, Result
 from serving.errors import ArtifactError, FeedbackOff, MalformedFeedback, NotReady, Unauthorized
 from serving.explain import Explainer
@@ -78,6 +79,12 @@ class Service:
         settings = self.settings
         limits = Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
         return ImageClassifierHandler(limits, device=self._device, max_batch=self._max_batch)
+
+    @property
+    def card(self) -> Card | None:
+        """Of the model that is served; None while there is none."""
+        ready = self.lifecycle.state in (State.READY, State.DRAINING)
+        return self.handler.artifact.card if ready else None
 
     @property
     def uptime_seconds(self) -> float:

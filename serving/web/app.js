@@ -1,75 +1,148 @@
-// Send the chosen photo to /predict and show the answer or the problem, as text and never as markup.
-const $ = (id) => document.getElementById(id);
-let latest = 0;
-let key = ""; // asked for if the service wants one
+// Send photos to /predict and show each answer or problem as a card. Text is set as text, never as markup.
+import { authorised } from "/web/key.js";
 
-async function ask(file) {
-  const turn = ++latest; // an answer that a newer photo has overtaken is not shown
-  URL.revokeObjectURL($("photo").src);
-  $("photo").src = URL.createObjectURL(file);
-  $("photo").hidden = false;
-  show("…", [], "");
-  const form = new FormData();
-  form.append("file", file);
-  try {
-    const response = await fetch("/predict", {
-      method: "POST",
-      body: form,
-      headers: key ? { "X-API-Key": key } : {},
+const AT_ONCE = 4; // requests under way
+const $ = (id) => document.getElementById(id);
+const waiting = [];
+let under_way = 0;
+
+document.documentElement.classList.add("scripted");
+$("file").multiple = true;
+
+function take(files) {
+  const photos = [...files];
+  if (!photos.length) return;
+  for (const file of photos) waiting.push([file, newCard(file)]);
+  $("said").textContent = `${photos.length} ${photos.length === 1 ? "photo" : "photos"} sent.`;
+  next();
+}
+
+function next() {
+  while (under_way < AT_ONCE && waiting.length) {
+    under_way += 1;
+    ask(...waiting.shift()).finally(() => {
+      under_way -= 1;
+      next();
     });
-    if (response.status === 401) {
-      key = prompt("This service wants an API key.") ?? "";
-      if (key) return ask(file);
-    }
-    const content = await response.json();
-    if (turn !== latest) return;
-    if (response.ok) showAnswer(content, response.headers.get("Server-Timing"));
-    else show(content.title, [], content.detail);
-  } catch {
-    if (turn === latest) show("No answer", [], "The service cannot be reached. Try again in a moment.");
   }
 }
 
-function showAnswer(answer, timing) {
-  const verdict = answer.uncertain ? `Not sure, perhaps a ${answer.prediction}` : `A ${answer.prediction}`;
-  const stages = (timing ?? "").replaceAll(";dur=", " ").replaceAll(",", " ms,");
-  const { name, version } = answer.model;
-  show(
-    verdict,
-    Object.entries(answer.probabilities),
-    `${answer.latency_ms.toFixed(1)} ms in the service (${stages} ms), model ${name} ${version}`,
-  );
+async function post(path, file) {
+  const form = new FormData();
+  form.append("file", file);
+  return authorised(path, { method: "POST", body: form });
 }
 
-function show(verdict, probabilities, detail) {
-  $("answer").hidden = false;
-  $("verdict").textContent = verdict;
-  $("detail").textContent = detail;
-  $("probabilities").replaceChildren(
-    ...probabilities.flatMap(([label, probability]) => {
-      const term = document.createElement("dt");
-      term.textContent = label;
-      const bar = document.createElement("meter");
-      bar.value = probability;
-      const cell = document.createElement("dd");
-      cell.append(bar);
-      const figure = document.createElement("dd");
-      figure.textContent = `${(100 * probability).toFixed(2)} %`;
-      return [term, cell, figure];
-    }),
-  );
+async function ask(file, card) {
+  try {
+    const response = await post("/predict", file);
+    const content = await response.json();
+    if (response.ok) showAnswer(card, file, content, response.headers.get("Server-Timing") ?? "");
+    else showProblem(card, file, content.title, content.detail);
+  } catch {
+    showProblem(card, file, "No answer", "The service cannot be reached. Try again in a moment.");
+  }
 }
 
-$("file").addEventListener("change", (event) => {
-  if (event.target.files[0]) ask(event.target.files[0]);
-});
-document.addEventListener("paste", (event) => {
-  if (event.clipboardData.files[0]) ask(event.clipboardData.files[0]);
-});
+function element(name, text = "", attributes = {}) {
+  const made = Object.assign(document.createElement(name), attributes);
+  made.textContent = text;
+  return made;
+}
+
+function newCard(file) {
+  const card = element("article", "", { className: "card waiting" });
+  const photo = element("img", "", { className: "photo", alt: file.name });
+  photo.src = URL.createObjectURL(file);
+  photo.addEventListener("error", () => photo.remove()); // a format that the browser cannot show
+  card.append(photo, element("h2", "…"));
+  $("answers").prepend(card);
+  return card;
+}
+
+function verdict({ prediction, uncertain, unfamiliar }) {
+  if (unfamiliar) return "Neither, it seems";
+  return uncertain ? `Not sure: perhaps ${prediction}` : prediction;
+}
+
+function showAnswer(card, file, answer, timing) {
+  card.classList.remove("waiting");
+  card.classList.toggle("unsure", answer.uncertain || answer.unfamiliar === true);
+  card.querySelector("h2").textContent = verdict(answer);
+  const bars = element("dl");
+  const order = Object.entries(answer.probabilities).sort(([, one], [, other]) => other - one);
+  for (const [label, probability] of order) {
+    const bar = element("meter", "", { value: probability, ariaLabel: `probability of ${label}` });
+    const cell = element("dd");
+    cell.append(bar);
+    bars.append(element("dt", label), cell, element("dd", `${(100 * probability).toFixed(2)} %`));
+  }
+  const notes = [];
+  if (answer.unfamiliar) notes.push("It looks like none of the photos the model has learnt from.");
+  else if (answer.uncertain) notes.push("The probability is below the model's threshold.");
+  const stages = timing.replaceAll(/(\w+);dur=([\d.]+)/g, (_, name, ms) => `${name} ${Number(ms).toFixed(1)} ms`);
+  const spent = `${answer.latency_ms.toFixed(1)} ms in the service${stages ? ` (${stages})` : ""}`;
+  card.append(bars, ...notes.map((note) => element("p", note)), element("p", spent, { className: "small" }));
+  card.append(whyButton(card, file));
+  $("said").textContent = `${file.name}: ${verdict(answer)}, ${(100 * answer.probability).toFixed(1)} %`;
+}
+
+function whyButton(card, file) {
+  const button = element("button", "Show why", { type: "button", ariaPressed: "false" });
+  const photo = card.querySelector("img");
+  if (!photo) return element("span");
+  const plain = photo.src;
+  let map = "";
+  button.addEventListener("click", async () => {
+    if (photo.src !== plain) {
+      photo.src = plain;
+      button.textContent = "Show why";
+      button.ariaPressed = "false";
+      return;
+    }
+    if (!map) {
+      button.disabled = true;
+      try {
+        const response = await post("/explain", file);
+        if (!response.ok) throw new Error((await response.json()).title);
+        map = URL.createObjectURL(await response.blob());
+      } catch (problem) {
+        button.replaceWith(element("p", `No heat map: ${problem.message}.`));
+        return;
+      } finally {
+        button.disabled = false;
+      }
+    }
+    photo.src = map;
+    button.textContent = "Show the photo";
+    button.ariaPressed = "true";
+    $("said").textContent = "Orange speaks for the answer, blue against it.";
+    if (!card.querySelector(".legend")) {
+      card.append(element("p", "Orange speaks for the answer, blue against it.", { className: "small legend" }));
+    }
+  });
+  return button;
+}
+
+function showProblem(card, file, title, detail) {
+  card.classList.remove("waiting");
+  card.classList.add("problem");
+  card.querySelector("h2").textContent = title;
+  card.append(element("p", `${file.name}: ${detail}`));
+  $("said").textContent = `${file.name}: ${title}`;
+}
+
+for (const input of [$("file"), $("camera")]) {
+  input.addEventListener("change", () => {
+    take(input.files);
+    input.value = ""; // the same photo may be chosen again
+  });
+}
+document.addEventListener("paste", (event) => take(event.clipboardData.files));
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files[0]) ask(event.dataTransfer.files[0]);
+    if (kind === "drop") take(event.dataTransfer.files);
   });
 }

@@ -18,6 +18,7 @@ from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from evaluation import drift
 from serving import problems
 from serving.app import create_app
 from serving.handler import ImageClassifierHandler
@@ -211,16 +212,53 @@ def test_a_prediction_is_counted_once_everywhere(client: Client):
     assert value(client, "classifier_predictions_total", label=label) >= 1
 
 
-def test_the_page_and_its_parts_are_local(client: Client):
-    """HTML under a strict policy; script and style come from the service itself."""
-    page = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/status"])
+def test_the_pages_and_their_parts_are_local(client: Client, path: str):
+    """HTML under a strict policy; scripts and style come from the service itself."""
+    page = client.get(path)
     assert page.status_code == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
     parts = re.findall(r'(?:src|href)="(/web/[^"]+)"', page.text)
     assert len(parts) == 2
-    for part in parts:
-        assert client.get(part).status_code == 200
-    assert not re.findall(r"https?://", page.text + client.get("/web/app.js").text)
+    scripts = [client.get(part) for part in parts]
+    assert [part.status_code for part in scripts] == [200, 200]
+    for text in (page.text, *(part.text for part in scripts)):
+        assert not re.findall(r"https?://", text)
+        for part in re.findall(r'from "(/web/[^"]+)"', text):
+            assert client.get(part).status_code == 200
+
+
+def test_a_form_without_javascript_is_answered_with_a_page(client: Client):
+    """The answer as markup, with the form again; a problem keeps its status; both count as requests."""
+    before = value(client, "classifier_requests_total", outcome="ok")
+    page = client.post("/", files={"file": ("a.jpg", JPEG)})
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert re.search(r"<h2>[^<]+</h2><dl><dt>", page.text)
+    assert "<form" in page.text
+    assert value(client, "classifier_requests_total", outcome="ok") == before + 1
+    refused = client.post("/", files={"file": ("a.txt", b"<script>")})
+    assert (refused.status_code, "Not an accepted image format" in refused.text) == (415, True)
+
+
+def test_the_page_shows_names_as_text(tmp_path: Path):
+    """Classes are folders' names, and anybody may name a folder."""
+    path = tiny.write_artifact(tmp_path / "model.pt", labels=("<b>cat</b>", '"dog"'))
+    with running(Settings(model=str(path), workers=1)) as client:
+        for page in (client.get("/"), client.post("/", files={"file": ("a.jpg", JPEG)})):
+            assert "<b>cat" not in page.text
+            assert "&lt;b&gt;cat" in page.text
+
+
+def test_the_status_page_has_the_reports_limits(client: Client):
+    """What it calls drifted is what the report and the alert call so."""
+    text = client.get("/web/status.js").text
+    for name, limit in (
+        ("DISTANCE", drift.ALARM_DISTANCE),
+        ("Z", drift.ALARM_Z),
+        ("PHOTOS", drift.LEAST_PHOTOS),
+    ):
+        assert f"const {name} = {limit:g};" in text
 
 
 def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
