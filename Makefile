@@ -32,7 +32,7 @@ WORKERS ?= 2
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release promote slices ablation audit serve predict evaluate-live score drift shifts demo \
+.PHONY: help setup data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
   test test-browser test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse
@@ -99,6 +99,9 @@ slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (b
 
 ablation: $(VENV)/.train ## What each part of the recipe is worth: nine short trainings (build/ablation, 1 hour)
 	$(PY) -m training ablation
+
+bench-train: $(VENV)/.train ## Photos a second in fine-tuning, beside the plain loop and the limit (5 minutes)
+	$(PY) -m training bench
 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit

@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation, promote or track."""
+"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation, bench, promote or track."""
 
 from __future__ import annotations
 
@@ -78,6 +78,21 @@ def _ablation(arguments: list[str]) -> None:
     ablation.ablate(parser.parse_args(arguments).share)
 
 
+def _bench(arguments: list[str]) -> None:
+    """Measure photos a second in fine-tuning, beside the plain loop and the limit."""
+    import argparse
+
+    from training import bench, config
+
+    parser = argparse.ArgumentParser(prog="python -m training bench", description=bench.__doc__)
+    parser.add_argument("--size", type=int, default=160, help="side of the crops, in pixels")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args(arguments)
+    settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training bench", about="")
+    print(bench.as_markdown(bench.bench(settings, options.size, options.turns, options.steps)))
+
+
 def _track(arguments: list[str]) -> None:
     """Keep a live evaluation (reports/live) as a run in MLflow."""
     import argparse
@@ -117,6 +132,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": _export,
     "audit": _audit,
     "ablation": _ablation,
+    "bench": _bench,
     "promote": _promote,
     "track": _track,
 }
