@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,3 +217,18 @@ def test_the_status_page_shows_what_happens(page: Any, url: str):
         page.request.post(f"{url}/predict", data=CAT.read_bytes())
     page.locator("#outcomes td", has_text=str(asked + 3)).wait_for()
     check_with_axe(page)
+
+
+def test_the_readmes_javascript_works(page: Any, url: str):
+    """The snippet for a page with a file input, typed as it stands."""
+    (code,) = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page.evaluate(
+        """(data) => {
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          globalThis.input = { files: [new File([bytes], "dog.jpg")] };
+        }""",
+        base64.b64encode(DOG.read_bytes()).decode(),
+    )
+    body = code.replace("http://127.0.0.1:8000", url)
+    answer = page.evaluate(f"async () => {{ {body} return answer; }}")
+    assert answer["prediction"] == "dog"

@@ -1,0 +1,89 @@
+"""What the README tells a person to type works as it stands."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import processes
+from tests.tiny import ROOT
+
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    """The README's blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def url(environment: Callable[..., dict[str, str]]) -> Iterator[str]:
+    """The released model, as `make serve` starts it, on another port."""
+    with processes.service(environment()) as process:
+        process.wait_for("ready")
+        yield process.url
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a dog.jpg."""
+    shutil.copy(ROOT / "deploy/smoke/dog.jpg", tmp_path / "dog.jpg")
+    return tmp_path
+
+
+def test_the_first_request_is_answered_as_shown(url: str, place: Path):
+    """The curl line, and an answer with the fields that the README shows."""
+    (line,) = (block.strip() for block in blocks("sh") if block.startswith("curl "))
+    command = line.replace(ADDRESS, url) + " --silent --fail-with-body"
+    done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=True)
+    (shown,) = (block for block in blocks("json") if "latency_ms" in block)
+    assert re.findall(r'"(\w+)":', done.stdout) == re.findall(r'"(\w+)":', shown)
+    assert '"prediction":"dog"' in done.stdout
+
+
+def test_the_python_client_works(url: str, place: Path):
+    """Typed as it stands."""
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(ADDRESS, url)],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("dog 0.")
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks("sh") if "make " in b], ids=lambda b: b.split("\n")[0][:50]
+)
+def test_every_make_line_is_one_that_make_takes(block: str):
+    """With the variables it names; what the lines do is tested by the rooms' tests, the demo and CI."""
+    for line in block.splitlines():
+        command = line.split("#")[0].strip()
+        if "make " in command:
+            done = subprocess.run(
+                ["bash", "-c", f"{command} --dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, (command, done.stderr)
+
+
+def test_every_command_of_the_environment_exists():
+    """Programs and modules that the README starts from .venv/bin answer to --help."""
+    for command in {
+        " ".join(found.split()[: 3 if "-m" in found else 2])
+        for found in re.findall(r"\.venv/bin/(python -m \w+(?:\.\w+)?|dvc \w+|torchrun)", README)
+    }:
+        program, *arguments = command.split()
+        path = Path(sys.executable).parent / program
+        done = subprocess.run(
+            [path, *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
