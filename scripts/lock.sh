@@ -5,6 +5,8 @@
 # constraints file.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
+# The service takes files of flask-swagger-ui, and nothing that imports Flask.
+flask='^(flask|werkzeug|blinker|itsdangerous)=='
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
 for name in serve train dev ray browser; do
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
@@ -14,6 +16,8 @@ done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
 for name in serve train dev ray browser; do
-  awk -v left_out="$cuda|$torch" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"
+  left_out="$cuda|$torch"
+  [ "$name" != serve ] || left_out="$left_out|$flask"
+  awk -v left_out="$left_out" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"
   rm "$name.all"
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from litestar.openapi.spec import (
     OpenAPIMediaType,
@@ -34,6 +35,17 @@ _ANSWER = Schema(
         "request_id": _STRING,
     },
 )
+ANSWER_EXAMPLE: Final = {
+    "prediction": "dog",
+    "probability": 0.9971,
+    "probabilities": {"cat": 0.0029, "dog": 0.9971},
+    "uncertain": False,
+    "unfamiliar": False,
+    "latency_ms": 15.1,
+    "model": {"name": "cats-dogs", "version": "2026.11.24-f8207811"},
+    "request_id": "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90",
+}
+"""What the released model says of `deploy/smoke/dog.jpg`; a test holds it to that."""
 _PROBLEM = Schema(
     type=OpenAPIType.OBJECT,
     properties={
@@ -86,8 +98,9 @@ def _request_body() -> RequestBody:
     )
 
 
-def _json(description: str, schema: Schema) -> OpenAPIResponse:
-    return OpenAPIResponse(description, content={"application/json": OpenAPIMediaType(schema=schema)})
+def _json(description: str, schema: Schema, example: object = None) -> OpenAPIResponse:
+    media = OpenAPIMediaType(schema=schema, example=example)
+    return OpenAPIResponse(description, content={"application/json": media})
 
 
 def _problem(status: int) -> OpenAPIResponse:
@@ -103,7 +116,7 @@ class PredictOperation(Operation):
     def __post_init__(self) -> None:
         """Write out what comes in and what goes out."""
         self.request_body = _request_body()
-        self.responses = {"200": _json("The prediction.", _ANSWER)}
+        self.responses = {"200": _json("The prediction.", _ANSWER, ANSWER_EXAMPLE)}
         self.responses |= {str(status): _problem(status) for status in _FAULTS}
 
 

@@ -10,8 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, get, post
@@ -35,8 +34,6 @@ from serving.handler import Answer
 from serving.lifecycle import State
 from serving.service import Service
 from serving.settings import Settings
-
-_WEB: Final = Path(__file__).parent / "web"
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -247,6 +244,7 @@ def create_app(
                 await loading
             await service.stop()
 
+    swagger = pages.swagger_files()
     app = Litestar(
         route_handlers=[
             predict,
@@ -259,7 +257,16 @@ def create_app(
             index,
             index_answer,
             status,
-            create_static_files_router(path="/web", directories=[_WEB], include_in_schema=False),
+            create_static_files_router(path="/web", directories=[pages.WEB], include_in_schema=False),
+            *(
+                [
+                    create_static_files_router(
+                        path="/web/swagger", directories=[swagger], include_in_schema=False
+                    )
+                ]
+                if swagger
+                else []
+            ),
         ],
         lifespan=[lifespan],
         exception_handlers={Exception: problems.handle_exception},
@@ -267,7 +274,7 @@ def create_app(
             title="Cats vs Dogs classifier",
             version="1",
             path="/schema",
-            render_plugins=[JsonRenderPlugin()],
+            render_plugins=[JsonRenderPlugin(), pages.Viewer()],
         ),
         request_max_body_size=None,  # `read_body` enforces the setting, whatever the headers say
         logging_config=None,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from litestar import MediaType, Response
+from litestar import MediaType, Request, Response
+from litestar.openapi.plugins import OpenAPIRenderPlugin
 
 from serving.artifact import Card
 
-_WEB: Final = Path(__file__).parent / "web"
+WEB: Final = Path(__file__).parent / "web"
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -19,6 +21,28 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+class Viewer(OpenAPIRenderPlugin):
+    """Swagger UI at `/schema`, from files of this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(path="/")
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The page, which loads the description itself."""
+        del request, openapi_schema
+        return (WEB / "schema.html").read_bytes()
+
+
+def swagger_files() -> Path | None:
+    """The folder of Swagger UI's own files; None where the package flask-swagger-ui is not installed.
+
+    Its files are all that is wanted: importing it would import Flask.
+    """
+    found = importlib.util.find_spec("flask_swagger_ui")
+    places = found.submodule_search_locations if found else None
+    return Path(places[0]) / "dist" if places else None
 
 
 def index(card: Card | None, answer: dict[str, Any] | None = None, status: int = 200) -> Response[bytes]:
@@ -34,7 +58,7 @@ def index(card: Card | None, answer: dict[str, Any] | None = None, status: int =
     model = f"Model {card.name} {card.version}" if card else "The model is being loaded"
     if accuracy:
         model += f"; right on {accuracy.value:.1%} of {accuracy.n} test photos"
-    text = Template((_WEB / "index.html").read_text(encoding="utf-8")).substitute(
+    text = Template((WEB / "index.html").read_text(encoding="utf-8")).substitute(
         labels=html.escape(labels),
         model=html.escape(model + "."),
         answers=_card(answer) if answer else "",
@@ -44,7 +68,7 @@ def index(card: Card | None, answer: dict[str, Any] | None = None, status: int =
 
 def status() -> Response[bytes]:
     """The page that shows the metrics live."""
-    return Response((_WEB / "status.html").read_bytes(), media_type=MediaType.HTML, headers=_HEADERS)
+    return Response((WEB / "status.html").read_bytes(), media_type=MediaType.HTML, headers=_HEADERS)
 
 
 def _card(answer: dict[str, Any]) -> str:

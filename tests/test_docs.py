@@ -76,7 +76,7 @@ def test_the_errors_of_the_readme_are_those_of_the_service():
 def test_the_routes_of_the_readme_exist():
     """And those of the service are in the README."""
     app = create_app(Settings())
-    routes = {route.path for route in app.routes} - {"/web/{file_path:path}"}
+    routes = {route.path for route in app.routes if not route.path.startswith("/web/")}
     for path in (route for route in routes if not route.startswith("/schema")):
         assert f"`{path}`" in README.replace("POST ", "").replace("GET ", ""), path
 

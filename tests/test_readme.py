@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from serving import apidoc
 from tests import processes
 from tests.tiny import ROOT
 
@@ -45,7 +47,11 @@ def test_the_first_request_is_answered_as_shown(url: str, place: Path):
     done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=True)
     (shown,) = (block for block in blocks("json") if "latency_ms" in block)
     assert re.findall(r'"(\w+)":', done.stdout) == re.findall(r'"(\w+)":', shown)
-    assert '"prediction":"dog"' in done.stdout
+    answer, example = json.loads(done.stdout), apidoc.ANSWER_EXAMPLE
+    assert answer.keys() == example.keys()
+    for name in ("prediction", "uncertain", "unfamiliar", "model"):
+        assert answer[name] == example[name], name
+    assert answer["probabilities"] == pytest.approx(example["probabilities"], abs=0.01)
 
 
 def test_the_python_client_works(url: str, place: Path):

@@ -232,3 +232,14 @@ def test_the_readmes_javascript_works(page: Any, url: str):
     body = code.replace("http://127.0.0.1:8000", url)
     answer = page.evaluate(f"async () => {{ {body} return answer; }}")
     assert answer["prediction"] == "dog"
+
+
+def test_the_api_is_described_without_another_host(page: Any, url: str):
+    """Swagger UI from local files: each route, a real example, nothing fetched from elsewhere."""
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    page.goto(f"{url}/schema")
+    page.locator(".opblock", has_text="/predict").first.click()
+    page.locator("text=2026.11.24-f8207811").first.wait_for()
+    assert page.locator(".opblock").count() >= 7
+    assert hosts == {url.split("/")[2]}
