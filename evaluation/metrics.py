@@ -167,7 +167,7 @@ def roc_auc(probabilities: Floats, targets: Ints) -> float:
 
 
 def _auc(score: Floats, positive: Flags) -> float:
-    """By Mann and Whitney's statistic (Hanley and McNeil 1982): scikit-learn's is seven times as slow here."""
+    """By Mann and Whitney's statistic (Hanley and McNeil 1982): scikit-learn takes many times as long."""
     if positive.all() or not positive.any():
         return math.nan
     hits, misses = int(positive.sum()), int((~positive).sum())
