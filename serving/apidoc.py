@@ -148,7 +148,7 @@ class FeedbackOperation(Operation):
             required=True, content={"application/json": OpenAPIMediaType(schema=said)}
         )
         self.responses = {"200": _json("Stored.", heard)}
-        self.responses |= {str(s): _problem(s) for s in (400, 401, 404, 408, 413, 422, 501, 503)}
+        self.responses |= {str(s): _problem(s) for s in (400, 401, 404, 408, 413, 422, 503)}
 
 
 @dataclass

@@ -48,7 +48,7 @@ KINDS: Final[dict[str, Kind]] = {
     "unknown-label": Kind(422, "The label is none of the model's"),
     "disconnected": Kind(499, "The caller went away"),
     "not-explainable": Kind(501, "This model cannot explain itself"),
-    "feedback-off": Kind(501, "This service takes no feedback"),
+    "feedback-off": Kind(404, "This service takes no feedback"),
     "internal": Kind(500, "The service failed"),
     "overloaded": Kind(503, "The service is overloaded"),
     "not-ready": Kind(503, "The service is not ready"),

@@ -88,10 +88,10 @@ def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: 
 
 
 def test_feedback_wants_the_key_and_to_be_switched_on(labelling: Client, client: Client):
-    """401 without the key; 501 where the operator keeps nothing."""
+    """401 without the key; 404 where the operator keeps nothing."""
     assert labelling.post("/feedback", json={}).status_code == 401
     reply = client.post("/feedback", json={"request_id": "a", "label": "cat"})
-    assert (reply.status_code, reply.json()["type"]) == (501, "urn:problem:feedback-off")
+    assert (reply.status_code, reply.json()["type"]) == (404, "urn:problem:feedback-off")
 
 
 def test_labelled_photos_become_training_data(
