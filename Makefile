@@ -38,7 +38,7 @@ SCALE ?= 1
   monitoring-test rehearse
 
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 	@echo "Variables: DATA=… (train, data), PORT=8000 HOST=127.0.0.1 MODEL=… (serve), FILE=… (predict),"
 	@echo "  URL=… LABELLED=… (evaluate-live), TORCH_INDEX=… (setup). Details: README.md"
 

@@ -274,7 +274,7 @@ def parse(kind: type[T], default: str, arguments: list[str], *, prog: str, about
     Raises:
         SystemExit: code 2 and a message that names the key, for an unknown key or a bad value.
     """
-    parser = _Parser(prog=prog, description=about, default_config_files=[default])
+    parser = _Parser(prog=prog, description=about, default_config_files=[default], allow_abbrev=False)
     parser.add_argument("--config", action="config", help="A YAML file; may be given several times.")
     parser.add_class_arguments(kind, as_group=False)
     namespace: Namespace = parser.parse_args(arguments)
