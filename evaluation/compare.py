@@ -64,15 +64,16 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
 
     def both(path: Path) -> tuple[list[list[float]], list[float], dict[str, float]]:
         data = path.read_bytes()
-        batch = handlers[0].preprocess([{"body": data}])
-        if not len(batch.inputs):
-            raise CompareError(f"The handler refuses {path}.")
-        rows, seconds = [], []
+        rows, seconds, kind = [], [], {}
         for handler in handlers:
             began = time.perf_counter()
-            rows.append(handler.inference(handler.preprocess([{"body": data}])).probabilities[0].tolist())
+            batch = handler.preprocess([{"body": data}])
+            if not len(batch.inputs):
+                raise CompareError(f"The handler refuses {path}.")
+            rows.append(handler.inference(batch).probabilities[0].tolist())
             seconds.append(time.perf_counter() - began)
-        return rows, seconds, properties(data, batch.inputs[0].numpy())
+            kind = kind or properties(data, batch.inputs[0].numpy())
+        return rows, seconds, kind
 
     seen = map_on_cores(both, [path for path, _ in photos], "compare")
     targets = np.array([labels.index(label) for _, label in photos])

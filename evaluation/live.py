@@ -169,11 +169,7 @@ def as_markdown(figures: dict[str, Any], verdicts: list[gate.Verdict]) -> str:
         "| figure | value | 95 % interval | n |",
         "| --- | --- | --- | --- |",
     ]
-    measured = [name for name in ("accuracy", "ece", "log_loss", "roc_auc") if name in figures]
-    lines += [f"| {name} | {' | '.join(metrics.show(figures[name]))} |" for name in measured]
-    for label in figures.get("recall", {}):
-        for name in ("precision", "recall"):
-            lines.append(f"| {name} of {label} | {' | '.join(metrics.show(figures[name][label]))} |")
+    lines += [f"| {' | '.join(row)} |" for row in page.measured(figures)]
     for name, value in figures["latency_ms"].items():
         lines.append(f"| latency {name} | {value:.1f} ms | | {figures['answered']} |")
     for stage, values in figures["service_ms"].items():

@@ -25,25 +25,30 @@ _ENVIRONMENT: Final = jinja2.Environment(
 
 def live(figures: dict[str, Any], verdicts: list[Verdict], sentences: list[str], pictures: list[Path]) -> str:
     """The report of one live evaluation."""
-    measured = [
-        (name.replace("_", " "), *metrics.show(figures[name]))
-        for name in ("accuracy", "ece", "log_loss", "roc_auc")
-        if name in figures
-    ]
-    for label in figures.get("recall", {}):
-        measured += [
-            (f"{name} of {label}", *metrics.show(figures[name][label])) for name in ("precision", "recall")
-        ]
     return render(
         "live.html",
         figures=figures,
-        measured=measured,
+        measured=measured(figures),
         verdicts=verdicts,
         passed=all(verdict.passed for verdict in verdicts),
         sentences=[sentence.replace("**", "") for sentence in sentences],
         latencies={"client": figures["latency_ms"]} | figures["service_ms"],
         pictures=[(TITLES[path.stem], picture(path)) for path in pictures],
     )
+
+
+def measured(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, value, interval and n of each figure of a live evaluation that is there."""
+    rows = [
+        (name.replace("_", " "), *metrics.show(figures[name]))
+        for name in ("accuracy", "ece", "log_loss", "roc_auc")
+        if name in figures
+    ]
+    for label in figures.get("recall", {}):
+        rows += [
+            (f"{name} of {label}", *metrics.show(figures[name][label])) for name in ("precision", "recall")
+        ]
+    return rows
 
 
 def render(template: str, **values: Any) -> str:

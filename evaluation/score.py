@@ -43,12 +43,8 @@ class Scorer:
         """
         self.handler = ImageClassifierHandler()
         self.handler.initialize(LocalContext.for_file(model))
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the rows; its metadata names the artefact."""
         card = self.handler.artifact.card
-        return pa.schema(
+        self.schema = pa.schema(
             [
                 ("path", pa.string()),
                 ("prediction", pa.string()),
@@ -61,6 +57,7 @@ class Scorer:
             ],
             metadata={"model": card.name, "version": card.version, "sha256": self.handler.artifact.sha256},
         )
+        """Of the rows; its metadata names the artefact."""
 
     def row(self, path: str) -> dict[str, Any]:
         """The answer for one photo, or why there is none."""

@@ -152,14 +152,13 @@ def _step(network: Classifier, config: TrainConfig, classes: int) -> Callable[[A
         network.to(memory_format=torch.channels_last),
         classes,
         "finetune",
-        Optimisation(finetune.learning_rate, finetune.weight_decay, finetune.label_smoothing),
+        Optimisation(
+            finetune.learning_rate, finetune.weight_decay, finetune.label_smoothing, finetune.freeze_norm
+        ),
     )
     optimizer = torch.optim.AdamW(task.parameters(), lr=finetune.learning_rate)
     task.train()
-    if finetune.freeze_norm:
-        for module in task.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.eval()
+    task.on_train_epoch_start()
 
     def step(batch: Any) -> None:
         inputs, targets = batch
