@@ -64,7 +64,8 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
 
     def both(path: Path) -> tuple[list[list[float]], list[float], dict[str, float]]:
         data = path.read_bytes()
-        rows, seconds, kind = [], [], {}
+        rows, seconds = [], []
+        kind: dict[str, float] = {}
         for handler in handlers:
             began = time.perf_counter()
             batch = handler.preprocess([{"body": data}])
