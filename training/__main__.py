@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: fetch, prepare, fit, export, audit, ablation, bench, promote or track."""
+"""`python -m training COMMAND`: the stages of dvc.yaml, and what is done beside them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ def _prepare(arguments: list[str]) -> None:
     print(json.dumps(prepare.prepare(settings.prepare), indent=2))
 
 
+def _teach(arguments: list[str]) -> None:
+    """Train the larger network that the served one learns from; write its answers."""
+    from training import config, teacher
+
+    teacher.teach(
+        config.parse(config.TrainConfig, _TRAIN, arguments, prog="training teach", about=_teach.__doc__ or "")
+    )
+
+
 def _fit(arguments: list[str]) -> None:
     """Train: head on frozen features, then the whole network; track it in MLflow."""
     from training import config, fit
@@ -71,11 +80,12 @@ def _ablation(arguments: list[str]) -> None:
     """Train with each part of the recipe left out; say what each is worth."""
     import argparse
 
-    from training import ablation
+    from training import ablation, config
 
     parser = argparse.ArgumentParser(prog="python -m training ablation", description=ablation.__doc__)
     parser.add_argument("--share", type=int, default=6, help="train on one of so many training photos")
-    ablation.ablate(parser.parse_args(arguments).share)
+    settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training ablation", about="")
+    ablation.ablate(parser.parse_args(arguments).share, settings)
 
 
 def _bench(arguments: list[str]) -> None:
@@ -128,6 +138,7 @@ def _promote(arguments: list[str]) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fetch": _fetch,
     "prepare": _prepare,
+    "teach": _teach,
     "fit": _fit,
     "export": _export,
     "audit": _audit,

@@ -7,10 +7,7 @@ under corruption; test is not looked at. It goes on where it was interrupted, ro
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,18 +16,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from evaluation import metrics
 from evaluation.corruptions import CORRUPTIONS, corrupt
 from evaluation.machine import map_on_cores
 from serving.preprocess import preprocess
-from training import files, paths
-from training.config import ModelConfig
+from training import files, paths, workplace
+from training.config import TrainConfig
 from training.data import Manifest, Split, read_manifest
 from training.errors import PipelineError
 from training.forward import forward_all
-from training.model import build
 
 _WORK: Final = Path("build/ablation")
 _RESULTS: Final = _WORK / "rows.json"
@@ -41,9 +36,10 @@ SHORT: Final = {
     "finetune.input_sizes": "[128, 160, 192]",
     "finetune.epochs_per_pass": "1",
     "finetune.ema_decay": "0.985",
+    "teacher.share": "0",
     "tracking.experiment": "cats-dogs-ablation",
 }
-"""The recipe of `configs/train.yaml` for fewer steps: the average spans the same share of them."""
+"""The recipe of `configs/train.yaml` for fewer steps, without a teacher; the average spans the same share."""
 
 VARIANTS: Final[dict[str, dict[str, str]]] = {
     "the recipe": {},
@@ -79,7 +75,7 @@ class Row:
     run_id: str
 
 
-def ablate(share: int) -> None:
+def ablate(share: int, config: TrainConfig) -> None:
     """Train every variant on one of `share` training photos; write `build/ablation/table.md`.
 
     Raises:
@@ -90,7 +86,7 @@ def ablate(share: int) -> None:
     for name, changes in VARIANTS.items():
         if name not in rows:
             print(f"== {name} ({len(rows) + 1} of {len(VARIANTS)})", flush=True)
-            rows[name] = asdict(_train(name, changes, manifest))
+            rows[name] = asdict(_train(name, changes, manifest, config))
             files.write_json(_RESULTS, rows)
     text = as_markdown(list(rows.values()), len(manifest.splits["train"].paths))
     (_WORK / "table.md").write_text(text, encoding="utf-8")
@@ -110,8 +106,7 @@ def _workplace(share: int) -> Manifest:
             return read_manifest(_WORK / paths.MANIFEST, _WORK / paths.RAW)
         shutil.rmtree(_WORK)
     prepared.mkdir(parents=True)
-    (_WORK / paths.RAW).symlink_to(paths.RAW.absolute())
-    (_WORK / "configs").symlink_to(Path("configs").absolute())
+    workplace.link(_WORK, paths.RAW, Path("configs"))
     (prepared / paths.MANIFEST.name).write_text(text, encoding="utf-8")
     part = read_manifest(_WORK / paths.MANIFEST, _WORK / paths.RAW)
     if part.labels != whole.labels:
@@ -119,26 +114,16 @@ def _workplace(share: int) -> Manifest:
     return part
 
 
-def _train(name: str, changes: dict[str, str], manifest: Manifest) -> Row:
+def _train(name: str, changes: dict[str, str], manifest: Manifest, config: TrainConfig) -> Row:
     began = time.monotonic()
     options = [text for key, value in (SHORT | changes).items() for text in (f"--{key}", value)]
-    environment = os.environ | {
-        "PYTHONPATH": str(Path.cwd()),
-        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{Path('mlflow.db').absolute()}",
-    }
-    command = [sys.executable, "-m", "training", "fit", *options]
-    if subprocess.run(command, cwd=_WORK, env=environment, check=False).returncode:  # noqa: S603
-        raise PipelineError(f"The training {name!r} failed; what it printed stands above.")
+    network = workplace.fit(_WORK, options, config.tracking)
     seconds = time.monotonic() - began
     table = pd.read_csv(_WORK / paths.TRAIN_REPORT / "validation_log_probabilities.csv")
     targets = table["target"].to_numpy()
     probabilities = np.exp(table[manifest.labels].to_numpy())
     figures = metrics.evaluate(probabilities, targets, manifest.labels)
-    checkpoint: dict[str, Any] = torch.load(_WORK / paths.CHECKPOINT, map_location="cpu", weights_only=True)
-    network = build(ModelConfig(**checkpoint["model"]), len(manifest.labels), weights=False)
-    network.load_state_dict(checkpoint["state_dict"])
-    images, truth = _corrupted(manifest, checkpoint["model"]["input_size"])
+    images, truth = _corrupted(manifest, config.model.input_size)
     right = forward_all(network, images, title="corrupted").argmax(1) == truth
     return Row(
         name,

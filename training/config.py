@@ -173,6 +173,19 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """A larger network, trained first (configs/teacher.yaml), whose answers the second phase learns too.
+
+    Args:
+        share: Share of the loss that holds the network to the teacher's answers; 0 trains without a teacher.
+        temperature: Softens the answers of both before they are compared.
+    """
+
+    share: ClosedUnitInterval
+    temperature: PositiveFloat
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Lightning's trainer.
 
@@ -236,6 +249,7 @@ class TrainConfig:
         augment: Random changes to training photos.
         head: First phase, a head on frozen features.
         finetune: Second phase, the whole network.
+        teacher: A larger network that the second phase learns from.
         trainer: Lightning's trainer.
         tracking: MLflow.
         export: The artefact.
@@ -247,6 +261,7 @@ class TrainConfig:
     augment: AugmentConfig
     head: HeadConfig
     finetune: FinetuneConfig
+    teacher: TeacherConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
     export: ExportConfig
@@ -284,9 +299,11 @@ def parse(kind: type[T], default: str, arguments: list[str], *, prog: str, about
 
 
 def _plain(value: Any) -> Any:
-    """Without jsonargparse's subclasses of int and float, which neither JSON nor torch will store."""
+    """Without jsonargparse's subclasses of int and float, which neither JSON, YAML nor torch will store."""
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     for base in (bool, int, float):
         if isinstance(value, base):
             return base(value)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,11 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         return torch.tensor(self.images[index]), self.targets[index]
 
 
-class AugmentedDataset(Dataset[tuple[torch.Tensor, int]]):
+Photo = tuple[torch.Tensor, int] | tuple[torch.Tensor, int, npt.NDArray[np.float32]]
+"""Pixels, class number and, with a teacher, its log probabilities `f32[K]`."""
+
+
+class AugmentedDataset(Dataset[Photo]):
     """Photos for training, addressed by `(epoch, index)`: the pair seeds the augmentation."""
 
     def __init__(
@@ -99,20 +104,23 @@ class AugmentedDataset(Dataset[tuple[torch.Tensor, int]]):
         augment: list[v2.Transform],
         epochs_per_pass: int,
         seed: int,
+        teacher: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """`images` is `u8[N,3,S,S]`; `augment` has one transform a pass."""
+        """`images` is `u8[N,3,S,S]`, `teacher` is `f32[N,K]`; `augment` has one transform a pass."""
         self.images, self.targets, self.augment = images, targets, augment
-        self.epochs_per_pass, self.seed = epochs_per_pass, seed
+        self.epochs_per_pass, self.seed, self.teacher = epochs_per_pass, seed, teacher
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> Photo:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.seed, epoch, index))
             image = self.augment[epoch // self.epochs_per_pass](torch.tensor(self.images[index]))
-        return image, self.targets[index]
+        if self.teacher is None:
+            return image, self.targets[index]
+        return image, self.targets[index], self.teacher[index]
 
 
 class EpochShuffle(Sampler[int]):
@@ -217,14 +225,18 @@ class PhotoData(LightningDataModule):
     """Training photos with augmentation, validation photos as the service sees them."""
 
     def __init__(
-        self, manifest: Manifest, photos: Mapping[str, npt.NDArray[np.uint8]], config: TrainConfig
+        self,
+        manifest: Manifest,
+        photos: Mapping[str, npt.NDArray[np.uint8]],
+        config: TrainConfig,
+        teacher: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """`photos` holds `u8[N,3,S,S]` of each split."""
+        """`photos` holds `u8[N,3,S,S]` of each split, `teacher` log probabilities `f32[N,K]` of training."""
         super().__init__()
-        self.manifest, self.photos, self.config = manifest, photos, config
+        self.manifest, self.photos, self.config, self.teacher = manifest, photos, config, teacher
 
-    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        """Batches of `(u8[N,3,s,s], i64[N])`, s the size of the pass.
+    def train_dataloader(self) -> DataLoader[Photo]:
+        """Batches of `(u8[N,3,s,s], i64[N])` and, with a teacher, `f32[N,K]`; s is the size of the pass.
 
         Raises:
             PipelineError: several processes cannot share the batches equally.
@@ -239,11 +251,11 @@ class PhotoData(LightningDataModule):
             )
         epochs = config.finetune.epochs_per_pass
         augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
-        dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed)
+        dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed, self.teacher)
         slices = EpochSlices(len(targets), epochs, batch_size, config.seed, rank, world)
         return self._loader(dataset, sampler=slices, drop_last=len(targets) >= batch_size)
 
-    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+    def val_dataloader(self) -> DataLoader[Photo]:
         """Batches of `(u8[N,3,S,S], i64[N])`; each process takes every photo of its own."""
         rank, world = self._place()
         photos = PhotoDataset(self.photos["validation"], self.manifest.splits["validation"].targets)
@@ -255,11 +267,11 @@ class PhotoData(LightningDataModule):
 
     def _loader(
         self,
-        dataset: Dataset[tuple[torch.Tensor, int]],
+        dataset: Dataset[Any],
         sampler: EpochSlices | None = None,
         *,
         drop_last: bool = False,
-    ) -> DataLoader[tuple[torch.Tensor, int]]:
+    ) -> DataLoader[Photo]:
         loader = self.config.loader
         return DataLoader(
             dataset,

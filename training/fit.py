@@ -33,6 +33,7 @@ from training.forward import forward_all
 from training.loop import quiet_lightning, run_trainer
 from training.model import Classifier, Features, build
 from training.task import ClassificationTask, Optimisation
+from training.teacher import read_answers
 from training.tracking import Tracker, git_commit
 
 CHECKPOINT_SCHEMA: Final = 1
@@ -49,13 +50,14 @@ def fit(config: TrainConfig) -> None:
     manifest = read_manifest()
     if config.head.epochs == 0 and not config.finetune.input_sizes:
         raise PipelineError("head.epochs is 0 and finetune.input_sizes empty: there is nothing to train.")
+    answers = read_answers(config, manifest)
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     cores_each = max(1, torch.get_num_threads() // config.trainer.devices)
     torch.set_num_threads(config.trainer.threads or cores_each)
     work = paths.WORK / _fingerprint(config, manifest)
     if distributed.rank():
-        _follow(config, manifest, work)
+        _follow(config, manifest, answers, work)
         return
     tracker = _open_run(config, manifest, work)
     status = "FAILED"
@@ -64,7 +66,8 @@ def fit(config: TrainConfig) -> None:
         network, losses = _begin(config, manifest, photos, tracker, work)
         head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         if config.finetune.input_sizes:
-            losses["finetune"] = _finetune(config, manifest, photos, network, tracker, work / "finetune")
+            data = PhotoData(manifest, photos, config, answers)
+            losses["finetune"] = _finetune(config, data, network, tracker, work / "finetune")
         best = min(losses, key=lambda phase: losses[phase])
         if best == "head":
             network.load_state_dict(head_state)
@@ -95,15 +98,17 @@ def _begin(
     return network, losses
 
 
-def _follow(config: TrainConfig, manifest: Manifest, work: Path) -> None:
+def _follow(
+    config: TrainConfig, manifest: Manifest, answers: npt.NDArray[np.float32] | None, work: Path
+) -> None:
     """Be one of the processes that fine-tune together; the first one does all the rest."""
     if not config.finetune.input_sizes:
         return
     distributed.wait_for(work / _START)
     network = build(config.model, len(manifest.labels), weights=False)
     network.load_state_dict(torch.load(work / _START, weights_only=True))
-    photos = DecodedPhotos(manifest, config.model.input_size)
-    _finetune(config, manifest, photos, network, None, work / "finetune")
+    data = PhotoData(manifest, DecodedPhotos(manifest, config.model.input_size), config, answers)
+    _finetune(config, data, network, None, work / "finetune")
 
 
 def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
@@ -111,7 +116,8 @@ def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
     values = asdict(config)
     for section in ("tracking", "export"):
         del values[section]
-    text = json.dumps([values, manifest.sha256, lightning.__version__, torch.__version__])
+    teacher = files.sha256(paths.TEACHER) if config.teacher.share else ""
+    text = json.dumps([values, manifest.sha256, teacher, lightning.__version__, torch.__version__])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -130,6 +136,7 @@ def _open_run(config: TrainConfig, manifest: Manifest, work: Path) -> Tracker:
             "git_commit": git_commit(),
             "data.manifest_sha256": manifest.sha256,
             "data.photos": json.dumps({name: len(s.paths) for name, s in manifest.splits.items()}),
+            "teacher.sha256": files.sha256(paths.TEACHER) if config.teacher.share else "none",
         }
     )
     return tracker
@@ -185,21 +192,21 @@ def _cached_features(
 
 
 def _finetune(
-    config: TrainConfig,
-    manifest: Manifest,
-    photos: DecodedPhotos,
-    network: Classifier,
-    tracker: Tracker | None,
-    work: Path,
+    config: TrainConfig, data: PhotoData, network: Classifier, tracker: Tracker | None, work: Path
 ) -> float:
     """Train the whole network on augmented photos; return its best validation loss."""
     finetune = config.finetune
     task = ClassificationTask(
         network.to(memory_format=torch.channels_last),
-        len(manifest.labels),
+        len(data.manifest.labels),
         "finetune",
         Optimisation(
-            finetune.learning_rate, finetune.weight_decay, finetune.label_smoothing, finetune.freeze_norm
+            finetune.learning_rate,
+            finetune.weight_decay,
+            finetune.label_smoothing,
+            finetune.freeze_norm,
+            config.teacher.share,
+            config.teacher.temperature,
         ),
     )
     callbacks: list[Callback] = []
@@ -214,7 +221,7 @@ def _finetune(
         finetune.patience,
         callbacks,
         together=True,
-        datamodule=PhotoData(manifest, photos, config),
+        datamodule=data,
     )
 
 

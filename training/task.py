@@ -16,7 +16,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]
+"""Inputs, class numbers `i64[N]` and, with a teacher, its log probabilities `f32[N,K]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Optimisation:
     weight_decay: float
     label_smoothing: float = 0.0
     freeze_norm: bool = False
+    teacher_share: float = 0.0
+    teacher_temperature: float = 1.0
 
 
 class ClassificationTask(LightningModule):
@@ -53,9 +56,12 @@ class ClassificationTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:  # noqa: ARG002 (Lightning's hook)
         """Loss of one batch."""
-        inputs, targets = batch
+        inputs, targets, *teacher = batch
         logits = self(inputs)
         loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.optimisation.label_smoothing)
+        if teacher:
+            share, temperature = self.optimisation.teacher_share, self.optimisation.teacher_temperature
+            loss = (1 - share) * loss + share * distillation(logits, teacher[0], temperature)
         self.train_accuracy(logits, targets)
         self.log(f"{self.phase}_train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         self.log(f"{self.phase}_train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -63,7 +69,7 @@ class ClassificationTask(LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         """Loss and accuracy on unchanged photos."""
-        inputs, targets = batch
+        inputs, targets, *_ = batch
         logits = self(inputs)
         self.val_accuracy(logits, targets)
         self.val_loss(nn.functional.cross_entropy(logits, targets), len(targets))
@@ -87,3 +93,20 @@ class ClassificationTask(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def distillation(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """How far the softened answers are from the teacher's, in nats times the temperature squared.
+
+    Hinton et al. 2015, "Distilling the knowledge in a neural network": the square keeps the gradient's size
+    the same at every temperature.
+
+    Args:
+        logits: `f32[N,K]` of the network that learns.
+        teacher: `f32[N,K]` logits or log probabilities.
+        temperature: Above 1 the small probabilities count more.
+    """
+    student = nn.functional.log_softmax(logits / temperature, dim=1)
+    wanted = nn.functional.log_softmax(teacher / temperature, dim=1)
+    distance = nn.functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
+    return distance * temperature**2

@@ -29,7 +29,7 @@ class Tracker:
             PipelineError: the tracking server cannot be reached, or does not know the run.
         """
         self.config = config
-        self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+        self.uri = absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
         mlflow.set_tracking_uri(self.uri)
         try:
             self.client = MlflowClient(self.uri)
@@ -114,7 +114,7 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
     Raises:
         PipelineError: MLflow cannot be reached, or no version of `name` has this artefact.
     """
-    uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+    uri = absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
     try:
         client = MlflowClient(uri)
         versions = client.search_model_versions(f"name = '{name}'")
@@ -163,7 +163,7 @@ def _is_figure(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("value"), float | int)
 
 
-def _absolute(uri: str) -> str:
+def absolute(uri: str) -> str:
     """A SQLite file by its whole path: MLflow keeps stores by name, whatever folder was meant."""
     path = uri.removeprefix("sqlite:///")
     return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"

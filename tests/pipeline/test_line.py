@@ -20,7 +20,7 @@ from tests.tiny import ROOT, TRAIN
 
 # The first test makes the line for all: six commands that import torch, which a busy machine draws out.
 pytestmark = pytest.mark.timeout(400)
-STAGES = ["fetch", "prepare", "train", "export", "evaluate"]
+STAGES = ["fetch", "prepare", "teach", "train", "export", "evaluate"]
 
 
 @dataclass(frozen=True)

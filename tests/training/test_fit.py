@@ -45,27 +45,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with raw photos and manifest of 40 drawn pictures of each class."""
-    folder = tmp_path_factory.mktemp("drawn")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch)
-        prepare(data_config().prepare)
-    finally:
-        os.chdir(before)
-    return folder
-
-
-@pytest.fixture
-def place(workplace: Path, drawn: Path) -> Path:
-    """An empty folder with the drawn data."""
-    (workplace / "data").symlink_to(drawn / "data")
-    return workplace
-
-
 def weights() -> dict[str, torch.Tensor]:
     """What the checkpoint holds."""
     state: dict[str, torch.Tensor] = torch.load(paths.CHECKPOINT, weights_only=True)["state_dict"]

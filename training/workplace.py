@@ -1,0 +1,50 @@
+"""Another training in a folder of its own, tracked where this one is: for the teacher and the ablation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from training import paths
+from training.config import ModelConfig, TrackingConfig
+from training.errors import PipelineError
+from training.model import Classifier, build
+from training.tracking import absolute
+
+_INTERRUPTED = 130  # the exit status of Ctrl-C
+
+
+def link(folder: Path, *parts: Path) -> None:
+    """Let `folder` see these parts of the present one."""
+    for part in parts:
+        place = folder / part
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.symlink_to(part.absolute())
+
+
+def fit(folder: Path, options: list[str], tracking: TrackingConfig) -> Classifier:
+    """Run `python -m training fit` in `folder`; return the network it leaves, ready to evaluate.
+
+    Raises:
+        PipelineError: the training failed.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "MLFLOW_TRACKING_URI": absolute(os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri),
+    }
+    artifacts = ["--tracking.artifact_location", str(Path(tracking.artifact_location).absolute())]
+    command = [sys.executable, "-m", "training", "fit", *options, *artifacts]
+    done = subprocess.run(command, cwd=folder, env=environment, check=False)  # noqa: S603
+    if done.returncode == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise PipelineError(f"The training in {folder} failed; what it printed stands above.")
+    checkpoint = torch.load(folder / paths.CHECKPOINT, map_location="cpu", weights_only=True)
+    network = build(ModelConfig(**checkpoint["model"]), len(checkpoint["labels"]), weights=False)
+    network.load_state_dict(checkpoint["state_dict"])
+    return network.eval()
