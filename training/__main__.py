@@ -89,18 +89,30 @@ def _ablation(arguments: list[str]) -> None:
 
 
 def _bench(arguments: list[str]) -> None:
-    """Measure photos a second in fine-tuning, beside the plain loop and the limit."""
+    """Measure photos a second in fine-tuning, or the time to an accuracy, beside other loops."""
     import argparse
 
-    from training import bench, config
+    from training import config
+    from training.bench import loops, run
 
-    parser = argparse.ArgumentParser(prog="python -m training bench", description=bench.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training bench",
+        description=run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--size", type=int, default=160, help="side of the crops, in pixels")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=10, help="of a turn")
+    parser.add_argument("--to", type=float, help="train to this accuracy instead (an hour)")
+    parser.add_argument("--passes", type=int, default=2, help="after which --to is given up")
+    parser.add_argument("--keras", choices=("true", "false"), default="true")
     options = parser.parse_args(arguments)
     settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training bench", about="")
-    print(bench.as_markdown(bench.bench(settings, options.size, options.turns, options.steps)))
+    made, keras = loops.prepare(settings, options.size), options.keras == "true"
+    if options.to:
+        print(run.race_as_markdown(run.race(made, options.to, options.passes, keras=keras), options.to))
+    else:
+        print(run.rates_as_markdown(run.bench(made, options.turns, options.steps, keras=keras)))
 
 
 def _track(arguments: list[str]) -> None:

@@ -89,7 +89,7 @@ def _begin(
     """The network with its head trained, and the loss by phase; kept where the other processes find it."""
     network, losses = build(config.model, len(manifest.labels)), {}
     if config.head.epochs:
-        losses["head"] = _train_head(config, manifest, photos, network, tracker, work / "head")
+        losses["head"] = train_head(config, manifest, photos, network, tracker, work / "head")
     if config.trainer.devices * config.trainer.nodes > 1:
         for split in ("train", "validation"):
             photos[split]  # decoded once, by this process
@@ -142,12 +142,12 @@ def _open_run(config: TrainConfig, manifest: Manifest, work: Path) -> Tracker:
     return tracker
 
 
-def _train_head(
+def train_head(
     config: TrainConfig,
     manifest: Manifest,
     photos: DecodedPhotos,
     network: Classifier,
-    tracker: Tracker,
+    tracker: Tracker | None,
     work: Path,
 ) -> float:
     """Train the head on cached features; return its best validation loss."""
