@@ -25,6 +25,7 @@ URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
 FILE ?=
 IMAGE ?=
+STAGING ?=
 ONLY ?=
 IN ?=
 OUT ?=
@@ -37,7 +38,7 @@ TO ?=
 .PHONY: help setup data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
   test test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
-  monitoring-test rehearse
+  monitoring-test rehearse rehearse-compose
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -150,8 +151,9 @@ image-train: ## Build the training image, which runs the line on mounted data
 smoke-image: ## Start the image as a container and ask it all that a deploy asks
 	IMAGE="$(IMAGE)" bash deploy/smoke.sh
 
-compose: ## The service with Prometheus, Alertmanager and Grafana on this machine
-	docker compose --file deploy/compose.yml up --detach
+compose: ## The service with Prometheus, Alertmanager and Grafana on this machine; STAGING=1 IMAGE=name@sha256:… on a staging host
+	$(if $(STAGING),IMAGE="$(IMAGE)" DEPLOYMENT="$(lastword $(subst @, ,$(IMAGE)))") docker compose --file deploy/compose.yml \
+	  $(if $(STAGING),--file deploy/compose.staging.yml) up --detach
 
 deploy: ## On the host: replace the running service by IMAGE=name@sha256:…, losing no request
 	python3 deploy/deploy.py deploy "$(IMAGE)"
@@ -173,6 +175,9 @@ evaluate-staging: $(VENV)/.train ## Judge URL on the labelled photos of the zip 
 
 monitoring-test: ## Check Prometheus' rules and Alertmanager's routes (promtool, amtool)
 	bash deploy/monitoring/test.sh
+
+rehearse-compose: ## Bring deploy/compose.yml up with a real engine, use it and take it down (5 minutes)
+	python3 deploy/rehearsal/compose.py
 
 rehearse: ## Deliver on this machine with the real components, and try all that can go wrong (10 minutes)
 	python3 deploy/rehearse.py

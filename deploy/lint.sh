@@ -8,7 +8,7 @@ actionlint
 zizmor --offline --quiet .github/workflows
 check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
-check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml
+check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml deploy/compose.staging.yml
 yamllint --strict .github deploy configs dvc.yaml
 git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck
 kubernetes-validate --quiet --strict deploy/kubernetes/base/{serviceaccount,deployment,service,autoscaler,disruption,network}.yaml

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rehearsal.engine import base_image, build, build_arguments, docker_engine, install_missing
+from rehearsal.engine import COMMANDS, base_image, build, build_arguments, docker_engine, install
 from rehearsal.load import Load, failures, show
 from rehearsal.machine import HERE, PORTS, ROOT, STATE, WORK, Transcript, process, sh, until
 from rehearsal.monitoring import Webhook, monitoring_files, rehearse_monitoring
@@ -48,7 +48,7 @@ def main() -> int:
     wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
     broken = ROOT / "models" / "damaged.pt"
     with contextlib.ExitStack() as stack:
-        install_missing()
+        install(COMMANDS)
         stack.enter_context(docker_engine())
         stack.callback(lambda: sh("docker", "rm", "--force", *containers_of_ours(), check=False))
         stack.enter_context(process("registry", "docker-registry", "serve", str(WORK / "registry.yml")))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from sklearn.metrics import roc_curve
 
-from evaluation.metrics import Floats, Ints, expected_calibration_error, reliability
+from evaluation.metrics import Floats, Ints, expected_calibration_error, reliability, wilson
 
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
@@ -58,12 +58,23 @@ def confusion_matrix(table: npt.NDArray[np.int64], labels: list[str], title: str
 
 
 def reliability_diagram(probabilities: Floats, targets: Ints, title: str) -> Figure:
-    """Accuracy over confidence, with the number of photos in each bin below."""
+    """Accuracy over confidence with its 95 % interval, and the number of photos in each bin below."""
     figure = new_figure(5.0, 5.0)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     bins = reliability(probabilities, targets)
     upper.plot((0, 1), (0, 1), color=GREY, linestyle="--", label="perfectly calibrated")
-    upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=BLUE, label="model")
+    intervals = [wilson(round(b.accuracy * b.n), b.n) for b in bins]
+    upper.errorbar(
+        [b.confidence for b in bins],
+        [b.accuracy for b in bins],
+        yerr=np.abs(
+            [(b.accuracy - i.low, i.high - b.accuracy) for b, i in zip(bins, intervals, strict=True)]
+        ).T,
+        fmt="o",
+        capsize=3,
+        color=BLUE,
+        label="model, 95 % interval",
+    )
     ece = expected_calibration_error(probabilities, targets)
     upper.set_ylabel("accuracy")
     upper.set_ylim(-0.02, 1.02)

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "make rollback": "make rehearse",
     "make compose": "needs an engine",
     "make rehearse": "needs an engine",
+    "make rehearse-compose": "needs an engine",
     "make data-pull": "make rehearse; tests/pipeline",
 }
 """Lines that are not typed here, and what does or would."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from rehearsal.machine import CACHE, PORTS, WORK, process, sh, until
 
 COMMANDS = {
-    "docker.io": "docker",
+    "docker.io": "dockerd",
     "docker-registry": "docker-registry",
     "haproxy": "haproxy",
     "prometheus": "prometheus",
@@ -24,13 +24,16 @@ COMMANDS = {
 """Debian's package for each command."""
 
 
-def install_missing() -> None:
-    """What the rehearsal runs beside the engine, from Debian's packages.
+def install(commands: dict[str, str]) -> None:
+    """What a rehearsal runs, from Debian's packages: the command of each package.
 
     Raises:
         SystemExit: something is missing and cannot be installed by us.
     """
-    missing = [package for package, command in COMMANDS.items() if not shutil.which(command)]
+    paths = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    missing = [package for package, command in commands.items() if not shutil.which(command, path=paths)]
+    if "docker.io" in missing and _engine_answers():
+        missing.remove("docker.io")
     if not missing:
         return
     if os.geteuid() or not shutil.which("apt-get"):
@@ -42,10 +45,14 @@ def install_missing() -> None:
     sh("apt-get", "install", "-y", "--no-install-recommends", *missing, DEBIAN_FRONTEND="noninteractive")
 
 
+def _engine_answers() -> bool:
+    return bool(shutil.which("docker")) and sh("docker", "info", check=False).returncode == 0
+
+
 @contextlib.contextmanager
 def docker_engine() -> Iterator[None]:
     """The engine that is there, or one of our own with everything in the rehearsal's folder."""
-    if shutil.which("docker") and sh("docker", "info", check=False).returncode == 0:
+    if _engine_answers():
         yield
         return
     os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client knows BuildKit
@@ -60,7 +67,7 @@ def docker_engine() -> Iterator[None]:
     parts += ["--ip-masq=false", "--ip-forward=false"]
     CACHE.mkdir(parents=True, exist_ok=True)
     with process("dockerd", "/usr/sbin/dockerd", *parts):
-        if not until(lambda: sh("docker", "info", check=False).returncode == 0, 60):
+        if not until(_engine_answers, 60):
             raise SystemExit(f"error: dockerd did not start: {(WORK / 'dockerd.log').read_text()[-2000:]}")
         yield
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from evaluation import report
 from evaluation.bench import services
@@ -133,8 +134,11 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     axes.barh([titles[name] for name in order], values, color=colours)
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.0f}", va="center")
-    axes.set_xlabel(f"photos a second, {MAIN} JPEG, {CALLERS} callers, {results['machine']}")
+    axes.set_xlabel(f"photos a second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}")
     axes.margins(x=0.1)
+    meaning = {"the machine's limit": report.GREY, "this project": report.BLUE, "others": report.ORANGE}
+    handles = [Patch(color=colour, label=label) for label, colour in meaning.items()]
+    axes.legend(handles=handles, loc="lower right", frameon=False)
     return figure
 
 
@@ -145,7 +149,9 @@ def overload_figure(results: dict[str, Any]) -> Figure:
     figure = report.new_figure(8.5, 3.4)
     rate, late = figure.subplots(1, 2)
     rate.plot(offered, [run["accepted_per_second"] for run in runs], "o-", color=report.BLUE)
-    rate.axhline(results["medians"]["ours"][f"{MAIN}.throughput"], color=report.GREY, linestyle=":")
+    capacity = results["medians"]["ours"][f"{MAIN}.throughput"]
+    rate.axhline(capacity, color=report.GREY, linestyle=":", label=f"{capacity:.0f}, with {CALLERS} callers")
+    rate.legend(loc="lower right", frameon=False)
     rate.set(xlabel="offered a second", ylabel="answered a second", ylim=(0, None))
     late.plot(
         offered, [run["accepted_p99_ms"] for run in runs], "o-", color=report.BLUE, label="answers, p99"

@@ -1,0 +1,175 @@
+"""`make rehearse-compose`: deploy/compose.yml brought up by a real engine, used and taken down.
+
+The engine runs in a network namespace of its own, so its bridges touch nothing of this machine. Images that
+no registry can give are stood in for by Debian's packages of the same programs; what has no such package
+(Grafana) is left out and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rehearsal.engine import base_image, build_arguments, docker_engine, install
+from rehearsal.machine import CACHE, HERE, PORTS, ROOT, WORK, Transcript, process, sh, until
+
+_NAMESPACE = "cats-dogs"
+_PROJECT = "cats-dogs-rehearsal"
+_STAND_INS = {
+    "prom/prometheus:v3.5.0": ("prometheus", "prometheus", "/prometheus"),
+    "prom/alertmanager:v0.28.1": ("prometheus-alertmanager", "prometheus-alertmanager", "/alertmanager"),
+}
+"""For each image Debian's package, its program and the folder where it works."""
+_OTHERS = {"grafana/grafana:12.1.1": "grafana", "cats-dogs-train:latest": "mlflow"}
+
+
+def main() -> int:
+    """Rehearse; 0 if all was as it must be."""
+    began = time.monotonic()
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    record = Transcript()
+    install({"docker.io": "docker", "docker-compose": "docker-compose", "iproute2": "ip", "curl": "curl"})
+    with docker_engine():
+        services = ["api", "prometheus", "alertmanager", *_images()]
+    with _bridged_engine():
+        try:
+            _rehearse(record, services)
+        finally:
+            (WORK / "compose.log").write_text(_compose("logs", "--no-color", check=False))
+            _compose("down", "--volumes", check=False)
+    print(f"{'FAILED' if record.failed else 'passed'} in {time.monotonic() - began:.0f} s; logs in {WORK}")
+    return int(record.failed > 0)
+
+
+def _images() -> list[str]:
+    """Have every image that can be had; the services, beside the three, whose image is there."""
+    wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
+    serve = [sys.executable, "-m", "http.server", str(PORTS["wheels"]), "--bind", "127.0.0.1"]
+    base = base_image()
+    with process("wheels", *serve, "--directory", wheels):
+        sh("bash", "deploy/build.sh", "serve", BUILD_ARGS=build_arguments(base))
+    for image, (package, program, folder) in _STAND_INS.items():
+        if _pulled(image):
+            continue
+        print(f"no registry gives {image}: Debian's {package} stands in for it", flush=True)
+        (WORK / "Dockerfile").write_text(
+            f"FROM {base}\nRUN apt-get update && apt-get install -y --no-install-recommends {package} wget\n"
+            f"WORKDIR {folder}\nENTRYPOINT ['{program}']\n".replace("'", '"')
+        )
+        sh("docker", "build", "--network", "host", "--tag", image, str(WORK), DOCKER_BUILDKIT="1")
+    there = [service for image, service in _OTHERS.items() if _pulled(image)]
+    print("left out, for want of an image:", *(set(_OTHERS.values()) - set(there)) or "nothing", flush=True)
+    return there
+
+
+def _pulled(image: str) -> bool:
+    return any(
+        sh("docker", *words, image, check=False).returncode == 0
+        for words in (("image", "inspect"), ("pull",))
+    )
+
+
+@contextlib.contextmanager
+def _bridged_engine() -> Iterator[None]:
+    """An engine on the same images that makes networks and publishes ports, in a namespace."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
+    sh("ip", "netns", "delete", _NAMESPACE, check=False)
+    sh("ip", "netns", "add", _NAMESPACE)
+    try:
+        _inside("ip", "link", "set", "lo", "up")
+        _inside("sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
+        os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+        where = [f"--host=unix://{folder}/docker.sock", f"--data-root={CACHE}/docker"]
+        where += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
+        with process("dockerd-bridged", "ip", "netns", "exec", _NAMESPACE, "/usr/sbin/dockerd", *where):
+            if not until(lambda: sh("docker", "info", check=False).returncode == 0, 60):
+                raise SystemExit(f"error: dockerd did not start: {WORK / 'dockerd-bridged.log'}")
+            yield
+    finally:
+        sh("ip", "netns", "delete", _NAMESPACE, check=False)
+
+
+def _inside(*command: str) -> str:
+    return sh("ip", "netns", "exec", _NAMESPACE, *command).stdout
+
+
+def _compose(*words: str, check: bool = True, **environment: str) -> str:
+    files = ["--file", str(HERE / "compose.yml")]
+    done = sh("docker-compose", "--project-name", _PROJECT, *files, *words, check=check, **environment)
+    return done.stdout + done.stderr
+
+
+def _get(url: str) -> str:
+    return sh(
+        "ip", "netns", "exec", _NAMESPACE, "curl", "--silent", "--max-time", "10", url, check=False
+    ).stdout
+
+
+def _rehearse(record: Transcript, services: list[str]) -> None:
+    """Up, a photo, what Prometheus sees, the rules, and the staging form."""
+    began = time.monotonic()
+    _compose("up", "--detach", *services)
+    record.check(
+        "compose brings it up, each when the one before is healthy", True, f"{time.monotonic() - began:.0f} s"
+    )
+    photo = f"file=@{HERE / 'smoke/dog.jpg'}"
+    answer = json.loads(_inside("curl", "--silent", "-F", photo, "http://127.0.0.1:8000/predict"))
+    record.check("a photo is answered on the published port", answer["prediction"] == "dog")
+    prometheus = "http://127.0.0.1:9090/api/v1"
+
+    def asked(path: str) -> dict[str, object]:
+        with contextlib.suppress(json.JSONDecodeError):
+            return dict(json.loads(_get(f"{prometheus}/{path}")).get("data") or {})
+        return {}
+
+    query = "query?" + urllib.parse.urlencode({"query": 'sum(classifier_requests_total{outcome="ok"})'})
+    seen = until(lambda: "1" in json.dumps(asked(query).get("result")), 60)
+    record.check("Prometheus scrapes the service by its name", seen)
+    groups = asked("rules").get("groups")
+    record.check(
+        "it has the alert rules", bool(groups), f"{len(groups) if isinstance(groups, list) else 0} groups"
+    )
+    known = until(lambda: "alertmanager" in json.dumps(asked("alertmanagers").get("activeAlertmanagers")), 30)
+    record.check("it knows Alertmanager", known)
+    container = _compose("ps", "--quiet", "api").strip()
+    details = json.loads(sh("docker", "inspect", container).stdout)[0]
+    record.check("the service is healthy", details["State"]["Health"]["Status"] == "healthy")
+    limits = details["HostConfig"]
+    record.check(
+        "read-only, without rights, with limits",
+        limits["ReadonlyRootfs"]
+        and limits["CapDrop"] == ["ALL"]
+        and limits["Memory"]
+        and limits["PidsLimit"],
+        f"{limits['Memory'] >> 20} MB, {limits['PidsLimit']} processes",
+    )
+    ports = [port["HostIp"] for ports in limits["PortBindings"].values() for port in ports]
+    record.check("it listens on this machine only", ports == ["127.0.0.1"], str(ports))
+    began = time.monotonic()
+    _compose("stop", "api")
+    stopped = json.loads(sh("docker", "inspect", container).stdout)[0]["State"]
+    record.check("it stops by itself, with 0", stopped["ExitCode"] == 0, f"{time.monotonic() - began:.1f} s")
+    staging = ("--file", str(HERE / "compose.staging.yml"), "config")
+    refused = _compose(*staging, check=False)
+    record.check("the staging form refuses to start without a digest", "name the image by digest" in refused)
+    digest = "sha256:" + "0" * 64
+    shown = _compose(*staging, IMAGE=f"localhost/cats-dogs-api@{digest}", DEPLOYMENT=digest)
+    record.check(
+        "with one it is whole", f"cats-dogs-api@{digest}" in shown and f"DEPLOYMENT: {digest}" in shown
+    )
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
