@@ -41,11 +41,12 @@ TO ?=
   monitoring-test rehearse rehearse-compose
 
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
-	@echo "Variables: DATA=… (train, data), PORT=8000 HOST=127.0.0.1 MODEL=… (serve), FILE=… (predict),"
-	@echo "  URL=… LABELLED=… (evaluate-live), TORCH_INDEX=… (setup). Details: README.md"
+	@awk -F ':.*## ' '/^# --- / { gsub(/^# --- | ---$$/, ""); print "\n" $$0 } \
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Words in capitals are variables: make train DATA=path/to/folder. README.md has the whole story."
 
-# --- environment: each stamp adds what its targets need, and nothing is installed twice ---
+# --- the environment, .venv: each target adds what it needs, and nothing is installed twice ---
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
@@ -81,13 +82,13 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 
 setup: $(VENV)/.dev ## Install everything into .venv
 
-# --- the line: fetch, prepare, train, export, evaluate (dvc.yaml) ---
+# --- the line of dvc.yaml, and what belongs to training ---
 
 data: $(VENV)/.train ## Fetch and prepare the photos; DATA= a zip, a folder, an address, kaggle or sample
 	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
 	dvc repro prepare
 
-train: $(VENV)/.train ## Run the whole line: data to evaluated model; DATA= as for data
+train: $(VENV)/.train ## Run the whole line, data to evaluated model; DATA= as for data
 	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
 	dvc repro
 
@@ -103,7 +104,7 @@ slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (b
 ablation: $(VENV)/.train ## What each part of the recipe is worth: nine short trainings (build/ablation, 1 hour)
 	$(PY) -m training ablation
 
-bench-train: $(VENV)/.train ## Photos a second in fine-tuning, beside the plain loop, Keras and the limit (5 minutes); TO=0.99: the time to that accuracy (an hour)
+bench-train: $(VENV)/.train ## Photos a second in fine-tuning, beside other loops; TO=0.99: the time to an accuracy
 	$(PY) -m training bench $(if $(TO),--to $(TO))
 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
@@ -126,7 +127,7 @@ data-pull: $(VENV)/.train ## Get what dvc.lock names from the DVC remote
 mlflow: $(VENV)/.train ## Serve the experiments on port MLFLOW_PORT
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --port "$(MLFLOW_PORT)"
 
-# --- the service ---
+# --- the service, and asking it ---
 
 serve: $(VENV)/.serve ## Serve MODEL on HOST:PORT
 	HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" $(PY) -m serving
@@ -140,7 +141,17 @@ evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL 
 	@status=0; $(PY) -m evaluation.live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
 	  if [ $$status -le 1 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
-# --- delivery: deploy/ ---
+score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Answer all photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster
+	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }
+	$(PY) -m evaluation.score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
+
+drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
+	$(PY) -m evaluation.drift --url "$(URL)"
+
+shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, and how soon (build/shifts, 3 minutes)
+	$(PY) -m evaluation.shifts --model "$(MODEL)"
+
+# --- delivery (docs/delivery.md) ---
 
 image: ## Build the service's image, IMAGE=cats-dogs-api:latest, with MODEL inside
 	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
@@ -151,7 +162,7 @@ image-train: ## Build the training image, which runs the line on mounted data
 smoke-image: ## Start the image as a container and ask it all that a deploy asks
 	IMAGE="$(IMAGE)" bash deploy/smoke.sh
 
-compose: ## The service with Prometheus, Alertmanager and Grafana on this machine; STAGING=1 IMAGE=name@sha256:… on a staging host
+compose: ## The service with Prometheus, Alertmanager and Grafana here; STAGING=1 IMAGE=name@sha256:… on a staging host
 	$(if $(STAGING),IMAGE="$(IMAGE)" DEPLOYMENT="$(lastword $(subst @, ,$(IMAGE)))") docker compose --file deploy/compose.yml \
 	  $(if $(STAGING),--file deploy/compose.staging.yml) up --detach
 
@@ -183,16 +194,6 @@ rehearse: ## Deliver on this machine with the real components, and try all that 
 	python3 deploy/rehearse.py
 
 # --- trying and checking ---
-
-score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Answer all photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on processes or a cluster
-	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }
-	$(PY) -m evaluation.score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
-
-drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
-	$(PY) -m evaluation.drift --url "$(URL)"
-
-shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, and how soon (build/shifts, 3 minutes)
-	$(PY) -m evaluation.shifts --model "$(MODEL)"
 
 demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, predict, evaluate, stop
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh

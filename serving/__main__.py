@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar
@@ -19,6 +20,7 @@ from serving import logs, settings
 from serving.app import create_app
 from serving.errors import ConfigurationError
 from serving.service import Service
+from serving.settings import Settings
 
 
 class Server(uvicorn.Server):
@@ -107,9 +109,11 @@ def _listen(chosen: settings.Settings) -> socket.socket | None:
 def _help() -> str:
     """The settings with their descriptions, taken from their docstrings."""
     text = Path(settings.__file__).read_text(encoding="utf-8")
-    source = re.findall(r'"""([A-Z_]+: .+?)"""', text, re.DOTALL)
-    lines = ["usage: python -m serving", "", "Settings, from the environment:"]
-    return "\n".join([*lines, *(f"  {line}" for line in source)])
+    usual = {settings.variable(name): value for name, value in msgspec.structs.asdict(Settings()).items()}
+    lines = ["usage: python -m serving", "", "Settings, from the environment, and what they are if not set:"]
+    for name, meaning in re.findall(r'"""([A-Z_]+): (.+?)"""', text, re.DOTALL):
+        lines += [f"  {name}={usual[name]}", f"      {meaning}"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
