@@ -101,7 +101,7 @@ evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
 slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (build/slices)
 	$(PY) -m evaluation.slices --model "$(MODEL)"
 
-ablation: $(VENV)/.train ## What each part of the recipe is worth: nine short trainings (build/ablation, 1 hour)
+ablation: $(VENV)/.train ## What each part of the recipe is worth: ten short trainings (build/ablation, 1 hour)
 	$(PY) -m training ablation
 
 bench-train: $(VENV)/.train ## Photos a second in fine-tuning, beside other loops; TO=0.99: the time to an accuracy

@@ -20,10 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rehearsal.engine import base_image, build_arguments, docker_engine, install
+from rehearsal.engine import COMMANDS, base_image, build_arguments, docker_engine, install
 from rehearsal.machine import CACHE, HERE, PORTS, ROOT, WORK, Transcript, process, sh, until
 
 _NAMESPACE = "cats-dogs"
+_ENTER = ("nsenter", f"--net=/var/run/netns/{_NAMESPACE}")  # `ip netns exec` would hide the control groups
 _PROJECT = "cats-dogs-rehearsal"
 _STAND_INS = {
     "prom/prometheus:v3.5.0": ("prometheus", "prometheus", "/prometheus"),
@@ -39,7 +40,8 @@ def main() -> int:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     record = Transcript()
-    install({"docker.io": "docker", "docker-compose": "docker-compose", "iproute2": "ip", "curl": "curl"})
+    shared = {package: COMMANDS[package] for package in ("docker.io", "debootstrap")}
+    install(shared | {"docker-compose": "docker-compose", "iproute2": "ip", "curl": "curl"})
     with docker_engine():
         services = ["api", "prometheus", "alertmanager", *_images()]
     with _bridged_engine():
@@ -92,7 +94,7 @@ def _bridged_engine() -> Iterator[None]:
         os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
         where = [f"--host=unix://{folder}/docker.sock", f"--data-root={CACHE}/docker"]
         where += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
-        with process("dockerd-bridged", "ip", "netns", "exec", _NAMESPACE, "/usr/sbin/dockerd", *where):
+        with process("dockerd-bridged", *_ENTER, "/usr/sbin/dockerd", *where):
             if not until(lambda: sh("docker", "info", check=False).returncode == 0, 60):
                 raise SystemExit(f"error: dockerd did not start: {WORK / 'dockerd-bridged.log'}")
             yield
@@ -101,7 +103,7 @@ def _bridged_engine() -> Iterator[None]:
 
 
 def _inside(*command: str) -> str:
-    return sh("ip", "netns", "exec", _NAMESPACE, *command).stdout
+    return sh(*_ENTER, *command).stdout
 
 
 def _compose(*words: str, check: bool = True, **environment: str) -> str:
@@ -111,9 +113,7 @@ def _compose(*words: str, check: bool = True, **environment: str) -> str:
 
 
 def _get(url: str) -> str:
-    return sh(
-        "ip", "netns", "exec", _NAMESPACE, "curl", "--silent", "--max-time", "10", url, check=False
-    ).stdout
+    return sh(*_ENTER, "curl", "--silent", "--max-time", "10", url, check=False).stdout
 
 
 def _rehearse(record: Transcript, services: list[str]) -> None:
