@@ -18,7 +18,7 @@ from evaluation.metrics import Floats, Ints, expected_calibration_error, reliabi
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
 GREY: Final = "#777777"
-_SERIES: Final = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SERIES: Final = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SHORTEST_MS: Final = 0.01
 _DPI: Final = 120
 _PHASES: Final = ("head", "finetune")
@@ -140,7 +140,7 @@ def latency(client_ms: list[float], stages_ms: dict[str, list[float]]) -> Figure
     figure = new_figure(6.0, 4.0)
     axes = figure.add_subplot()
     series = {"client, whole request": client_ms} | {f"service: {k}": v for k, v in stages_ms.items()}
-    for (name, values), colour in zip(series.items(), _SERIES, strict=False):
+    for (name, values), colour in zip(series.items(), SERIES, strict=False):
         ordered = np.maximum(np.sort(values), _SHORTEST_MS)
         axes.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered), label=name, color=colour)
     axes.set_xscale("log")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import http
 import http.server
 import json
+import re
 import shutil
 import time
 import urllib.parse
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rehearsal.machine import HERE, PORTS, WORK, Transcript, get, sh, until
 from rehearsal.scenes import release
+
+_SHOWN_SECONDS = 120
 
 
 class Webhook(http.server.BaseHTTPRequestHandler):
@@ -49,6 +52,8 @@ def rehearse_monitoring(record: Transcript) -> None:
     record.check(
         "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
     )
+    panels = [_panel(prometheus, panel) for panel in board["panels"]]
+    (WORK / "panels.json").write_text(json.dumps(panels))  # drawn by python -m evaluation.dashboard
     active = release("active")
     sh("docker", "stop", active["container"])
     began = time.monotonic()
@@ -62,6 +67,29 @@ def rehearse_monitoring(record: Transcript) -> None:
     began = time.monotonic()
     cleared = until(lambda: ("ClassifierDown", "resolved") in Webhook.alerts, 150)
     record.check("it is started again: the alert clears", cleared, f"{time.monotonic() - began:.0f} s")
+
+
+def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
+    """A panel with what its queries said over the last two minutes."""
+    end = time.time()
+    series = {}
+    for target in panel["targets"]:
+        expression = target["expr"].replace("$__rate_interval", "20s").replace("$job", "classifier")
+        asked = {"query": expression, "start": end - _SHOWN_SECONDS, "end": end, "step": 2}
+        _, text = get(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(asked)}")
+        for found in json.loads(text)["data"]["result"]:
+            metric = found["metric"]
+            parts = re.split(r"{{(\w+)}}", target.get("legendFormat", ""))  # words and labels in turn
+            name = "".join(metric.get(part, "") if i % 2 else part for i, part in enumerate(parts))
+            series[name] = [(moment - end, float(value)) for moment, value in found["values"]]
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    return {
+        "title": panel["title"],
+        "type": panel["type"],
+        "unit": unit,
+        "at": panel["gridPos"],
+        "series": series,
+    }
 
 
 def monitoring_files() -> None:
