@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from litestar.openapi.spec import (
+    Example,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Reference,
     RequestBody,
     Schema,
 )
 
-from serving.problems import KINDS, MEDIA_TYPE
+from serving.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 from serving.upload import FIELD
 
 _FILE = Schema(
@@ -46,6 +48,19 @@ ANSWER_EXAMPLE: Final = {
     "request_id": "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90",
 }
 """What the released model says of `deploy/smoke/dog.jpg`; a test holds it to that."""
+DETAILS: Final = {
+    "missing-file": (
+        'There is no multipart field "file" (found \'other\'). Send the image as curl -F "file=@dog.jpg".'
+    ),
+    "unauthorized": 'Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
+    "unsupported-image": (
+        "The bytes are not an image of an accepted format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)."
+    ),
+    "empty": "The image is empty (0 bytes).",
+    "broken-image": "The JPEG image cannot be decoded: it is truncated or corrupt.",
+    "feedback-off": "This service keeps no answers to label: SERVING_FEEDBACK is not set.",
+}
+"""What the service says of the commonest faults; a test holds it to that."""
 _PROBLEM = Schema(
     type=OpenAPIType.OBJECT,
     properties={
@@ -104,9 +119,22 @@ def _json(description: str, schema: Schema, example: object = None) -> OpenAPIRe
 
 
 def _problem(status: int) -> OpenAPIResponse:
-    titles = [kind.title for kind in KINDS.values() if kind.status == status]
-    content = {MEDIA_TYPE: OpenAPIMediaType(schema=_PROBLEM)}
-    return OpenAPIResponse("; ".join(titles) + ".", content=content)
+    kinds = {code: kind for code, kind in KINDS.items() if kind.status == status}
+    examples: dict[str, Example | Reference] = {
+        code: Example(
+            summary=kind.title,
+            value={
+                "type": TYPE_PREFIX + code,
+                "title": kind.title,
+                "status": status,
+                "detail": DETAILS.get(code, f"{kind.title}."),
+                "request_id": ANSWER_EXAMPLE["request_id"],
+            },
+        )
+        for code, kind in kinds.items()
+    }
+    content = {MEDIA_TYPE: OpenAPIMediaType(schema=_PROBLEM, examples=examples)}
+    return OpenAPIResponse("; ".join(kind.title for kind in kinds.values()) + ".", content=content)
 
 
 @dataclass

@@ -92,12 +92,14 @@ function whyButton(card, file) {
   const photo = card.querySelector("img");
   if (!photo) return element("span");
   const plain = photo.src;
+  const legend = element("p", "Orange speaks for the answer, blue against it.", { className: "small" });
   let map = "";
   button.addEventListener("click", async () => {
     if (photo.src !== plain) {
       photo.src = plain;
       button.textContent = "Show why";
       button.ariaPressed = "false";
+      legend.remove();
       return;
     }
     if (!map) {
@@ -116,10 +118,8 @@ function whyButton(card, file) {
     photo.src = map;
     button.textContent = "Show the photo";
     button.ariaPressed = "true";
-    $("said").textContent = "Orange speaks for the answer, blue against it.";
-    if (!card.querySelector(".legend")) {
-      card.append(element("p", "Orange speaks for the answer, blue against it.", { className: "small legend" }));
-    }
+    $("said").textContent = legend.textContent;
+    card.append(legend);
   });
   return button;
 }

@@ -98,9 +98,10 @@ function draw(now, health) {
   const drifts = now.all("classifier_drift_distance_ratio").map(({ labels: { quantity }, value }) => {
     const z = tests.get(quantity);
     const drifted = value > DISTANCE && z > Z && photos >= PHOTOS;
-    return [quantity.replaceAll("_", " "), cell("td", shown(value, 3), "number"), cell("td", shown(z), "number"), cell("td", drifted ? "drifted" : "", "alarm")];
+    return [quantity.replaceAll("_", " "), cell("td", shown(value, 3), "number"), cell("td", shown(z), "number"), cell("td", drifted ? "yes" : "no", drifted ? "alarm" : "")];
   });
-  table("drift", ["quantity", "distance", "z", `${shown(photos, 0)} photos`], drifts);
+  $("window").textContent = Number.isFinite(photos) ? `The latest ${photos} photos against those of validation` : "The latest photos: no model that knows its validation photos";
+  table("drift", ["quantity", "distance", "z", "drifted"], drifts);
 }
 
 async function look() {

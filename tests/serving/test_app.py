@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation import drift
-from serving import problems
+from serving import apidoc, problems
 from serving.app import create_app
 from serving.handler import ImageClassifierHandler
 from serving.settings import Settings
@@ -259,6 +259,28 @@ def test_the_status_page_has_the_reports_limits(client: Client):
         ("PHOTOS", drift.LEAST_PHOTOS),
     ):
         assert f"const {name} = {limit:g};" in text
+
+
+def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
+    """What the description shows for the commonest faults is what the service says, word for word."""
+    broken = encode(scene())
+    with running(Settings(model=str(model), workers=1, api_key="secret")) as guarded:
+        replies = [
+            guarded.post("/predict", content=broken),
+            client.post("/predict", files={"other": ("x.jpg", broken)}),
+            client.post("/predict", content=b"not an image at all"),
+            client.post("/predict", files={"file": ("x.jpg", b"")}),
+            client.post("/predict", content=broken[: len(broken) // 2]),
+            client.post("/feedback", json={"request_id": "x", "label": "cat"}),
+        ]
+    said = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
+    assert {code: problem["detail"] for code, problem in said.items()} == apidoc.DETAILS
+    paths = client.get("/schema/openapi.json").json()["paths"]
+    for code, problem in said.items():
+        path = "/feedback" if code == "feedback-off" else "/predict"
+        content = paths[path]["post"]["responses"][str(problem["status"])]["content"]
+        shown = content["application/problem+json"]["examples"][code]["value"]
+        assert shown | {"request_id": ""} == problem | {"request_id": ""}
 
 
 def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
