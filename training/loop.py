@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import lightning
@@ -149,9 +151,22 @@ class Progress(Callback):
         self._bar.close()
 
 
-# A loader's worker that has just been forked would answer Ctrl-C with a trace of its own. It is deaf to it:
-# the process that forked it hears it, and ends it.
-os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+def _be_a_worker() -> None:
+    """Leave Ctrl-C to the process that forked this one, a loader's worker: it hears it, and ends this one.
+
+    That it hung up in the middle of handing over a batch is then no fault that needs a trace.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell = sys.excepthook
+
+    def tell_faults(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError):
+            tell(kind, error, trace)
+
+    sys.excepthook = tell_faults
+
+
+os.register_at_fork(after_in_child=_be_a_worker)
 
 # Matrix products in TF32 where a GPU has it.
 torch.set_float32_matmul_precision("high")

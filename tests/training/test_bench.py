@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests import tiny
 from training.bench import loops, run
 from training.prepare import prepare
@@ -25,6 +27,8 @@ def test_every_source_is_held_to_the_limit(workplace: Path):
     assert run.rates_as_markdown(figures).count("|") == 5 * 5
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_way_to_an_accuracy_is_told(workplace: Path):
     """Steps, seconds and every look at it; what is not reached is said to be so."""
     draw_dataset(Path("data/raw"), 20, 1)

@@ -236,6 +236,28 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Ca
     assert list((place / paths.WORK).glob("*/finetune/last.ckpt"))
 
 
+def test_a_worker_whose_parent_hung_up_tells_nothing(environment: Callable[..., dict[str, str]]):
+    """As at Ctrl-C in the middle of a batch; a fault of its own is told."""
+    code = (
+        "import os, sys, training.loop\n"
+        "worker = os.fork()\n"
+        "if not worker:\n"
+        "    for error in (EOFError('hung up'), ConnectionResetError('hung up'), ValueError('a fault')):\n"
+        "        sys.excepthook(type(error), error, None)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(worker, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ValueError: a fault" in done.stderr
+    assert "hung up" not in done.stderr
+
+
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(
     ("command", "words"),

@@ -26,6 +26,7 @@ from training import files
 from training.bench.loops import WORK, Bench, Loop
 from training.errors import PipelineError
 from training.fit import train_head
+from training.loop import quiet_lightning
 from training.model import build
 
 _OURS, _PLAIN, _LIMIT, _KERAS = (
@@ -111,6 +112,7 @@ def race(made: Bench, accuracy: float, passes: int, *, keras: bool) -> dict[str,
     Raises:
         PipelineError: Keras cannot run.
     """
+    quiet_lightning()
     results: dict[str, Any] = {}
     began = time.perf_counter()
     network = build(made.config.model, len(made.manifest.labels))
