@@ -61,7 +61,8 @@ def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
     """Values over the seconds before now."""
     for (name, points), colour in zip(series.items(), report.SERIES * 3, strict=False):
         axes.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.2)
-    axes.set_ylim(bottom=0)
+    top = max((value for points in series.values() for _, value in points), default=1.0) or 1.0
+    axes.set_ylim(-0.02 * top, 1.15 * top)
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, alpha=0.3)
     if any(series):
