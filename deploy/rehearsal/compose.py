@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rehearsal.engine import COMMANDS, base_image, build_arguments, docker_engine, install
+from rehearsal.engine import COMMANDS, base_image, build_arguments, docker_engine, engine_answers, install
 from rehearsal.machine import CACHE, HERE, PORTS, ROOT, WORK, Transcript, process, sh, until
 
 _NAMESPACE = "cats-dogs"
@@ -95,7 +95,7 @@ def _bridged_engine() -> Iterator[None]:
         where = [f"--host=unix://{folder}/docker.sock", f"--data-root={CACHE}/docker"]
         where += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
         with process("dockerd-bridged", *_ENTER, "/usr/sbin/dockerd", *where):
-            if not until(lambda: sh("docker", "info", check=False).returncode == 0, 60):
+            if not until(engine_answers, 60):
                 raise SystemExit(f"error: dockerd did not start: {WORK / 'dockerd-bridged.log'}")
             yield
     finally:
@@ -121,7 +121,9 @@ def _rehearse(record: Transcript, services: list[str]) -> None:
     began = time.monotonic()
     _compose("up", "--detach", *services)
     record.check(
-        "compose brings it up, each when the one before is healthy", True, f"{time.monotonic() - began:.0f} s"
+        "compose brings it up, each when the one before is healthy",
+        len(sh("docker", "ps", "--quiet").stdout.split()) == len(services),
+        f"{time.monotonic() - began:.0f} s",
     )
     photo = f"file=@{HERE / 'smoke/dog.jpg'}"
     answer = json.loads(_inside("curl", "--silent", "-F", photo, "http://127.0.0.1:8000/predict"))
@@ -134,7 +136,7 @@ def _rehearse(record: Transcript, services: list[str]) -> None:
         return {}
 
     query = "query?" + urllib.parse.urlencode({"query": 'sum(classifier_requests_total{outcome="ok"})'})
-    seen = until(lambda: "1" in json.dumps(asked(query).get("result")), 60)
+    seen = until(lambda: '"1"' in json.dumps(asked(query).get("result")), 60)
     record.check("Prometheus scrapes the service by its name", seen)
     groups = asked("rules").get("groups")
     record.check(

@@ -32,7 +32,7 @@ def install(commands: dict[str, str]) -> None:
     """
     paths = os.environ["PATH"] + ":/usr/sbin:/sbin"
     missing = [package for package, command in commands.items() if not shutil.which(command, path=paths)]
-    if "docker.io" in missing and _engine_answers():
+    if "docker.io" in missing and engine_answers():
         missing.remove("docker.io")
     if not missing:
         return
@@ -45,14 +45,15 @@ def install(commands: dict[str, str]) -> None:
     sh("apt-get", "install", "-y", "--no-install-recommends", *missing, DEBIAN_FRONTEND="noninteractive")
 
 
-def _engine_answers() -> bool:
+def engine_answers() -> bool:
+    """Whether a docker engine is there."""
     return bool(shutil.which("docker")) and sh("docker", "info", check=False).returncode == 0
 
 
 @contextlib.contextmanager
 def docker_engine() -> Iterator[None]:
     """The engine that is there, or one of our own with everything in the rehearsal's folder."""
-    if _engine_answers():
+    if engine_answers():
         yield
         return
     os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client knows BuildKit
@@ -67,7 +68,7 @@ def docker_engine() -> Iterator[None]:
     parts += ["--ip-masq=false", "--ip-forward=false"]
     CACHE.mkdir(parents=True, exist_ok=True)
     with process("dockerd", "/usr/sbin/dockerd", *parts):
-        if not until(_engine_answers, 60):
+        if not until(engine_answers, 60):
             raise SystemExit(f"error: dockerd did not start: {(WORK / 'dockerd.log').read_text()[-2000:]}")
         yield
 
