@@ -30,6 +30,16 @@ TRAIN = [
     *("--teacher.share", "0", "--trainer.accelerator", "cpu"),
 ]
 
+UNCHANGED = (
+    *("--augment.crop_scale_min", "0.999", "--augment.crop_ratio_max", "1.0"),
+    *(
+        text
+        for change in ("flip", "brightness", "light", "grey", "blur", "thumbnail", "noise", "jpeg")
+        for text in (f"--augment.{change}", "0")
+    ),
+)
+"""Training photos as they are."""
+
 
 def train_config(*overrides: str) -> TrainConfig:
     """`configs/train.yaml` made tiny."""

@@ -49,7 +49,7 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
     "half the learning rate": {"finetune.learning_rate": "1e-4"},
     "192 pixels from the start": {"finetune.input_sizes": "[192, 192, 192]"},
     "no augmentation of quality": dict.fromkeys(
-        ("augment.grey", "augment.blur", "augment.thumbnail", "augment.jpeg"), "0"
+        [f"augment.{change}" for change in ("light", "grey", "blur", "thumbnail", "noise", "jpeg")], "0"
     ),
     "no crop, flip and colour": {
         "augment.crop_scale_min": "0.999",

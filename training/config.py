@@ -111,9 +111,11 @@ class AugmentConfig:
         crop_ratio_max: Largest aspect ratio of the crop; its inverse is the smallest.
         flip: Probability of a horizontal flip.
         brightness: Largest relative change of brightness, contrast and saturation.
+        light: Probability of bad light: dark or overexposed, and little contrast.
         grey: Probability of losing all colour.
-        blur: Probability of a Gaussian blur.
-        thumbnail: Probability of having been small and enlarged.
+        blur: Probability of a slight Gaussian blur.
+        thumbnail: Probability of having been small, in one or both sides, and enlarged.
+        noise: Probability of a sensor's noise.
         jpeg: Probability of a strong JPEG compression.
     """
 
@@ -121,9 +123,11 @@ class AugmentConfig:
     crop_ratio_max: PositiveFloat
     flip: ClosedUnitInterval
     brightness: ClosedUnitInterval
+    light: ClosedUnitInterval
     grey: ClosedUnitInterval
     blur: ClosedUnitInterval
     thumbnail: ClosedUnitInterval
+    noise: ClosedUnitInterval
     jpeg: ClosedUnitInterval
 
 

@@ -186,16 +186,22 @@ def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
             ),
             v2.RandomHorizontalFlip(config.flip),
             v2.ColorJitter(config.brightness, config.brightness, config.brightness),
+            v2.RandomApply([v2.ColorJitter(brightness=(0.3, 1.5), contrast=(0.1, 0.7))], config.light),
             v2.RandomGrayscale(config.grey),
             v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], config.blur),
             v2.RandomApply([_Thumbnail(size)], config.thumbnail),
+            v2.RandomApply([_Noise()], config.noise),
             v2.RandomApply([_Compressed()], config.jpeg),
         ]
     )
 
 
 class _Thumbnail(torch.nn.Module):
-    """As a picture that was small, a third to all of the side, and was enlarged."""
+    """As a picture that was small, an eighth to all of each side, and was enlarged.
+
+    The sides are drawn apart: a picture that lost one of them alone looks moved, one that lost both
+    unfocused, at a small part of what large blurring kernels cost.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -203,20 +209,29 @@ class _Thumbnail(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """`u8[3,s,s]` to `u8[3,s,s]`."""
-        small = int(torch.randint(self.size // 3, self.size, ()))
-        thumbnail = v2.functional.resize(image, [small, small], antialias=True)
+        small = torch.randint(self.size // 8, self.size, (2,)).tolist()
+        thumbnail = v2.functional.resize(image, small, antialias=True)
         enlarged: torch.Tensor = v2.functional.resize(thumbnail, [self.size, self.size], antialias=True)
         return enlarged
 
 
+class _Noise(torch.nn.Module):
+    """As a sensor in little light: Gaussian noise of 0 to 0.3 of the range, one strength a photo."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """`u8[3,s,s]` to `u8[3,s,s]`."""
+        deviation = float(torch.empty(()).uniform_(0, 0.3)) * 255
+        return (image + deviation * torch.randn(image.shape)).round_().clamp_(0, 255).to(torch.uint8)
+
+
 class _Compressed(torch.nn.Module):
-    """As a JPEG of quality 20 to 89 (torchvision's own transform is deprecated since 0.29)."""
+    """As a JPEG of quality 8 to 89 (torchvision's own transform is deprecated since 0.29)."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """`u8[3,s,s]` to `u8[3,s,s]`."""
         encoded = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(
-            encoded, "JPEG", quality=int(torch.randint(20, 90, ()))
+            encoded, "JPEG", quality=int(torch.randint(8, 90, ()))
         )
         return torch.from_numpy(np.array(Image.open(encoded))).permute(2, 0, 1)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.pictures import scene
-from tests.tiny import SIDE, train_config
+from tests.tiny import SIDE, UNCHANGED, train_config
 from training.data import (
     AugmentedDataset,
     EpochSlices,
@@ -65,23 +65,30 @@ def test_augmentation_is_a_function_of_seed_epoch_and_photo(images: np.ndarray):
     assert dataset[(2, 3)][0].shape == (3, SIDE // 2, SIDE // 2), "the second pass has its own size"
 
 
-@pytest.mark.parametrize("kind", ["grey", "blur", "thumbnail", "jpeg"])
-def test_each_change_of_quality_can_be_had_alone(images: np.ndarray, kind: str):
-    """With its probability 1 the pixels change and stay a picture of the same subject."""
-    off = train_config(
-        *("--augment.crop_scale_min", "0.999", "--augment.crop_ratio_max", "1.0", "--augment.flip", "0"),
-        *("--augment.brightness", "0", "--augment.grey", "0", "--augment.blur", "0"),
-        *("--augment.thumbnail", "0", "--augment.jpeg", "0"),
-    ).augment
+def _plain_and_changed(images: np.ndarray, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture without any change, and with one alone, both as `f32[3,S,S]`."""
+    off = train_config(*UNCHANGED).augment
     picture = torch.from_numpy(images[3])
     torch.manual_seed(3)
-    plain = augmentation(off, SIDE)(picture).float()
+    plain = augmentation(off, SIDE)(picture)
     torch.manual_seed(3)
     changed = augmentation(replace(off, **{kind: 1.0}), SIDE)(picture)
     assert (changed.shape, changed.dtype) == ((3, SIDE, SIDE), torch.uint8)
-    difference = (changed.float() - plain).abs()
-    assert difference.max() > 0
-    assert (changed.float().mean() - plain.mean()).abs() < 10
+    return plain.float(), changed.float()
+
+
+@pytest.mark.parametrize("kind", ["grey", "blur", "thumbnail", "noise", "jpeg"])
+def test_each_change_of_quality_can_be_had_alone(images: np.ndarray, kind: str):
+    """With its probability 1 the pixels change and stay a picture of the same subject."""
+    plain, changed = _plain_and_changed(images, kind)
+    assert (changed - plain).abs().max() > 0
+    assert (changed.mean() - plain.mean()).abs() < 10
+
+
+def test_bad_light_leaves_little_contrast(images: np.ndarray):
+    """At most 0.7 times the brightest gain of 1.5, and what is left varies with the picture."""
+    plain, changed = _plain_and_changed(images, "light")
+    assert 0 < changed.std() < plain.std()
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
