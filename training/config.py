@@ -140,14 +140,12 @@ class HeadConfig:
         batch_size: Feature rows in a batch.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: AdamW's weight decay.
-        patience: Epochs without a lower validation loss after which it stops.
     """
 
     epochs: NonNegativeInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
-    patience: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,6 @@ class FinetuneConfig:
         label_smoothing: Share of the target spread over all classes.
         freeze_norm: Keep batch norm statistics as the backbone has them.
         ema_decay: Decay a step of the weights' moving average; 0 keeps none.
-        patience: Epochs without a lower validation loss after which it stops.
     """
 
     input_sizes: list[PositiveInt]
@@ -173,7 +170,6 @@ class FinetuneConfig:
     label_smoothing: ClosedUnitInterval
     freeze_norm: bool
     ema_decay: ClosedUnitInterval
-    patience: PositiveInt
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,6 @@ def run_trainer(
     tracker: Tracker | None,
     work: Path,
     epochs: int,
-    patience: int,
     callbacks: list[Callback],
     *,
     together: bool = False,
@@ -68,7 +67,7 @@ def run_trainer(
             *callbacks,
             best,
             latest,
-            EarlyStopping(monitor, patience=patience),
+            EarlyStopping(monitor, patience=epochs),  # only a loss that is not finite ends a cycle early
             *([LearningRateMonitor("epoch"), Progress(task.phase)] if tracker else []),
             _StepSeed(config.seed),
         ],

@@ -23,7 +23,7 @@ def test_the_files_are_valid_and_hold_every_value():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--finetune.patiense", "2"], ["finetune.patiense", "finetune.patience"]),
+        (["--finetune.ema_decai", "0.9"], ["finetune.ema_decai", "finetune.ema_decay"]),
         (["--head.epochs", "-1"], ["head.epochs", "-1"]),
         (["--head.epochs", "many"], ["head.epochs", "many"]),
         (["--model.dropout", "1.5"], ["model.dropout", "1.5"]),

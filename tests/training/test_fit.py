@@ -203,14 +203,7 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
 
 def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Callable[..., dict[str, str]]):
     """SIGINT to the process group: exit 130, no trace, no checkpoint under its final name."""
-    long = [
-        "--finetune.input_sizes",
-        str(500 * [SIDE]),
-        "--finetune.patience",
-        "1000",
-        "--loader.workers",
-        "1",
-    ]
+    long = ["--finetune.input_sizes", str(500 * [SIDE]), "--loader.workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "training", "fit", *TRAIN, *long],
         env=environment(PYTHONPATH=str(ROOT)),
