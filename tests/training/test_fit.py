@@ -16,6 +16,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import ImageOps
+from torch.utils.data import DataLoader, TensorDataset
 
 from serving import artifact
 from serving.handler import ImageClassifierHandler, LocalContext
@@ -28,10 +29,11 @@ from training.export import export, fit_temperature
 from training.fetch import fetch
 from training.files import sha256
 from training.fit import fit
+from training.loop import run_trainer
 from training.model import build
 from training.prepare import prepare
 from training.sample import draw
-from training.task import ClassificationTask
+from training.task import ClassificationTask, Optimisation
 
 pytestmark = pytest.mark.filterwarnings(
     # Lightning and MLflow on their own account
@@ -110,6 +112,29 @@ def test_another_configuration_begins_afresh(place: Path, monkeypatch: pytest.Mo
             fit(train_config("--finetune.input_sizes", "[]"))
     fit(train_config("--finetune.input_sizes", "[]", "--seed", "18"))
     assert len(list((place / paths.WORK).iterdir())) == 1, "the cut one's progress waits"
+
+
+def test_a_cycle_runs_to_its_end_however_validation_goes(tmp_path: Path):
+    """At its highest rates validation looks worse than before; the best weights are chosen at the end."""
+    torch.manual_seed(1)
+    rows = torch.randn(64, 4)
+    classes = (rows[:, 0] > 0).long()
+    task = ClassificationTask(torch.nn.Linear(4, 2), 2, "head", Optimisation(0.1, 0.0))
+    loss = run_trainer(
+        train_config(),
+        task,
+        None,
+        tmp_path,
+        12,
+        [],
+        train_dataloaders=DataLoader(TensorDataset(rows, classes), 16),
+        val_dataloaders=DataLoader(TensorDataset(rows, 1 - classes), 16),  # what is learned makes it worse
+    )
+    assert task.trainer.current_epoch == 12
+    assert float(task.trainer.callback_metrics["head_val_loss"]) > loss, "the last epoch was not the best"
+    with torch.no_grad():
+        kept = float(torch.nn.functional.cross_entropy(task(rows), 1 - classes))
+    assert kept == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.usefixtures("place")
