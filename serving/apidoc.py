@@ -38,16 +38,16 @@ _ANSWER = Schema(
     },
 )
 ANSWER_EXAMPLE: Final = {
-    "prediction": "dog",
-    "probability": 0.9971,
-    "probabilities": {"cat": 0.0029, "dog": 0.9971},
+    "prediction": "cat",
+    "probability": 0.9995,
+    "probabilities": {"cat": 0.9995, "dog": 0.0005},
     "uncertain": False,
     "unfamiliar": False,
     "latency_ms": 15.1,
-    "model": {"name": "cats-dogs", "version": "2026.11.24-f8207811"},
+    "model": {"name": "cats-dogs", "version": "2026.11.25-0ace1447"},
     "request_id": "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90",
 }
-"""What the released model says of `deploy/smoke/dog.jpg`; a test holds it to that."""
+"""What the released model says of `deploy/smoke/cat.jpg`; a test holds it to that."""
 DETAILS: Final = {
     "missing-file": (
         'There is no multipart field "file" (found \'other\'). Send the image as curl -F "file=@dog.jpg".'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serving import apidoc
@@ -48,7 +48,12 @@ def test_the_first_request_is_answered_as_shown(url: str, place: Path):
     done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=True)
     (shown,) = (block for block in blocks("json") if "latency_ms" in block)
     assert re.findall(r'"(\w+)":', done.stdout) == re.findall(r'"(\w+)":', shown)
-    answer, example = json.loads(done.stdout), apidoc.ANSWER_EXAMPLE
+
+
+def test_the_example_of_the_api_is_a_real_answer(url: str):
+    """The released model's, of the smoke test's cat."""
+    with (ROOT / "deploy/smoke/cat.jpg").open("rb") as photo:
+        answer, example = httpx.post(f"{url}/predict", files={"file": photo}).json(), apidoc.ANSWER_EXAMPLE
     assert answer.keys() == example.keys()
     for name in ("prediction", "uncertain", "unfamiliar", "model"):
         assert answer[name] == example[name], name

