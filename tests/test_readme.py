@@ -48,6 +48,7 @@ def test_the_first_request_is_answered_as_shown(url: str, place: Path):
     done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=True)
     (shown,) = (block for block in blocks("json") if "latency_ms" in block)
     assert re.findall(r'"(\w+)":', done.stdout) == re.findall(r'"(\w+)":', shown)
+    assert '"prediction":"dog"' in done.stdout
 
 
 def test_the_example_of_the_api_is_a_real_answer(url: str):

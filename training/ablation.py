@@ -46,7 +46,7 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
     "head alone, backbone frozen": {"finetune.input_sizes": "[]"},
     "head not trained first": {"head.epochs": "0"},
     "no moving average": {"finetune.ema_decay": "0"},
-    "half the learning rate": {"finetune.learning_rate": "1e-4"},
+    "twice the learning rate": {"finetune.learning_rate": "2e-4"},
     "192 pixels from the start": {"finetune.input_sizes": "[192, 192, 192]"},
     "no augmentation of quality": dict.fromkeys(
         [f"augment.{change}" for change in ("light", "grey", "blur", "thumbnail", "noise", "jpeg")], "0"

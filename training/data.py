@@ -209,7 +209,7 @@ class _Thumbnail(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """`u8[3,s,s]` to `u8[3,s,s]`."""
-        small = torch.randint(self.size // 8, self.size, (2,)).tolist()
+        small = torch.randint(max(1, self.size // 8), self.size, (2,)).tolist()
         thumbnail = v2.functional.resize(image, small, antialias=True)
         enlarged: torch.Tensor = v2.functional.resize(thumbnail, [self.size, self.size], antialias=True)
         return enlarged
