@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import lightning
@@ -70,6 +70,7 @@ def run_trainer(
             EarlyStopping(monitor, patience=epochs),  # only a loss that is not finite ends a cycle early
             *([LearningRateMonitor("epoch"), Progress(task.phase)] if tracker else []),
             _StepSeed(config.seed),
+            interrupt := _Interrupt(),
         ],
         default_root_dir=work,
         log_every_n_steps=1,
@@ -79,16 +80,44 @@ def run_trainer(
     )
     last = work / "last.ckpt"
     on_interrupt = signal.getsignal(signal.SIGINT)
+    if on_interrupt is not signal.SIG_IGN:  # a job in the background stays deaf to it
+        signal.signal(signal.SIGINT, interrupt.hear)
     try:
         trainer.fit(task, ckpt_path=last if last.exists() else None, weights_only=False, **data)
     except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and ignores the next
-        signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     task.load_state_dict(stored["state_dict"])
     trainer.strategy.barrier()  # the first process will delete what the others have just read
     score = best.best_model_score
     return float(score) if score is not None else float("inf")
+
+
+class _Interrupt(Callback):
+    """Ctrl-C ends the training after the batch it is at; a second one at once.
+
+    An exception from the signal itself can be lost: Python drops what is raised while it forks a loader's
+    worker.
+    """
+
+    def __init__(self) -> None:
+        self._heard = False
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Be the signal's handler."""
+        if self._heard:
+            signal.default_int_handler(number, frame)
+        self._heard = True
+
+    def on_train_batch_end(self, *batch: Any) -> None:
+        """End what has heard it."""
+        del batch
+        if self._heard:
+            raise KeyboardInterrupt
+
+    on_validation_batch_end = on_train_batch_end
 
 
 class _StepSeed(Callback):

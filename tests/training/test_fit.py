@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import ImageOps
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from serving import artifact
 from serving.handler import ImageClassifierHandler, LocalContext
@@ -135,6 +136,74 @@ def test_a_cycle_runs_to_its_end_however_validation_goes(tmp_path: Path):
     with torch.no_grad():
         kept = float(torch.nn.functional.cross_entropy(task(rows), 1 - classes))
     assert kept == pytest.approx(loss, rel=1e-4)
+
+
+def train_rows(work: Path, rows: Dataset[Any], workers: int = 0) -> None:
+    """Up to 50 epochs of `rows`, pairs of 4 numbers and a class."""
+    task = ClassificationTask(torch.nn.Linear(4, 2), 2, "head", Optimisation(0.1, 0.0))
+    loader = DataLoader(rows, 4, num_workers=workers)
+    run_trainer(train_config(), task, None, work, 50, [], train_dataloaders=loader, val_dataloaders=loader)
+
+
+ROWS = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.long))
+
+
+def test_ctrl_c_is_heard_while_a_worker_is_forked(tmp_path: Path):
+    """Python drops what a signal raises in there; the training must end all the same, and hear the next."""
+    forks = iter(range(10_000))
+    listening = [True]
+
+    def press() -> None:
+        if listening and next(forks) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    os.register_at_fork(after_in_parent=press)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_rows(tmp_path, ROWS, workers=1)
+    finally:
+        listening.clear()
+    assert next(forks) < 10, "it went on for long after"
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (tmp_path / "last.ckpt").exists()
+
+
+class Pressing(Dataset[Any]):
+    """Rows whose third in the second epoch comes with so many signals."""
+
+    def __init__(self, presses: int) -> None:
+        self._presses, self.asked = presses, 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked += 1
+        if self.asked == 27:  # an epoch asks for 8 to train and 8 to validate
+            for _ in range(self._presses):
+                signal.raise_signal(signal.SIGINT)
+        return ROWS[index]
+
+
+@pytest.mark.parametrize(("presses", "asked"), [(1, 28), (2, 27)])
+def test_the_first_ctrl_c_ends_the_batch_and_the_second_ends_at_once(tmp_path: Path, presses: int, asked: int):
+    """So no batch is cut unless a person insists."""
+    rows = Pressing(presses)
+    with pytest.raises(KeyboardInterrupt):
+        train_rows(tmp_path, rows)
+    assert rows.asked == asked
+
+
+def test_a_training_in_the_background_stays_deaf_to_ctrl_c(tmp_path: Path):
+    """A script starts it so; the Ctrl-C that ends the script is not for it."""
+    rows = Pressing(2)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train_rows(tmp_path, rows)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert rows.asked == 50 * 16
 
 
 @pytest.mark.usefixtures("place")
