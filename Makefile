@@ -199,7 +199,7 @@ demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, 
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh
 
 test: $(VENV)/.dev ## Run the tests (under 5 minutes)
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile # a core each
 
 test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two processes of Ray answer what one process does (1 minute)
 	$(PY) -m pytest -m ray tests/evaluation
