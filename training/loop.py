@@ -112,12 +112,14 @@ class _Interrupt(Callback):
         self._heard = True
 
     def on_train_batch_end(self, *batch: Any) -> None:
-        """End what has heard it."""
+        """End a training that has heard it."""
         del batch
         if self._heard:
             raise KeyboardInterrupt
 
-    on_validation_batch_end = on_train_batch_end
+    def on_validation_batch_end(self, *batch: Any) -> None:
+        """The same while it validates."""
+        self.on_train_batch_end(*batch)
 
 
 class _StepSeed(Callback):

@@ -187,7 +187,7 @@ class Pressing(Dataset[Any]):
 
 
 @pytest.mark.parametrize(("presses", "asked"), [(1, 28), (2, 27)])
-def test_the_first_ctrl_c_ends_the_batch_and_the_second_ends_at_once(tmp_path: Path, presses: int, asked: int):
+def test_one_ctrl_c_ends_after_the_batch_and_two_at_once(tmp_path: Path, presses: int, asked: int):
     """So no batch is cut unless a person insists."""
     rows = Pressing(presses)
     with pytest.raises(KeyboardInterrupt):

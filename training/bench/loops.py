@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -70,14 +72,22 @@ class _PlainPhotos(Dataset[tuple[torch.Tensor, int]]):
 class TorchLoop:
     """The project's network and optimiser on batches of one source."""
 
-    def __init__(self, bench: Bench, batches: Iterable[Any], network: Classifier | None = None) -> None:
+    def __init__(
+        self, bench: Bench, batches: Iterable[Any], network: Classifier | None = None, ema_decay: float = 0.0
+    ) -> None:
         self._bench, self._batches, self._running = bench, batches, iter(batches)
         self.network = network or build(bench.config.model, len(bench.manifest.labels))
-        self._step = _step(self.network, bench.config, len(bench.manifest.labels))
+        self._begin, self._step = _training(self.network, bench.config, len(bench.manifest.labels))
+        self._average = (
+            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))  # type: ignore[no-untyped-call]
+            if ema_decay
+            else None
+        )
 
     def turn(self, steps: int) -> tuple[float, float]:
         """See `Loop`."""
         began, waited = time.perf_counter(), 0.0
+        self._begin()
         for _ in range(steps):
             asked = time.perf_counter()
             batch = next(self._running, None)
@@ -86,6 +96,8 @@ class TorchLoop:
                 batch = next(self._running)
             waited += time.perf_counter() - asked
             self._step(batch)
+            if self._average:
+                self._average.update_parameters(self.network)
         return time.perf_counter() - began, waited
 
     def rest(self) -> None:
@@ -94,8 +106,8 @@ class TorchLoop:
 
     def accuracy(self) -> float:
         """See `Loop`."""
-        logits = forward_all(self.network, self._bench.photos["validation"], title="validation")
-        self.network.train()
+        network = cast("Classifier", self._average.module) if self._average else self.network
+        logits = forward_all(network, self._bench.photos["validation"], title="validation")
         return float(np.mean(logits.argmax(1) == np.array(self._bench.manifest.splits["validation"].targets)))
 
 
@@ -119,11 +131,13 @@ class KerasLoop:
 
     def turn(self, steps: int) -> tuple[float, float]:
         """See `Loop`."""
+        self._process.send_signal(signal.SIGCONT)
         answer = self._ask(f"steps {steps}")
         return answer["seconds"], answer["waited"]
 
     def rest(self) -> None:
-        """It fills its buffer and waits."""
+        """Stopped as it stands: it would fill its buffer during the next one's turn."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def accuracy(self) -> float:
         """See `Loop`."""
@@ -139,9 +153,10 @@ class Bench:
     photos: DecodedPhotos
     size: int
 
-    def ours(self, network: Classifier | None = None) -> TorchLoop:
+    def ours(self, network: Classifier | None = None, ema_decay: float = 0.0) -> TorchLoop:
         """Batches of the decoded cache."""
-        return TorchLoop(self, PhotoData(self.manifest, self.photos, self.config).train_dataloader(), network)
+        batches = PhotoData(self.manifest, self.photos, self.config).train_dataloader()
+        return TorchLoop(self, batches, network, ema_decay)
 
     def plain(self) -> TorchLoop:
         """Batches of files."""
@@ -210,8 +225,10 @@ def prepare(config: TrainConfig, size: int) -> Bench:
     return Bench(config, manifest, DecodedPhotos(manifest, config.model.input_size), size)
 
 
-def _step(network: Classifier, config: TrainConfig, classes: int) -> Callable[[Any], None]:
-    """One optimiser step of fine-tuning."""
+def _training(
+    network: Classifier, config: TrainConfig, classes: int
+) -> tuple[Callable[[], None], Callable[[Any], None]]:
+    """What puts the network in the mode of fine-tuning, which a look at it ends, and one optimiser step."""
     finetune = config.finetune
     task = ClassificationTask(
         network.to(memory_format=torch.channels_last),
@@ -222,8 +239,10 @@ def _step(network: Classifier, config: TrainConfig, classes: int) -> Callable[[A
         ),
     )
     optimizer = torch.optim.AdamW(task.parameters(), lr=finetune.learning_rate)
-    task.train()
-    task.on_train_epoch_start()
+
+    def begin() -> None:
+        task.train()
+        task.on_train_epoch_start()
 
     def step(batch: Any) -> None:
         inputs, targets = batch
@@ -232,4 +251,4 @@ def _step(network: Classifier, config: TrainConfig, classes: int) -> Callable[[A
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return step
+    return begin, step

@@ -6,7 +6,8 @@ is in memory already, which is the limit. Keras trains the same network in an en
 tutorial on this data does. The share of the time that a step waits for its batch is told too.
 
 With `--to 0.99` each way trains until it has that accuracy on validation, and tells how long it took: ours
-with its head first, the others from a random head, all at the same constant learning rate.
+with its head first and its moving average, the others from a random head, all at the same constant learning
+rate.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def race(made: Bench, accuracy: float, passes: int, *, keras: bool) -> dict[str,
     shutil.rmtree(WORK / "head", ignore_errors=True)
     train_head(made.config, made.manifest, made.photos, network, None, WORK / "head")
     head_seconds = time.perf_counter() - began
-    results[_OURS] = _run(_OURS, made, made.ours(network), accuracy, passes, head_seconds)
+    ours = made.ours(network, made.config.finetune.ema_decay)
+    results[_OURS] = _run(_OURS, made, ours, accuracy, passes, head_seconds)
     results[_PLAIN] = _run(_PLAIN, made, made.plain(), accuracy, passes)
     if keras:
         try:
