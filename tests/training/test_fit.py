@@ -23,7 +23,7 @@ from serving import artifact
 from serving.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
 from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
-from training import paths
+from training import paths, workplace
 from training.__main__ import main
 from training.data import read_manifest
 from training.export import export, fit_temperature
@@ -204,6 +204,30 @@ def test_a_training_in_the_background_stays_deaf_to_ctrl_c(tmp_path: Path):
     finally:
         signal.signal(signal.SIGINT, before)
     assert rows.asked == 50 * 16
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_training_within_another_ends_well_on_ctrl_c(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: Callable[..., dict[str, str]],
+    *,
+    heard: bool,
+):
+    """Whether the terminal sends it to both, or somebody to the outer one alone."""
+    monkeypatch.setattr(workplace, "_HEARD_IT_TOO", 30.0 if heard else 0.1)
+    script = f"""
+import os, pathlib, signal, time
+try:
+    os.kill(os.getppid(), signal.SIGINT)
+    {"signal.raise_signal(signal.SIGINT)" if heard else "time.sleep(60)"}
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path("kept").touch()
+"""
+    with pytest.raises(KeyboardInterrupt):
+        workplace.run([sys.executable, "-c", script], tmp_path, environment())
+    assert (tmp_path / "kept").exists()
 
 
 @pytest.mark.usefixtures("place")
