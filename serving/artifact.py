@@ -86,6 +86,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, Measured]
     """Figures on the test split."""
     lineage: Lineage
+    read_size: int | None = None
+    """Side in pixels to which the graph enlarges the input for the network; None: as it is."""
     precision: Literal["fp32", "int8"] = "fp32"
     """Of the weights and activations."""
     unfamiliar_above: float | None = None

@@ -227,12 +227,15 @@ class ExportConfig:
 
     Args:
         accepted_error_max: Share of wrong answers, on validation, among those not marked uncertain.
+        read_size: Side to which the artefact enlarges a photo for the network, in pixels; one that is not
+            above the input's leaves it as it comes.
         precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
         calibration_photos: Training photos that set the ranges of int8.
         unfamiliar_share: Share of validation photos that the flag `unfamiliar` may take for strangers.
     """
 
     accepted_error_max: ClosedUnitInterval
+    read_size: NonNegativeInt
     precision: Literal["fp32", "int8"]
     calibration_photos: PositiveInt
     unfamiliar_share: ClosedUnitInterval

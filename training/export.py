@@ -87,15 +87,18 @@ def export(config: TrainConfig) -> None:
     model_config = ModelConfig(**checkpoint["model"])
     network = build(model_config, len(labels), weights=False)
     network.load_state_dict(checkpoint["state_dict"])
+    if config.export.read_size > model_config.input_size:
+        network.read_size = config.export.read_size
     photos = DecodedPhotos(manifest, model_config.input_size)
     if config.export.precision == "int8":
         network = quantise(network, np.array(_every(photos["train"], config.export.calibration_photos)))
+    if config.export.precision == "fp32" and network.read_size is None:
+        validation, test = _read_predictions("validation"), _read_predictions("test")
+    else:  # another network than the one whose answers the training wrote
         validation, test = (
-            log_softmax(forward_all(network, photos[split], title=f"int8 {split}"), axis=1)
+            log_softmax(forward_all(network, photos[split], title=f"{split} predictions"), axis=1)
             for split in ("validation", "test")
         )
-    else:
-        validation, test = _read_predictions("validation"), _read_predictions("test")
     validation_targets, test_targets = (
         np.array(manifest.splits[split].targets) for split in ("validation", "test")
     )
@@ -130,6 +133,7 @@ def export(config: TrainConfig) -> None:
             mlflow_run_id=run["mlflow_run_id"],
             libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         ),
+        read_size=network.read_size,
         precision=config.export.precision,
         unfamiliar_above=float(
             np.quantile([photo["feature_distance"] for photo in measured], 1 - config.export.unfamiliar_share)

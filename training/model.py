@@ -47,14 +47,22 @@ class Classifier(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             by_channel = 255 * torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, by_channel, persistent=False)
+        self.read_size: int | None = None
+        """Side in pixels to which photos are enlarged for the backbone; None: as they come."""
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, classes)
 
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to what the backbone reads, `f32[N,3,R,R]`; R is `read_size`, or S."""
+        values = images.to(self.head.weight.dtype).contiguous(memory_format=torch.channels_last)
+        if self.read_size is not None:
+            values = nn.functional.interpolate(values, (self.read_size, self.read_size), mode="bilinear")
+        return (values - self.mean) / self.std
+
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """`u8[N,3,S,S]` to the pooled features `f32[N,D]`."""
-        scaled = (images.to(self.head.weight.dtype) - self.mean) / self.std
-        pooled: torch.Tensor = self.backbone(scaled.contiguous(memory_format=torch.channels_last))
+        pooled: torch.Tensor = self.backbone(self.normalise(images))
         return pooled
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -63,17 +63,17 @@ def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
     batches = [torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch.ao says that torchao will take its place
-        example = (_normalised(network, batches[0]),)
+        example = (network.normalise(batches[0]),)
         prepared = prepare_fx(_Maps(backbone), QConfigMapping().set_global(config), example)
         for batch in batches:
-            prepared(_normalised(network, batch))
+            prepared(network.normalise(batch))
         quantised.backbone = _Pooled(convert_fx(prepared))
     return quantised
 
 
 def feature_maps(network: Classifier, images: torch.Tensor) -> torch.Tensor:
     """`u8[N,3,S,S]` to what the backbone pools: `f32[N,D,h,w]`, of some backbones another shape."""
-    maps: torch.Tensor = _Maps(network.backbone)(_normalised(network, images))
+    maps: torch.Tensor = _Maps(network.backbone)(network.normalise(images))
     return maps
 
 
@@ -104,11 +104,6 @@ class _Pooled(nn.Module):
         """`f32[N,3,S,S]` to `f32[N,D]`."""
         pooled: torch.Tensor = self.forward_features(scaled).mean((2, 3))
         return pooled
-
-
-def _normalised(network: Classifier, images: torch.Tensor) -> torch.Tensor:
-    scaled = (images.float() - network.mean) / network.std
-    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _fold_norms(module: nn.Module) -> bool:

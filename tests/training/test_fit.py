@@ -254,26 +254,51 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     assert run.data.metrics.keys() >= {"test_accuracy", "validation_log_loss", "head_val_loss", "temperature"}
     files = {f.path for folder in ("", "test") for f in client.list_artifacts(run.info.run_id, folder)}
     assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png"}
+    _export_enlarged(network, images)
     _export_in_int8(client)
 
 
-def _export_in_int8(client: MlflowClient) -> None:
-    """Of the same checkpoint: the card measures the int8 network, and both versions keep their file."""
-    first = client.get_model_version_by_alias("cats-dogs", "challenger")
-    export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"))
+def _export_enlarged(network: torch.nn.Module, images: torch.Tensor) -> None:
+    """Of the same checkpoint: the graph enlarges what comes in, and the card measures that network."""
+    export(train_config("--export.read_size", "96"))
+    handler = _served()
+    card = handler.artifact.card
+    assert (card.input_size, card.read_size) == (SIDE, 96)
+    with torch.inference_mode():
+        enlarged = torch.nn.functional.interpolate(images.float(), (96, 96), mode="bilinear")
+        expected = torch.softmax(network(enlarged) / card.temperature, 1)
+        model = handler.artifact.model
+        assert torch.allclose(model(images), expected, atol=1e-5)
+        assert model.explain(images).shape == (len(images), 2, 3, 3), "a map's side is a 32nd of what is read"
+    assert card.metrics["accuracy"].value == pytest.approx(_accuracy_on_test(handler))
+
+
+def _served() -> ImageClassifierHandler:
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(paths.MODEL))
-    card = handler.artifact.card
-    assert card.precision == "int8"
-    assert card.version.endswith("-int8")
-    assert "quantized::" in str(handler.artifact.model.inlined_graph)
+    return handler
+
+
+def _accuracy_on_test(handler: ImageClassifierHandler) -> float:
     manifest = read_manifest()
     answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
     right = [
         answer["prediction"] == manifest.labels[target]
         for answer, target in zip(answers, manifest.splits["test"].targets, strict=True)
     ]
-    assert card.metrics["accuracy"].value == pytest.approx(np.mean(right))
+    return float(np.mean(right))
+
+
+def _export_in_int8(client: MlflowClient) -> None:
+    """Of the same checkpoint: the card measures the int8 network, and both versions keep their file."""
+    first = client.get_model_version_by_alias("cats-dogs", "challenger")
+    export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"))
+    handler = _served()
+    card = handler.artifact.card
+    assert card.precision == "int8"
+    assert card.version.endswith("-int8")
+    assert "quantized::" in str(handler.artifact.model.inlined_graph)
+    assert card.metrics["accuracy"].value == pytest.approx(_accuracy_on_test(handler))
     second = client.get_model_version_by_alias("cats-dogs", "challenger")
     assert second.version != first.version
     for version in (first, second):
@@ -293,9 +318,7 @@ def test_three_classes_work_to_the_end(workplace: Path):
     prepare(data_config().prepare)
     fit(train_config("--finetune.input_sizes", "[]"))
     export(train_config())
-    handler = ImageClassifierHandler()
-    handler.initialize(LocalContext.for_file(paths.MODEL))
-    answer = handler.handle([{"body": (workplace / "pets/Dog/0.jpg").read_bytes()}])[0]
+    answer = _served().handle([{"body": (workplace / "pets/Dog/0.jpg").read_bytes()}])[0]
     assert list(answer["probabilities"]) == ["cat", "dog", "parrot"]
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
