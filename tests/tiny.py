@@ -27,7 +27,7 @@ TRAIN = [
         "false",
     ),
     *("--finetune.learning_rate", "0.01", "--finetune.ema_decay", "0.5"),
-    *("--teacher.share", "0", "--trainer.accelerator", "cpu", "--export.read_size", "0"),
+    *("--teacher.share", "0", "--trainer.accelerator", "cpu"),
 ]
 
 UNCHANGED = (
