@@ -70,10 +70,11 @@ def markdown(release: Path = RELEASE) -> str:
 
 
 def _summary(card: dict[str, Any]) -> str:
-    size = card["input_size"]
+    size, read = card["input_size"], card.get("read_size")
+    enlarged = f", enlarged to {read} pixels inside" if read else ""
     return (
         f"{len(card['labels'])} classes ({', '.join(card['labels'])}); input `u8[N,3,{size},{size}]`, "
-        f"{card['resize_rule']}; temperature {card['temperature']:.3f}; below a probability of "
+        f"{card['resize_rule']}{enlarged}; temperature {card['temperature']:.3f}; below a probability of "
         f"{card['abstain_threshold']:.3f} an answer is marked uncertain."
     )
 
