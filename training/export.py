@@ -116,7 +116,7 @@ def export(config: TrainConfig) -> None:
     card = artifact.Card(
         schema_version=artifact.SCHEMA_VERSION,
         name=model_config.name,
-        version=_version(run["mlflow_run_id"], config.export.precision),
+        version=_version(run["mlflow_run_id"], network.read_size, config.export.precision),
         labels=labels,
         input_size=model_config.input_size,
         resize_rule=RESIZE_RULE,
@@ -144,10 +144,11 @@ def export(config: TrainConfig) -> None:
     _track(config, run["mlflow_run_id"], card, validation, validation_targets)
 
 
-def _version(run_id: str, precision: str) -> str:
-    """Day of the export, training run and, where it is not fp32, precision."""
-    suffix = "" if precision == "fp32" else f"-{precision}"
-    return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{suffix}"
+def _version(run_id: str, read_size: int | None, precision: str) -> str:
+    """Day of the export, training run and what was chosen at the export: the side read, another precision."""
+    enlarged = f"-{read_size}px" if read_size else ""
+    leaner = "" if precision == "fp32" else f"-{precision}"
+    return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{enlarged}{leaner}"
 
 
 def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> float:

@@ -264,6 +264,7 @@ def _export_enlarged(network: torch.nn.Module, images: torch.Tensor) -> None:
     handler = _served()
     card = handler.artifact.card
     assert (card.input_size, card.read_size) == (SIDE, 96)
+    assert card.version.endswith("-96px")
     with torch.inference_mode():
         enlarged = torch.nn.functional.interpolate(images.float(), (96, 96), mode="bilinear")
         expected = torch.softmax(network(enlarged) / card.temperature, 1)
