@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from training import memory
 from training.errors import PipelineError
 
 _DATA = "configs/data.yaml"
@@ -169,6 +170,7 @@ def main(arguments: list[str]) -> int:
         for name, command in _COMMANDS.items():
             print(f"  {name:9} {command.__doc__}")
         return 0 if asked else 2
+    memory.keep_freed()
     try:
         _COMMANDS[arguments[0]](arguments[1:])
     except PipelineError as error:
