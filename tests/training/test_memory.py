@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step of a training, and given back when that is asked for."""
+"""Freed memory is kept for the next step of a training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def faults():
 alone = faults()
 kept = memory.keep_freed()
 faults()
-after = faults()
-memory.give_back()
-print(json.dumps({"kept": kept, "alone": alone, "after": after, "again": faults()}))
+print(json.dumps({"kept": kept, "alone": alone, "after": faults()}))
 """
 
 
@@ -33,7 +31,6 @@ def test_a_large_block_is_faulted_in_once():
     command = [sys.executable, "-c", _SCRIPT]
     seen = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert seen["kept"] == (platform.libc_ver()[0] == "glibc")
-    assert seen["alone"] >= 5 * pages
     if seen["kept"]:
+        assert seen["alone"] >= 5 * pages
         assert seen["after"] < pages
-        assert seen["again"] >= 4 * pages

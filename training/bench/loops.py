@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from evaluation.bench import services
-from training import memory, paths
+from training import paths
 from training.cache import DecodedPhotos
 from training.config import TrainConfig
 from training.data import Manifest, PhotoData, Split, read_manifest
@@ -73,16 +73,9 @@ class TorchLoop:
     """The project's network and optimiser on batches of one source."""
 
     def __init__(
-        self,
-        bench: Bench,
-        batches: Iterable[Any],
-        network: Classifier | None = None,
-        ema_decay: float = 0.0,
-        *,
-        keep_freed: bool = True,
+        self, bench: Bench, batches: Iterable[Any], network: Classifier | None = None, ema_decay: float = 0.0
     ) -> None:
         self._bench, self._batches, self._running = bench, batches, iter(batches)
-        self._treat_freed = memory.keep_freed if keep_freed else memory.give_back
         self.network = network or build(bench.config.model, len(bench.manifest.labels))
         self._begin, self._step = _training(self.network, bench.config, len(bench.manifest.labels))
         self._average = (
@@ -93,7 +86,6 @@ class TorchLoop:
 
     def turn(self, steps: int) -> tuple[float, float]:
         """See `Loop`."""
-        self._treat_freed()
         began, waited = time.perf_counter(), 0.0
         self._begin()
         for _ in range(steps):
@@ -167,7 +159,7 @@ class Bench:
         return TorchLoop(self, batches, network, ema_decay)
 
     def plain(self) -> TorchLoop:
-        """Batches of files, in memory that is treated as glibc treats it."""
+        """Batches of files."""
         batches = DataLoader(
             _PlainPhotos(self.manifest.splits["train"], self.size),
             batch_size=self.config.loader.batch_size,
@@ -175,12 +167,12 @@ class Bench:
             drop_last=True,
             num_workers=self.config.loader.workers,
         )
-        return TorchLoop(self, batches, keep_freed=False)
+        return TorchLoop(self, batches)
 
-    def limit(self, *, keep_freed: bool = True) -> TorchLoop:
+    def limit(self) -> TorchLoop:
         """One batch of the cache, again and again."""
         held = next(iter(PhotoData(self.manifest, self.photos, self.config).train_dataloader()))
-        return TorchLoop(self, itertools.repeat(held), keep_freed=keep_freed)
+        return TorchLoop(self, itertools.repeat(held))
 
     @contextmanager
     def keras(self) -> Iterator[KerasLoop]:

@@ -2,10 +2,8 @@
 
 The same network takes the same steps on batches of three sources, in short turns: the decoded cache of this
 project, files decoded and augmented with Pillow as torchvision's ImageFolder examples do, and one batch that
-is in memory already, which is the limit. Freed memory is kept (`training.memory`), but not for the files and
-for a second look at the limit: these have it as glibc does. Keras trains the same network in an environment
-of its own, as its tutorial on this data does. The share of the time that a step waits for its batch is told
-too.
+is in memory already, which is the limit. Keras trains the same network in an environment of its own, as its
+tutorial on this data does. The share of the time that a step waits for its batch is told too.
 
 With `--to 0.99` each way trains until it has that accuracy on validation, and tells how long it took: ours
 with its head first and its moving average, the others from a random head, all at the same constant learning
@@ -32,11 +30,10 @@ from training.fit import train_head
 from training.loop import quiet_lightning
 from training.model import build
 
-_OURS, _PLAIN, _LIMIT, _GIVEN_BACK, _KERAS = (
+_OURS, _PLAIN, _LIMIT, _KERAS = (
     "decoded cache (this project)",
     "files, as ImageFolder does",
     "a batch in memory (limit)",
-    "the same, freed memory given back",
     "Keras, its own loop",
 )
 _BETWEEN: Final = 100
@@ -57,12 +54,7 @@ def bench(made: Bench, turns: int, steps: int, *, keras: bool) -> dict[str, Any]
     """
     try:
         with made.keras() if keras else nullcontext() as process:
-            loops: dict[str, Loop] = {
-                _OURS: made.ours(),
-                _PLAIN: made.plain(),
-                _LIMIT: made.limit(),
-                _GIVEN_BACK: made.limit(keep_freed=False),
-            }
+            loops: dict[str, Loop] = {_OURS: made.ours(), _PLAIN: made.plain(), _LIMIT: made.limit()}
             if process:
                 loops[_KERAS] = process
             rates, waits = _measure(loops, turns, steps, made.config.loader.batch_size)
