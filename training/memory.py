@@ -1,8 +1,8 @@
 """Keep the memory that is freed, for the next step of a training.
 
-By itself glibc gives a block of more than 32 MiB back to the kernel as soon as it is freed (`M_MMAP_THRESHOLD`
-in mallopt(3)), as many activations of a batch are. Each of their pages is then faulted in and zeroed anew, step
-by step (figures: docs/training.md).
+By itself glibc gives a block of more than 32 MiB, as many activations of a batch are, back to the kernel as
+soon as it is freed (`M_MMAP_THRESHOLD` in mallopt(3)). Each of its pages is then faulted in and zeroed anew,
+step by step (figures: docs/training.md).
 """
 
 from __future__ import annotations
