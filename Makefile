@@ -99,7 +99,7 @@ evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
 	dvc repro evaluate
 
 slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (build/slices)
-	$(PY) -m evaluation.slices --model "$(MODEL)"
+	$(PY) -m evaluation slices --model "$(MODEL)"
 
 ablation: $(VENV)/.train ## What each part of the recipe is worth: ten short trainings (build/ablation, 1 hour)
 	$(PY) -m training ablation
@@ -111,11 +111,11 @@ audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (buil
 	$(PY) -m training audit
 
 release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
-	$(PY) -m evaluation.release
+	$(PY) -m evaluation release
 
 promote: $(VENV)/.train ## Compare models/model.pt with MODEL; if it may take its place, release it as @champion
-	$(PY) -m evaluation.compare --candidate models/model.pt --champion "$(MODEL)"
-	$(PY) -m evaluation.release
+	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)"
+	$(PY) -m evaluation release
 	$(PY) -m training promote models/model.pt
 
 data-push: $(VENV)/.train ## Share photos and models: to the DVC remote DVC_REMOTE_URL=s3://bucket/path
@@ -138,18 +138,18 @@ predict: ## Ask the running service about FILE
 
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
-	@status=0; $(PY) -m evaluation.live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
+	@status=0; $(PY) -m evaluation live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
 	  if [ $$status -le 1 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
 score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Answer all photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster
 	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }
-	$(PY) -m evaluation.score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
+	$(PY) -m evaluation score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
 
 drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
-	$(PY) -m evaluation.drift --url "$(URL)"
+	$(PY) -m evaluation drift --url "$(URL)"
 
 shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, and how soon (build/shifts, 3 minutes)
-	$(PY) -m evaluation.shifts --model "$(MODEL)"
+	$(PY) -m evaluation shifts --model "$(MODEL)"
 
 # --- delivery (docs/delivery.md) ---
 
@@ -216,13 +216,13 @@ test-distributed: $(VENV)/.dev ## Check that two processes train what one does (
 test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with a sub-folder a class
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
 	MODEL="$(MODEL)" bash scripts/with_service.sh \
-	  sh -c 'exec $(PY) -m evaluation.live --url "$$URL" --labelled "$(LABELLED)" --model "$(MODEL)" --out build/test-real'
+	  sh -c 'exec $(PY) -m evaluation live --url "$$URL" --labelled "$(LABELLED)" --model "$(MODEL)" --out build/test-real'
 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
 	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness
 
 bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, h2load)
-	$(PY) -m evaluation.bench.run
+	$(PY) -m bench
 
 coverage: $(VENV)/.dev ## Run the tests and say what they cover (build/coverage.md)
 	@mkdir -p build

@@ -8,5 +8,5 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 curl --fail --silent --show-error --location --output "$folder/labelled.zip" "${LABELLED_URL:?an address of a zip}"
 python3 -m zipfile -e "$folder/labelled.zip" "$folder/labelled"
-python -m evaluation.live --url "${URL:?the address of the service}" --labelled "$folder/labelled" \
+python -m evaluation live --url "${URL:?the address of the service}" --labelled "$folder/labelled" \
   --model "${MODEL:-models/release/model.pt}"

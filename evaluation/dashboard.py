@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from evaluation import report
+from evaluation.figures import pictures
 
 _COLUMNS: Final = 24
 _INCHES: Final = 0.42  # a row of the grid
@@ -31,7 +31,7 @@ _UNITS: Final = {
 def draw(panels: list[dict[str, Any]], out: Path) -> Path:
     """Draw all panels; return the picture's path."""
     rows = max(panel["at"]["y"] + panel["at"]["h"] for panel in panels)
-    figure = report.new_figure(15.0, _INCHES * rows)
+    figure = pictures.new_figure(15.0, _INCHES * rows)
     grid = figure.add_gridspec(rows, _COLUMNS)
     for panel in panels:
         at = panel["at"]
@@ -45,8 +45,8 @@ def draw(panels: list[dict[str, Any]], out: Path) -> Path:
         series = {name: points for name, points in series.items() if points}
         _KINDS.get(panel["type"], _lines)(axes, series)
         if not series:
-            axes.text(0.02, 0.5, "no data", va="center", color=report.GREY, transform=axes.transAxes)
-    return report.save(figure, out)
+            axes.text(0.02, 0.5, "no data", va="center", color=pictures.GREY, transform=axes.transAxes)
+    return pictures.save(figure, out)
 
 
 def _number(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
@@ -54,12 +54,12 @@ def _number(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
     axes.axis("off")
     for name, points in series.items():
         text = name if name and points[-1][1] == 1 and name != "ready" else f"{points[-1][1]:.3g}"
-        axes.text(0, 0.5, text, fontsize=18 if len(text) < 8 else 9, va="center", color=report.BLUE)
+        axes.text(0, 0.5, text, fontsize=18 if len(text) < 8 else 9, va="center", color=pictures.BLUE)
 
 
 def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
     """Values over the seconds before now."""
-    for (name, points), colour in zip(series.items(), report.SERIES * 3, strict=False):
+    for (name, points), colour in zip(series.items(), pictures.SERIES * 3, strict=False):
         axes.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.2)
     top = max((value for points in series.values() for _, value in points), default=1.0) or 1.0
     axes.set_ylim(-0.02 * top, 1.15 * top)

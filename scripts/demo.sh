@@ -12,7 +12,7 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 rm -rf "$work"
 mkdir -p "$work"
-cp -R training serving evaluation configs dvc.yaml "$work"
+cp -R common training serving evaluation configs dvc.yaml "$work"
 "$PYTHON" -m training fit --config configs/train.yaml --config configs/smoke.yaml --print_config \
   >"$work/configs/train.yaml"
 cd "$work"
@@ -32,7 +32,7 @@ photos=(labelled/dog/*.jpg) photo=${photos[0]}
 echo "\$ curl -F \"file=@$photo\" $URL/predict"
 curl --fail-with-body --silent --show-error -F "file=@$photo" "$URL/predict"
 echo
-python -m evaluation.live --url "$URL" --labelled labelled --gates gates.yaml
+python -m evaluation live --url "$URL" --labelled labelled --gates gates.yaml
 echo "\$ curl $URL/metrics"
 curl --fail --silent "$URL/metrics" | grep -E '^classifier_(requests_total|predictions_total|ready|model_info)'
 WALK

@@ -16,11 +16,12 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from serving import logs, settings
-from serving.app import create_app
-from serving.errors import ConfigurationError
+from serving import settings
+from serving.contract.errors import ConfigurationError
+from serving.http.app import create_app
 from serving.service import Service
 from serving.settings import Settings
+from serving.telemetry import logs
 
 
 class Server(uvicorn.Server):

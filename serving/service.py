@@ -1,6 +1,6 @@
 """One process's service: handler, engine, metrics and state, and the way of a request through them.
 
-It knows requests and no routes; `serving.app` gives it its addresses.
+It knows requests and no routes; `serving.http.app` gives it its addresses.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import structlog
 from litestar import Request
 from prometheus_client import CollectorRegistry
 
-from serving.artifact import Card
-from serving.engine import Engine, Result
-from serving.errors import ArtifactError, FeedbackOff, MalformedFeedback, NotReady, Unauthorized
-from serving.explain import Explainer
-from serving.feedback import Feedback
-from serving.handler import ImageClassifierHandler, LocalContext, choose_device
+from serving.contract.card import Card
+from serving.contract.errors import ArtifactError, FeedbackOff, MalformedFeedback, NotReady, Unauthorized
+from serving.contract.preprocess import DecodedImage, Limits
+from serving.contract.reference import Window, measure
+from serving.engine.workers import Engine, Result
+from serving.http.explain import Explainer
+from serving.http.upload import CallerGone, extract_image, read_body
 from serving.lifecycle import Lifecycle, State
-from serving.metrics import Metrics
-from serving.preprocess import DecodedImage, Limits
-from serving.profile import Window, measure
+from serving.observers.feedback import Feedback
+from serving.observers.shadow import Shadow, load_shadow
+from serving.runtime.handler import ImageClassifierHandler, LocalContext, choose_device
 from serving.settings import Settings
-from serving.shadow import Shadow, load_shadow
-from serving.upload import CallerGone, extract_image, read_body
+from serving.telemetry.metrics import Metrics
 
 _GPU_BATCH: Final = 16
 
@@ -189,7 +189,9 @@ class Service:
         """Begin to count for the model that answers from now on."""
         loaded = handler.artifact
         self.metrics.serve(loaded)
-        self.drift = Window(loaded.card.profile, self.settings.drift_window) if loaded.card.profile else None
+        self.drift = (
+            Window(loaded.card.reference, self.settings.drift_window) if loaded.card.reference else None
+        )
         self.metrics.drift.window = self.drift
 
     def drain(self) -> None:

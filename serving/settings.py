@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from serving.errors import ConfigurationError
+from serving.contract.errors import ConfigurationError
 
 PREFIX: Final = "SERVING_"
 _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment": "DEPLOYMENT"}

@@ -15,7 +15,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
-from serving.app import create_app
+from serving.http.app import create_app
 from serving.settings import Settings
 from tests import tiny
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import ROOT
 
-ROOMS = ("serving", "training", "evaluation")
+ROOMS = ("common", "bench", "serving", "training", "evaluation")
 HEAVY = (
     "torchvision",
     "lightning",
@@ -35,7 +35,7 @@ def test_import_contracts_hold():
 
 def test_the_serving_app_loads_no_training_library():
     """What a process has loaded after importing the app, however it came there."""
-    code = f"import sys, serving.app, serving.__main__; print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, serving.http.app, serving.__main__; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -58,9 +58,9 @@ def test_every_third_party_import_of_serving_is_required_by_name():
         if line and not line.startswith("#")
     }
     names = {"PIL": "pillow"}
-    for path in (ROOT / "serving").glob("*.py"):
+    for path in (ROOT / "serving").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for top in {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"serving"}:
+            for top in {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"serving", "common"}:
                 assert names.get(top, top).lower() in required, f"{path.name} imports {top}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import modelcard
-from serving.app import create_app
-from serving.problems import KINDS
+from evaluation.release import card
+from serving.http.app import create_app
+from serving.http.problems import KINDS
 from serving.settings import Settings
 from tests.tiny import ROOT
 
@@ -62,7 +62,7 @@ def test_the_results_are_those_of_the_released_model():
 
 def test_the_model_card_is_that_of_the_released_model():
     """Written from the files beside the model, and not changed since."""
-    assert (ROOT / "docs/model-card.md").read_text() == modelcard.markdown(ROOT / "models/release")
+    assert (ROOT / "docs/model-card.md").read_text() == card.markdown(ROOT / "models/release")
 
 
 def test_the_errors_of_the_readme_are_those_of_the_service():

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import apidoc
+from serving.http import apidoc
 from tests import processes
 from tests.tiny import ROOT
 

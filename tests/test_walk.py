@@ -28,7 +28,7 @@ import pytest
 
 from tests.test_readme import ADDRESS, README, blocks
 from tests.tiny import ROOT
-from training import sample
+from training.photos import drawn
 
 pytestmark = [pytest.mark.walk, pytest.mark.timeout(600)]
 
@@ -174,10 +174,10 @@ def draw(folder: Path, labels: dict[str, str], count: int, seed: int) -> None:
     for number, (label, animal) in enumerate(labels.items()):
         (folder / label).mkdir(parents=True)
         for index in range(count):
-            picture = sample.draw(animal.removeprefix("-"), np.random.default_rng((seed, number, index)))
+            picture = drawn.draw(animal.removeprefix("-"), np.random.default_rng((seed, number, index)))
             if animal.startswith("-"):
                 picture = picture.rotate(180)
-            (folder / label / f"{index}.jpg").write_bytes(sample.encode(picture, 90))
+            (folder / label / f"{index}.jpg").write_bytes(drawn.encode(picture, 90))
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def test_the_service_is_used_and_judged(clone: Clone):
         assert "accuracy" in output
         assert "No drift" in clone.type("make drift URL=…", **{"…": clone.url})
     assert "SERVING_QUEUE" in clone.type(".venv/bin/python -m serving --help")
-    clone.type(".venv/bin/python -m evaluation.compare --help")
+    clone.type(".venv/bin/python -m evaluation compare --help")
     clone.type("make help")
 
 
@@ -281,7 +281,7 @@ def test_labels_come_back(clone: Clone, monkeypatch: pytest.MonkeyPatch):
         answer = clone.ask(clone.folder / "photos/cat/0.jpg")
         label = {"request_id": answer["request_id"], "label": "cat"}
         httpx.post(f"{clone.url}/feedback", json=label, headers=KEY).raise_for_status()
-    clone.type(".venv/bin/python -m serving.feedback feedback.db labelled")
+    clone.type(".venv/bin/python -m serving.observers.feedback feedback.db labelled")
     assert len(list((clone.folder / "labelled/cat").iterdir())) == 1
 
 

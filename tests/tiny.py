@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from serving import artifact
-from serving.preprocess import RESIZE_RULE
+from serving.contract.card import SCHEMA_VERSION, Card, Lineage, Measured
+from serving.contract.preprocess import RESIZE_RULE
+from serving.runtime import torchscript
 from training.config import DataConfig, ModelConfig, TrainConfig, parse
-from training.export import CalibratedClassifier, make_probe, trace_methods
-from training.model import CompactCNN, build
+from training.export.stage import CalibratedClassifier, make_probe, trace_methods
+from training.network.build import CompactCNN, build
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
@@ -53,19 +54,19 @@ def data_config(*overrides: str) -> DataConfig:
 
 
 def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """An artefact of the compact network with random weights, written as `training.export` does."""
+    """An artefact of the compact network with random weights, written as `training.export.stage` does."""
     torch.manual_seed(seed)
     network = build(ModelConfig("tiny", "compact", False, SIDE, 0.0), len(labels))
     prototypes = functional.normalize(torch.rand(4, CompactCNN.width))
     model = CalibratedClassifier(network, 0.5, prototypes).eval()
-    artifact.save(path, trace_methods(model, SIDE), card(labels), make_probe(model, SIDE))
+    torchscript.save(path, trace_methods(model, SIDE), card(labels), make_probe(model, SIDE))
     return path
 
 
-def card(labels: tuple[str, ...] = ("cat", "dog")) -> artifact.Card:
+def card(labels: tuple[str, ...] = ("cat", "dog")) -> Card:
     """The card of `write_artifact`."""
-    return artifact.Card(
-        schema_version=artifact.SCHEMA_VERSION,
+    return Card(
+        schema_version=SCHEMA_VERSION,
         name="tiny",
         version="1",
         labels=list(labels),
@@ -73,6 +74,6 @@ def card(labels: tuple[str, ...] = ("cat", "dog")) -> artifact.Card:
         resize_rule=RESIZE_RULE,
         abstain_threshold=0.8,
         temperature=0.5,
-        metrics={"accuracy": artifact.Measured(0.5, 0.4, 0.6, 100)},
-        lineage=artifact.Lineage("unknown", "0" * 64, "run", {"torch": str(torch.__version__)}),
+        metrics={"accuracy": Measured(0.5, 0.4, 0.6, 100)},
+        lineage=Lineage("unknown", "0" * 64, "run", {"torch": str(torch.__version__)}),
     )

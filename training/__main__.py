@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from training import memory
-from training.errors import PipelineError
+from common.errors import PipelineError
+from training.fit import allocator
 
 _DATA = "configs/data.yaml"
 _TRAIN = "configs/train.yaml"
@@ -16,13 +16,14 @@ _TRAIN = "configs/train.yaml"
 
 def _fetch(arguments: list[str]) -> None:
     """Bring the photos to data/raw; the variable DATA overrides the source."""
-    from training import config, fetch
+    from training import config
+    from training.photos import sources
 
     settings = config.parse(
         config.DataConfig, _DATA, arguments, prog="training fetch", about=_fetch.__doc__ or ""
     )
     wanted = os.environ.get("DATA") or settings.fetch.source  # a place to get photos, not part of them
-    report = fetch.fetch(replace(settings.fetch, source=wanted))
+    report = sources.fetch(replace(settings.fetch, source=wanted))
     counts = ", ".join(f"{count} {label}" for label, count in report.files.items())
     print(f"fetched {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")
 
@@ -31,7 +32,8 @@ def _prepare(arguments: list[str]) -> None:
     """Check, group and split the photos; write the manifest."""
     import json
 
-    from training import config, prepare
+    from training import config
+    from training.photos import prepare
 
     settings = config.parse(
         config.DataConfig, _DATA, arguments, prog="training prepare", about=_prepare.__doc__ or ""
@@ -50,18 +52,20 @@ def _teach(arguments: list[str]) -> None:
 
 def _fit(arguments: list[str]) -> None:
     """Train: head on frozen features, then the whole network; track it in MLflow."""
-    from training import config, fit
+    from training import config
+    from training.fit import stage
 
-    fit.fit(
+    stage.fit(
         config.parse(config.TrainConfig, _TRAIN, arguments, prog="training fit", about=_fit.__doc__ or "")
     )
 
 
 def _export(arguments: list[str]) -> None:
     """Calibrate the best checkpoint and write it as models/model.pt."""
-    from training import config, export
+    from training import config
+    from training.export import stage
 
-    export.export(
+    stage.export(
         config.parse(
             config.TrainConfig, _TRAIN, arguments, prog="training export", about=_export.__doc__ or ""
         )
@@ -70,7 +74,8 @@ def _export(arguments: list[str]) -> None:
 
 def _audit(arguments: list[str]) -> None:
     """Rank probable wrong labels by what other photos say; for a person to review."""
-    from training import audit, config
+    from training import config
+    from training.study import audit
 
     audit.audit(
         config.parse(config.TrainConfig, _TRAIN, arguments, prog="training audit", about=_audit.__doc__ or "")
@@ -81,7 +86,8 @@ def _ablation(arguments: list[str]) -> None:
     """Train with each part of the recipe left out; say what each is worth."""
     import argparse
 
-    from training import ablation, config
+    from training import config
+    from training.study import ablation
 
     parser = argparse.ArgumentParser(prog="python -m training ablation", description=ablation.__doc__)
     parser.add_argument("--share", type=int, default=6, help="train on one of so many training photos")
@@ -94,7 +100,7 @@ def _bench(arguments: list[str]) -> None:
     import argparse
 
     from training import config
-    from training.bench import loops, run
+    from training.study.bench import loops, run
 
     parser = argparse.ArgumentParser(
         prog="python -m training bench",
@@ -124,7 +130,7 @@ def _track(arguments: list[str]) -> None:
     from training import config, tracking
 
     parser = argparse.ArgumentParser(prog="python -m training track", description=_track.__doc__)
-    parser.add_argument("folder", type=Path, help="what evaluation.live wrote")
+    parser.add_argument("folder", type=Path, help="what evaluation.service.live wrote")
     folder = parser.parse_args(arguments).folder
     settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training track", about="")
     print(f"MLflow run {tracking.log_live(settings.tracking, folder)}")
@@ -135,12 +141,12 @@ def _promote(arguments: list[str]) -> None:
     import argparse
     from pathlib import Path
 
-    from serving import artifact
+    from serving.contract import artifact
     from training import config, tracking
 
     parser = argparse.ArgumentParser(prog="python -m training promote", description=_promote.__doc__)
     parser.add_argument("model", type=Path, help="the artefact, as models/model.pt")
-    loaded = artifact.load(parser.parse_args(arguments).model)
+    loaded = artifact.read(parser.parse_args(arguments).model)
     card = loaded.card
     alias = "champion" if card.precision == "fp32" else f"champion-{card.precision}"
     settings = config.parse(config.TrainConfig, _TRAIN, [], prog="training promote", about="")
@@ -170,7 +176,7 @@ def main(arguments: list[str]) -> int:
         for name, command in _COMMANDS.items():
             print(f"  {name:9} {command.__doc__}")
         return 0 if asked else 2
-    memory.keep_freed()
+    allocator.keep_freed()
     try:
         _COMMANDS[arguments[0]](arguments[1:])
     except PipelineError as error:

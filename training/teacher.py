@@ -19,13 +19,14 @@ import torch
 import yaml
 from scipy.special import softmax
 
-from training import files, paths, workplace
-from training.cache import DecodedPhotos
+from common import files
+from common.errors import PipelineError
+from training import place, workplace
 from training.config import TrainConfig
-from training.data import Manifest, read_manifest
-from training.errors import PipelineError
-from training.forward import forward_all
-from training.model import Classifier
+from training.network.build import Classifier
+from training.network.predict import forward_all
+from training.photos.data import Manifest, read_manifest
+from training.photos.decoded import DecodedPhotos
 
 _CONFIG: Final = Path("configs/teacher.yaml")
 _LEAST: Final = 1e-7  # of a probability, for its logarithm
@@ -55,14 +56,14 @@ def teach(config: TrainConfig) -> None:
         print("teacher.share is 0: no teacher is trained.")
         _write(np.zeros((0, len(manifest.labels)), np.float32), manifest, "")
         return
-    work = paths.TEACHER_WORK
-    paths.PHOTOS.mkdir(parents=True, exist_ok=True)
-    workplace.link(work, paths.RAW, paths.PREPARED, paths.PHOTOS, _CONFIG.parent)
+    work = place.TEACHER_WORK
+    place.PHOTOS.mkdir(parents=True, exist_ok=True)
+    workplace.link(work, place.RAW, place.PREPARED, place.PHOTOS, _CONFIG.parent)
     (work / "base.yaml").write_text(yaml.safe_dump(asdict(config)), encoding="utf-8")
     alone = ["--teacher.share", "0", "--trainer.nodes", "1"]
     options = ["--config", "base.yaml", "--config", str(_CONFIG), *alone]
     network = workplace.fit(work, options, config.tracking)
-    run = json.loads((work / paths.RUN).read_text())["mlflow_run_id"]
+    run = json.loads((work / place.RUN).read_text())["mlflow_run_id"]
     images = DecodedPhotos(manifest, config.model.input_size)["train"]
     views = {"photos": network, "mirror images": _Mirrored(network)}
     answers = [
@@ -73,7 +74,7 @@ def teach(config: TrainConfig) -> None:
 
 
 def _write(answers: npt.NDArray[np.float32], manifest: Manifest, run: str) -> None:
-    with files.atomic_file(paths.TEACHER) as partial, partial.open("wb") as file:
+    with files.atomic_file(place.TEACHER) as partial, partial.open("wb") as file:
         np.savez(file, log_probabilities=answers, data_sha256=manifest.sha256, mlflow_run_id=run)
 
 
@@ -85,16 +86,16 @@ def read_answers(config: TrainConfig, manifest: Manifest) -> npt.NDArray[np.floa
     """
     if not config.teacher.share:
         return None
-    if not paths.TEACHER.exists():
+    if not place.TEACHER.exists():
         raise PipelineError(
-            f"teacher.share is {config.teacher.share} and there is no {paths.TEACHER}. Train the teacher "
+            f"teacher.share is {config.teacher.share} and there is no {place.TEACHER}. Train the teacher "
             "first: python -m training teach; or train without one: --teacher.share 0."
         )
-    with np.load(paths.TEACHER, allow_pickle=False) as stored:
+    with np.load(place.TEACHER, allow_pickle=False) as stored:
         answers, data = stored["log_probabilities"], str(stored["data_sha256"])
     if data != manifest.sha256 or len(answers) != len(manifest.splits["train"].targets):
         raise PipelineError(
-            f"{paths.TEACHER} answers for other photos, or is empty. Train the teacher again: "
+            f"{place.TEACHER} answers for other photos, or is empty. Train the teacher again: "
             "python -m training teach."
         )
     return np.asarray(answers, np.float32)

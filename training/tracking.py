@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from common.errors import PipelineError
 from training.config import TrackingConfig, TrainConfig
-from training.errors import PipelineError
 
 
 class Tracker:
@@ -132,7 +132,7 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
 
 
 def log_live(config: TrackingConfig, folder: Path) -> str:
-    """Keep what `evaluation.live` wrote as a run of the experiment `<experiment>-live`; return its id.
+    """Keep what `evaluation.service.live` wrote as a run of the experiment `<experiment>-live`; return its id.
 
     Raises:
         PipelineError: there is no live evaluation in the folder, or MLflow cannot be reached.

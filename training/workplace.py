@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from training import paths
+from common.errors import PipelineError
+from training import place
 from training.config import ModelConfig, TrackingConfig
-from training.errors import PipelineError
-from training.model import Classifier, build
+from training.network.build import Classifier, build
 from training.tracking import absolute
 
 _INTERRUPTED = 130  # the exit status of Ctrl-C
@@ -64,7 +64,7 @@ def fit(folder: Path, options: list[str], tracking: TrackingConfig) -> Classifie
         raise KeyboardInterrupt
     if status:
         raise PipelineError(f"The training in {folder} failed; what it printed stands above.")
-    checkpoint = torch.load(folder / paths.CHECKPOINT, map_location="cpu", weights_only=True)
+    checkpoint = torch.load(folder / place.CHECKPOINT, map_location="cpu", weights_only=True)
     network = build(ModelConfig(**checkpoint["model"]), len(checkpoint["labels"]), weights=False)
     network.load_state_dict(checkpoint["state_dict"])
     return network.eval()

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from serving import artifact
-from serving.handler import ImageClassifierHandler, LocalContext
-from serving.metrics import Metrics
-from serving.profile import Window, make_profile
+from serving.contract import artifact
+from serving.contract.reference import Window, make_reference
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.telemetry.metrics import Metrics
 from tests.tiny import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -27,7 +27,7 @@ def served_names() -> set[str]:
     registry = CollectorRegistry()
     photo = {"brightness": 0.5, "confidence": 0.9}
     served = Metrics(registry)
-    served.drift.window = Window(make_profile([photo] * 10, 2), 10)
+    served.drift.window = Window(make_reference([photo] * 10, 2), 10)
     served.drift.window.add(photo)
     names = set()
     for family in registry.collect():
@@ -105,7 +105,7 @@ def test_the_build_labels_name_the_model_that_is_built_in():
     text = subprocess.run(
         ["bash", "deploy/build.sh", "labels"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    loaded = artifact.load(ROOT / "models/release/model.pt")
+    loaded = artifact.read(ROOT / "models/release/model.pt")
     assert f"MODEL_SHA256={loaded.sha256}" in text
     assert f"MODEL_VERSION={loaded.card.version}" in text
 

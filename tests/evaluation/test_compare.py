@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation import metrics
-from evaluation.compare import main
-from serving import artifact
+from evaluation.artefact.compare import main
+from evaluation.figures import metrics
+from serving.runtime import torchscript
 from tests import tiny
 from tests.pictures import encode
-from training.export import make_probe
+from training.export.stage import make_probe
 
 GATES = (
     "promotion: {points_lost_max: 5, significantly_worse_max: 0, slices_worse_max: 0, bytes_times_max: 1.5}"
@@ -40,11 +40,11 @@ class Redness(torch.nn.Module):
 
 def write(path: Path, turned: float, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
     """An artefact of `Redness`."""
-    with artifact.torchscript_deprecation_silenced():
+    with torchscript.deprecation_silenced():
         traced = torch.jit.trace(
             Redness(turned), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8)
         )
-    artifact.save(path, traced, tiny.card(labels), make_probe(Redness(turned), tiny.SIDE))
+    torchscript.save(path, traced, tiny.card(labels), make_probe(Redness(turned), tiny.SIDE))
     return path
 
 

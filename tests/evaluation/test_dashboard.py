@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import dashboard, report
+from evaluation import dashboard
+from evaluation.figures import pictures
 from tests.tiny import ROOT
 
 BOARD = json.loads((ROOT / "deploy/monitoring/grafana/dashboards/classifier.json").read_text())
@@ -35,9 +36,9 @@ def test_every_panel_is_drawn(tmp_path: Path):
     buckets = {str(le): [(t, 10 * le + t % 7) for t, _ in LINE] for le in (0.5, 0.9, 1.0)} | {"+Inf": LINE}
     full = dashboard.draw(panels({"cat": LINE, "dog": LINE}, buckets), tmp_path / "full.png")
     empty = dashboard.draw(panels({}, {}), tmp_path / "empty.png")
-    pictures = [np.asarray(Image.open(path).convert("L"), float) for path in (full, empty)]
-    assert pictures[0].shape == pictures[1].shape
-    height, width = pictures[0].shape
+    images = [np.asarray(Image.open(path).convert("L"), float) for path in (full, empty)]
+    assert images[0].shape == images[1].shape
+    height, width = images[0].shape
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in BOARD["panels"])
     for panel in BOARD["panels"]:
         at = panel["gridPos"]
@@ -45,14 +46,14 @@ def test_every_panel_is_drawn(tmp_path: Path):
             int(height * at["y"] / rows) : int(height * (at["y"] + at["h"]) / rows),
             int(width * at["x"] / 24) : int(width * (at["x"] + at["w"]) / 24),
         ]
-        assert np.abs(pictures[0][place] - pictures[1][place]).mean() > 0.3, panel["title"]
+        assert np.abs(images[0][place] - images[1][place]).mean() > 0.3, panel["title"]
 
 
 @pytest.mark.parametrize("unit", ["s", "bytes", "percentunit"])
 def test_units_are_those_a_person_reads(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Seconds as milliseconds, bytes as megabytes, shares as per cent."""
     drawn = []
-    monkeypatch.setattr(report, "save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure) or path)
     panel = {"title": "A", "type": "timeseries", "unit": unit, "at": {"x": 0, "y": 0, "w": 24, "h": 4}}
     dashboard.draw([panel | {"series": {"one": [(-1.0, 0.5)]}}], tmp_path / "x.png")
     (axes,) = drawn[0].axes

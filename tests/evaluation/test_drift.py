@@ -13,11 +13,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation import drift, shifts
-from serving import artifact, profile
+from evaluation.artefact import shifts
+from evaluation.service import drift
+from serving.contract import reference
+from serving.runtime import torchscript
 from tests import processes, tiny
 from tests.pictures import encode
-from training.export import measure
+from training.export.stage import measure
 
 
 def window(shift: float, n: int = 500) -> dict[str, object]:
@@ -30,7 +32,7 @@ def window(shift: float, n: int = 500) -> dict[str, object]:
             for value, label in zip(random.normal(by, 1, count), random.integers(0, 2, count), strict=True)
         ]
 
-    latest = profile.Window(profile.make_profile(photos(2000, 0), 2), 1000)
+    latest = reference.Window(reference.make_reference(photos(2000, 0), 2), 1000)
     for photo in photos(n, shift):
         latest.add(photo)
     return latest.export()
@@ -64,7 +66,7 @@ def test_a_sure_but_small_difference_is_no_drift():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"photos": 0, "quantities": {}}, "has no profile"),
+        ({"photos": 0, "quantities": {}}, "has no drift reference"),
         (window(0.0, 20), "has 20 photos"),
         ([], "not what GET /drift says"),
     ],
@@ -78,7 +80,7 @@ def test_what_cannot_be_judged_is_told(
 
 
 def test_the_alert_rule_has_the_reports_limits():
-    """deploy/monitoring/rules.yml and evaluation.drift agree on what drift is."""
+    """deploy/monitoring/rules.yml and evaluation.service.drift agree on what drift is."""
     rules = yaml.safe_load((tiny.ROOT / "deploy/monitoring/rules.yml").read_text())
     alerts = {rule.get("alert"): rule.get("expr") for group in rules["groups"] for rule in group["rules"]}
     for text in (
@@ -105,11 +107,13 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def profiled(model: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny artefact with a profile of these pictures."""
-    loaded = artifact.load(model)
-    photos = measure(loaded.model, sorted(labelled.rglob("*.png")), tiny.SIDE)
-    card = msgspec.structs.replace(tiny.card(), profile=profile.make_profile(photos, 2), unfamiliar_above=0.9)
+    network, loaded = torchscript.load(model)
+    photos = measure(network, sorted(labelled.rglob("*.png")), tiny.SIDE)
+    card = msgspec.structs.replace(
+        tiny.card(), reference=reference.make_reference(photos, 2), unfamiliar_above=0.9
+    )
     path = tmp_path_factory.mktemp("profiled") / "model.pt"
-    artifact.save(path, loaded.model, card, loaded.probe)
+    torchscript.save(path, network, card, loaded.probe)
     return path
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import gate
-from evaluation.live import KNOWN_GATES as LIVE
-from evaluation.offline import KNOWN_GATES as OFFLINE
+from evaluation.artefact.offline import KNOWN_GATES as OFFLINE
+from evaluation.release.release import gates
+from evaluation.service.live import KNOWN_GATES as LIVE
 from tests.tiny import ROOT
 
 KNOWN = {"accuracy_min": "accuracy.value", "ece_max": "ece.value"}
@@ -31,9 +31,9 @@ def figures(accuracy: float | None, ece: float | None) -> dict[str, dict[str, fl
 )
 def test_a_floor_is_a_floor_and_a_ceiling_a_ceiling(given: dict[str, object], passed: list[bool]):
     """The limit itself passes; a missing figure fails."""
-    verdicts = gate.judge(given, {"accuracy_min": 0.99, "ece_max": 0.01}, KNOWN)
+    verdicts = gates.judge(given, {"accuracy_min": 0.99, "ece_max": 0.01}, KNOWN)
     assert [verdict.passed for verdict in verdicts] == passed
-    assert gate.show(verdicts).count("PASS") == sum(passed)
+    assert gates.show(verdicts).count("PASS") == sum(passed)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str | None, words: str):
     path = tmp_path / "gates.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(gate.GateError, match=words):
-        gate.read_gates("offline", KNOWN, path)
+    with pytest.raises(gates.GateError, match=words):
+        gates.read_gates("offline", KNOWN, path)
 
 
 def test_the_projects_own_limits_are_known():
     """configs/gates.yaml names gates that exist."""
     path = ROOT / "configs/gates.yaml"
-    assert gate.read_gates("offline", OFFLINE, path)["accuracy_min"] >= 0.985
-    assert gate.read_gates("live", LIVE, path)["failed_share_max"] == 0
+    assert gates.read_gates("offline", OFFLINE, path)["accuracy_min"] >= 0.985
+    assert gates.read_gates("live", LIVE, path)["failed_share_max"] == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evaluation.labels import LabelsError, correct, read_reviewed
+from common.labels import LabelsError, correct, read_reviewed
 from tests.tiny import ROOT
 
 MANIFEST = pd.DataFrame({"sha256": ["a", "b", "c"], "label": ["cat", "dog", "cat"]}, index=[7, 8, 9])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.client import LiveError, find_photos
-from evaluation.live import against_test, main
+from common.photos import PhotosError, find_labelled
+from evaluation.service.live import against_test, main
 from tests import processes, tiny
 from tests.pictures import encode, scene
 
@@ -181,8 +181,8 @@ def test_a_table_names_photos_and_labels(labelled: Path, tmp_path: Path):
 def test_a_wrong_table_is_told(tmp_path: Path, text: str, words: str):
     """With its cause."""
     (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(LiveError, match=words):
-        find_photos(tmp_path / "labels.csv")
+    with pytest.raises(PhotosError, match=words):
+        find_labelled(tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from evaluation import metrics
+from evaluation.figures import metrics
 
 cases = st.integers(2, 4).flatmap(
     lambda classes: st.tuples(st.just(classes), st.integers(5, 60), st.integers(0, 2**32 - 1))

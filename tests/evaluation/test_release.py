@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from evaluation.release import main
-from serving import artifact
+from evaluation.release.release import main
+from serving.contract import artifact
+from serving.runtime import torchscript
 from tests import tiny
 
 
@@ -22,7 +23,7 @@ def candidate(model: Path, workplace: Path) -> dict[str, object]:
     figures = {
         "accuracy": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
         "ece": {"value": 0.001, "low": 0.0, "high": 0.01, "n": 100},
-        "model": {"sha256": artifact.load(model).sha256},
+        "model": {"sha256": artifact.read(model).sha256},
     }
     Path("reports/evaluation").mkdir(parents=True)
     return figures
@@ -31,13 +32,13 @@ def candidate(model: Path, workplace: Path) -> dict[str, object]:
 def release(figures: dict[str, object]) -> int:
     """Run the command with these figures."""
     Path("reports/evaluation/metrics.json").write_text(json.dumps(figures))
-    return main()
+    return main([])
 
 
 def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, object]):
     """And the released file loads."""
     assert release(candidate) == 0
-    assert artifact.load(Path("models/release/model.pt")).card == tiny.card()
+    assert artifact.read(Path("models/release/model.pt")).card == tiny.card()
     assert json.loads(Path("models/release/card.json").read_text())["name"] == "tiny"
     assert json.loads(Path("models/release/metrics.json").read_text()) == candidate
 
@@ -82,12 +83,12 @@ def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]
     """Under its own name, with its own card and figures."""
     assert release(candidate) == 0
     before = Path("models/release/model.pt").read_bytes()
-    loaded = artifact.load(Path("models/model.pt"))
+    network, loaded = torchscript.load(Path("models/model.pt"))
     card = msgspec.structs.replace(loaded.card, precision="int8")
-    artifact.save(Path("models/model.pt"), loaded.model, card, loaded.probe)
-    sha = artifact.load(Path("models/model.pt")).sha256
+    torchscript.save(Path("models/model.pt"), network, card, loaded.probe)
+    sha = artifact.read(Path("models/model.pt")).sha256
     assert release(candidate | {"model": {"sha256": sha}}) == 0
-    assert artifact.load(Path("models/release/model-int8.pt")).card == card
+    assert artifact.read(Path("models/release/model-int8.pt")).card == card
     assert {p.name for p in Path("models/release").iterdir()} == {
         *("model.pt", "card.json", "metrics.json"),
         *("model-int8.pt", "card-int8.json", "metrics-int8.json"),
@@ -115,5 +116,5 @@ def test_nothing_to_release_is_told(
     """Exit 2 and the next step."""
     assert release(candidate) == 0
     Path(missing).unlink()
-    assert main() == 2
+    assert main([]) == 2
     assert "make train" in capsys.readouterr().err

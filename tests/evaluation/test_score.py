@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation import score
+from evaluation.batch import scorer
 from tests.pictures import encode, scene
 
 
@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
 
 def run(model: Path, source: Path, out: Path, *more: str) -> int:
     """The command."""
-    return score.main([str(source), str(out), "--model", str(model), *more])
+    return scorer.main([str(source), str(out), "--model", str(model), *more])
 
 
 def test_every_photo_has_its_row(
@@ -39,7 +39,7 @@ def test_every_photo_has_its_row(
     assert len(rows) == 12
     assert (rows["broken.jpg"]["error"], rows["empty.png"]["error"]) == ("broken-image", "empty")
     assert rows["broken.jpg"]["prediction"] is None
-    handler = score.Scorer(model).handler
+    handler = scorer.Scorer(model).handler
     answer = handler.handle([{"body": (photos / "deep/er/3.jpg").read_bytes()}])[0]
     assert rows["3.jpg"]["p_cat"] == pytest.approx(answer["probabilities"]["cat"], abs=1e-6)
     assert rows["3.jpg"]["error"] is None
@@ -61,29 +61,29 @@ def test_a_killed_run_goes_on_where_it_was(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Cut in the third part: the first two are kept, only the rest is computed, the result is whole."""
-    paths = score.find_paths(photos)
-    scorer = score.Scorer(model)
+    paths = scorer.find_paths(photos)
+    ours = scorer.Scorer(model)
     whole = tmp_path / "whole.parquet"
-    score.score(scorer, paths, whole, part_rows=5)
+    scorer.score(ours, paths, whole, part_rows=5)
     seen: list[str] = []
-    row = score.Scorer.row
+    row = scorer.Scorer.row
 
-    def dies(self: score.Scorer, path: str) -> dict[str, object]:
+    def dies(self: scorer.Scorer, path: str) -> dict[str, object]:
         if path == paths[10]:
             raise KeyboardInterrupt
         return row(self, path)
 
-    def counted(self: score.Scorer, path: str) -> dict[str, object]:
+    def counted(self: scorer.Scorer, path: str) -> dict[str, object]:
         seen.append(path)
         return row(self, path)
 
     out = tmp_path / "out.parquet"
-    monkeypatch.setattr(score.Scorer, "row", dies)
+    monkeypatch.setattr(scorer.Scorer, "row", dies)
     with pytest.raises(KeyboardInterrupt):
-        score.score(scorer, paths, out, part_rows=5)
+        scorer.score(ours, paths, out, part_rows=5)
     assert not out.exists()
-    monkeypatch.setattr(score.Scorer, "row", counted)
-    score.score(scorer, paths, out, part_rows=5)
+    monkeypatch.setattr(scorer.Scorer, "row", counted)
+    scorer.score(ours, paths, out, part_rows=5)
     assert sorted(seen) == sorted(paths[10:])
     assert pq.read_table(out).equals(pq.read_table(whole))
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_scored_is_told(
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_of_ray_answer_what_one_process_does(model: Path, photos: Path, tmp_path: Path):
     """The same rows in the same order, a photo named twice and one that is not there included."""
-    names = score.find_paths(photos) * 12
+    names = scorer.find_paths(photos) * 12
     (tmp_path / "list.txt").write_text("\n".join([*names, "none.jpg"]))
     assert run(model, tmp_path / "list.txt", tmp_path / "local.parquet") == 0
     assert run(model, tmp_path / "list.txt", tmp_path / "ray.parquet", "--engine", "ray") == 0

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import slices
-from evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from evaluation.slices import EDGES, by_slice, main, properties
+from evaluation.artefact import slices
+from evaluation.artefact.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from evaluation.artefact.slices import EDGES, by_slice, main, properties
 from tests.pictures import encode, scene
 from tests.tiny import SIDE
 

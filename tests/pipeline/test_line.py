@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation import offline
-from serving import artifact
+from evaluation.artefact import offline
+from serving.contract import artifact
 from tests.tiny import ROOT, TRAIN
 
 # The first test makes the line for all: six commands that import torch, which a busy machine draws out.
@@ -58,7 +58,7 @@ class Line:
 def line(tmp_path_factory: pytest.TempPathFactory, environment: Callable[..., dict[str, str]]) -> Line:
     """The whole line once, committed."""
     folder = tmp_path_factory.mktemp("line")
-    for name in ("training", "serving", "evaluation", "configs"):
+    for name in ("common", "training", "serving", "evaluation", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".gitignore"):
         shutil.copy(ROOT / name, folder)
@@ -94,7 +94,7 @@ def test_the_line_runs_every_stage_and_a_second_time_none(line: Line):
 
 def test_what_the_stages_made_belongs_together(line: Line):
     """Artefact, figures, run and manifest name each other."""
-    loaded = artifact.load(line.folder / "models/model.pt")
+    loaded = artifact.read(line.folder / "models/model.pt")
     figures = json.loads((line.folder / "reports/evaluation/metrics.json").read_text())
     run = json.loads((line.folder / "models/run.json").read_text())
     assert figures["model"]["sha256"] == loaded.sha256

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.errors import ImageError
-from serving.preprocess import FORMATS, preprocess
+from serving.contract.errors import ImageError
+from serving.contract.preprocess import FORMATS, preprocess
 from tests.pictures import encode, scene, turned
 from tests.robustness.conftest import SCALE, Target
 

@@ -18,10 +18,10 @@ from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from evaluation import drift
-from serving import apidoc, problems
-from serving.app import create_app
-from serving.handler import ImageClassifierHandler
+from evaluation.service import drift
+from serving.http import apidoc, problems
+from serving.http.app import create_app
+from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
 from tests import tiny
 from tests.conftest import Client, running
@@ -293,7 +293,7 @@ def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
 
 def test_every_code_has_a_status():
     """No code of the errors module can turn into a 500 by omission."""
-    from serving import errors
+    from serving.contract import errors
 
     kinds = [errors.EmptyImage, errors.UnsupportedImage, errors.BrokenImage, errors.ImageTooLarge]
     kinds += [errors.Overloaded, errors.DeadlineExceeded, errors.NotReady]

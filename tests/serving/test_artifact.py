@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from serving import artifact
-from serving.errors import ArtifactError, NotReady
-from serving.handler import ImageClassifierHandler, LocalContext
+from serving.contract import artifact
+from serving.contract.errors import ArtifactError, NotReady
+from serving.runtime import torchscript
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests import tiny
 from tests.pictures import encode, scene
 
@@ -39,13 +40,13 @@ def repacked(source: Path, target: Path, **members: object) -> Path:
 
 def test_what_was_saved_is_loaded(model: Path):
     """Card, probe and the network's own answers come back."""
-    loaded = artifact.load(model)
+    network, loaded = torchscript.load(model)
     assert loaded.card == tiny.card()
     assert len(loaded.probe) >= 6
     assert {"large.jpg", "turned.jpg", "rgba.png", "cmyk.jpg", "grey.png", "sixteen-bit.png"} == {
         image.name for image in loaded.probe
     }
-    probabilities = loaded.model(torch.zeros((5, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8))
+    probabilities = network(torch.zeros((5, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8))
     assert probabilities.shape == (5, 2)
     assert torch.allclose(probabilities.sum(1), torch.ones(5))
 
@@ -68,7 +69,7 @@ def test_the_released_artefacts_prove_themselves_on_this_machine(name: str):
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path):
     """The message names the path and the next step."""
     with pytest.raises(ArtifactError, match=r"no model at .*make train"):
-        artifact.load(tmp_path / "model.pt")
+        artifact.read(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
@@ -124,10 +125,10 @@ def test_a_file_that_promises_something_else_is_refused(
 
 def test_a_torchscript_file_of_another_kind_is_refused(tmp_path: Path):
     """No card, no service."""
-    with artifact.torchscript_deprecation_silenced():
+    with torchscript.deprecation_silenced():
         torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "other.pt")
     with pytest.raises(ArtifactError, match=r"no valid card\.json"):
-        artifact.load(tmp_path / "other.pt")
+        artifact.read(tmp_path / "other.pt")
 
 
 def test_saving_that_fails_leaves_what_was_there(
@@ -142,9 +143,9 @@ def test_saving_that_fails_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch.jit, "save", full)
-    loaded = artifact.load(model)
+    network, loaded = torchscript.load(model)
     with pytest.raises(OSError, match="No space left"):
-        artifact.save(path, loaded.model, loaded.card, loaded.probe)
+        torchscript.save(path, network, loaded.card, loaded.probe)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -200,5 +201,5 @@ def test_loading_runs_no_code_of_the_file(tmp_path: Path, capsys: pytest.Capture
 
     torch.save(Bomb(), tmp_path / "bomb.pt")
     with pytest.raises(ArtifactError):
-        artifact.load(tmp_path / "bomb.pt")
+        torchscript.load(tmp_path / "bomb.pt")
     assert "executed" not in capsys.readouterr().out

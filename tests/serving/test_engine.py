@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine import Engine
-from serving.errors import DeadlineExceeded, NotReady, Overloaded
-from serving.handler import Batch
-from serving.metrics import Metrics
+from serving.contract.errors import DeadlineExceeded, NotReady, Overloaded
+from serving.engine.workers import Engine
+from serving.runtime.handler import Batch
+from serving.telemetry.metrics import Metrics
 
 
 class Gate:

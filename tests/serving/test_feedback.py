@@ -16,9 +16,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from serving import feedback
-from serving.errors import UnknownLabel, UnknownRequest
-from serving.feedback import Feedback
+from serving.contract.errors import UnknownLabel, UnknownRequest
+from serving.observers import feedback
+from serving.observers.feedback import Feedback
 from serving.settings import Settings
 from tests import processes
 from tests.conftest import Client, running

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
-from serving.preprocess import FORMATS, Limits, preprocess
+from serving.contract.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
+from serving.contract.preprocess import FORMATS, Limits, preprocess
 from tests.pictures import encode, scene, turned
 
 SIDE = 32

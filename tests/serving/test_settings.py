@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.errors import ConfigurationError
+from serving.contract.errors import ConfigurationError
 from serving.settings import Settings, from_environment, variable
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.handler import ImageClassifierHandler, LocalContext
-from serving.metrics import Metrics
+from serving.observers.shadow import Shadow
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.settings import Settings
-from serving.shadow import Shadow
+from serving.telemetry.metrics import Metrics
 from tests import tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene

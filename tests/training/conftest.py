@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import data_config
-from training.fetch import fetch
-from training.prepare import prepare
+from training.photos.prepare import prepare
+from training.photos.sources import fetch
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from common.errors import PipelineError
 from tests.tiny import ROOT, data_config
-from training import paths
-from training.audit import audit
+from training import place
 from training.config import TrainConfig, parse
-from training.data import read_manifest
-from training.errors import PipelineError
-from training.fetch import fetch
-from training.prepare import prepare
+from training.photos.data import read_manifest
+from training.photos.prepare import prepare
+from training.photos.sources import fetch
+from training.study.audit import audit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -44,7 +44,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchanged")
     with contextlib.chdir(folder):
         fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch)
-        one, other = (paths.RAW / name for name in WRONG)
+        one, other = (place.RAW / name for name in WRONG)
         first, second = one.read_bytes(), other.read_bytes()
         one.write_bytes(second)
         other.write_bytes(first)
@@ -75,7 +75,7 @@ def test_exchanged_labels_are_the_first_suspects(exchanged: Path):
 
 def test_reviewed_labels_reach_training_and_leave_test_as_it_was_found(exchanged: Path):
     """Relabelled in train and validation; the test split's figures stay comparable."""
-    table = pd.read_csv(paths.MANIFEST)
+    table = pd.read_csv(place.MANIFEST)
     before = read_manifest()
     chosen = table.groupby("split")["sha256"].first()
     other = {"cat": "dog", "dog": "cat"}
@@ -103,10 +103,10 @@ def test_what_the_audit_needs_is_said(exchanged: Path):
     """Weights, photos and a manifest."""
     with pytest.raises(PipelineError, match="pretrained"):
         audit(config("--model.pretrained", "false"))
-    table = pd.read_csv(paths.MANIFEST)
-    table[table["label"] == "cat"].head(3).to_csv(paths.MANIFEST, index=False)
+    table = pd.read_csv(place.MANIFEST)
+    table[table["label"] == "cat"].head(3).to_csv(place.MANIFEST, index=False)
     with pytest.raises(PipelineError, match="5 photos of each class"):
         audit(config())
-    paths.MANIFEST.unlink()
+    place.MANIFEST.unlink()
     with pytest.raises(PipelineError, match="make data"):
         audit(config())

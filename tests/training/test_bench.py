@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests import tiny
-from training.bench import loops, run
+from training.study.bench import loops, run
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.preprocess import preprocess
+from serving.contract.preprocess import preprocess
 from tests.pictures import encode, scene
-from training import cache, paths
-from training.cache import DecodedPhotos
-from training.data import Manifest, Split
+from training import place
+from training.photos import decoded
+from training.photos.data import Manifest, Split
+from training.photos.decoded import DecodedPhotos
 
 SIZE = 32
 
@@ -41,28 +42,28 @@ def test_it_holds_what_the_service_sees(manifest: Manifest):
 
 def test_a_cut_build_goes_on_where_it_was(manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
     """Photos of finished chunks are not decoded again, and the result is that of an unbroken build."""
-    monkeypatch.setattr(cache, "_CHUNK", 4)
+    monkeypatch.setattr(decoded, "_CHUNK", 4)
     whole = np.array(DecodedPhotos(manifest, SIZE)["train"])
-    (final,) = paths.PHOTOS.glob("*/train.npy")
+    (final,) = place.PHOTOS.glob("*/train.npy")
     final.unlink()
-    decoded: list[Path] = []
+    seen: list[Path] = []
 
     def counted(self: DecodedPhotos, path: Path) -> np.ndarray:
-        decoded.append(path)
-        if len(decoded) == 10:
+        seen.append(path)
+        if len(seen) == 10:
             raise KeyboardInterrupt
         return preprocess(path.read_bytes(), self.size).pixels
 
     monkeypatch.setattr(DecodedPhotos, "_pixels", counted)
     with pytest.raises(KeyboardInterrupt):
         DecodedPhotos(manifest, SIZE)["train"]
-    assert not list(paths.PHOTOS.glob("*/train.npy"))
-    before = set(decoded[:8])
-    decoded.clear()
-    decoded.extend([Path("counted on")] * 10)
+    assert not list(place.PHOTOS.glob("*/train.npy"))
+    before = set(seen[:8])
+    seen.clear()
+    seen.extend([Path("counted on")] * 10)
     assert np.array_equal(DecodedPhotos(manifest, SIZE)["train"], whole)
-    assert not before & set(decoded)
-    assert sorted(p.name for p in next(paths.PHOTOS.iterdir()).iterdir()) == ["train.npy"]
+    assert not before & set(seen)
+    assert sorted(p.name for p in next(place.PHOTOS.iterdir()).iterdir()) == ["train.npy"]
 
 
 def test_another_manifest_or_size_has_its_own(manifest: Manifest):
@@ -70,6 +71,6 @@ def test_another_manifest_or_size_has_its_own(manifest: Manifest):
     DecodedPhotos(manifest, SIZE)["validation"]
     larger = DecodedPhotos(manifest, SIZE * 2)["validation"]
     assert larger.shape == (5, 3, SIZE * 2, SIZE * 2)
-    assert len(list(paths.PHOTOS.iterdir())) == 1
+    assert len(list(place.PHOTOS.iterdir())) == 1
     DecodedPhotos(Manifest(manifest.labels, manifest.splits, "m2"), SIZE * 2)
-    assert not list(paths.PHOTOS.glob("*/validation.npy"))
+    assert not list(place.PHOTOS.glob("*/validation.npy"))

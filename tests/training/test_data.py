@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import PipelineError
 from tests.pictures import scene
 from tests.tiny import SIDE, UNCHANGED, train_config
-from training.data import (
+from training.photos.data import (
     AugmentedDataset,
     EpochSlices,
     Manifest,
@@ -20,7 +21,6 @@ from training.data import (
     augmentation,
     read_manifest,
 )
-from training.errors import PipelineError
 
 TARGETS = [number % 2 for number in range(10)]
 

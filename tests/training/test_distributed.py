@@ -15,9 +15,9 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from tests.tiny import ROOT, TRAIN, data_config
-from training.data import EpochSlices
-from training.fetch import fetch
-from training.prepare import prepare
+from training.photos.data import EpochSlices
+from training.photos.prepare import prepare
+from training.photos.sources import fetch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import PipelineError
 from tests.pictures import encode, scene
 from tests.tiny import data_config
-from training import fetch, paths
+from training import place
 from training.__main__ import main
-from training.errors import PipelineError
+from training.photos import sources
 
 JPEG = encode(scene())
 
 
-def get(source: str, **changes: str) -> fetch.Report:
+def get(source: str, **changes: str) -> sources.Report:
     """Fetch from a source, as the command does."""
     overrides = [part for key, value in changes.items() for part in (f"--fetch.{key}", value)]
-    return fetch.fetch(data_config("--fetch.source", source, *overrides).fetch)
+    return sources.fetch(data_config("--fetch.source", source, *overrides).fetch)
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -45,7 +46,7 @@ def photos(root: str = "") -> dict[str, bytes]:
 
 def raw() -> set[str]:
     """What lies in data/raw."""
-    return {path.relative_to(paths.RAW).as_posix() for path in paths.RAW.rglob("*") if path.is_file()}
+    return {path.relative_to(place.RAW).as_posix() for path in place.RAW.rglob("*") if path.is_file()}
 
 
 EXPECTED = {"cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg"}
@@ -58,9 +59,9 @@ def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
     extras = {"readme.txt": b"x", "__MACOSX/Cat/0.jpg": b"x", f"{root}Cat/.DS_Store": b"x"}
     report = get(str(make_zip(tmp_path / "photos.zip", extras | photos(root))))
     assert raw() == EXPECTED
-    assert (paths.RAW / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
+    assert (place.RAW / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
     assert report.files == {"cat": 3, "dog": 2}
-    stored = json.loads(paths.FETCH_REPORT.read_text())
+    stored = json.loads(place.FETCH_REPORT.read_text())
     assert (stored["source"], stored["name"], len(stored["sha256"])) == ("zip", "photos.zip", 64)
 
 
@@ -106,7 +107,7 @@ BAD_ZIPS = {
 def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path):
     """Every fault has its message; the earlier photos and their report stay."""
     get(str(make_zip(tmp_path / "good.zip", photos())))
-    report = paths.FETCH_REPORT.read_text()
+    report = place.FETCH_REPORT.read_text()
     path = tmp_path / "bad.zip"
     if fault in BAD_ZIPS:
         members, words = BAD_ZIPS[fault]
@@ -133,7 +134,7 @@ def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path)
     with pytest.raises(PipelineError, match=words):
         get(str(path))
     assert raw() == EXPECTED
-    assert paths.FETCH_REPORT.read_text() == report
+    assert place.FETCH_REPORT.read_text() == report
     assert sorted(p.name for p in Path("data").iterdir()) == ["fetch.json", "raw"]
 
 
@@ -151,7 +152,7 @@ def test_too_little_room_is_told_before_writing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(PipelineError, match="Make room"):
         get(str(make_zip(tmp_path / "photos.zip", photos())))
-    assert not paths.RAW.exists()
+    assert not place.RAW.exists()
 
 
 class Archive(http.server.BaseHTTPRequestHandler):
@@ -226,7 +227,7 @@ def test_an_error_answer_is_no_archive(server: tuple[str, type[Archive]], monkey
     monkeypatch.setattr(kind, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(PipelineError, match="404"):
         get(address)
-    assert not list(paths.DOWNLOADS.iterdir())
+    assert not list(place.DOWNLOADS.iterdir())
 
 
 @pytest.mark.usefixtures("workplace")
@@ -240,7 +241,7 @@ def test_ctrl_c_while_drawing_leaves_nothing_half(
         if next(count) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.sample.encode", lambda *_: draw() or JPEG)
+    monkeypatch.setattr("training.photos.drawn.encode", lambda *_: draw() or JPEG)
     assert main(["fetch", "--fetch.source", "sample"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list(Path("data").iterdir()) == []

@@ -19,22 +19,22 @@ from mlflow.tracking import MlflowClient
 from PIL import ImageOps
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from serving import artifact
-from serving.handler import ImageClassifierHandler, LocalContext
+from common.files import sha256
+from serving.runtime import torchscript
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
 from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
-from training import paths, workplace
+from training import place as files_of, workplace
 from training.__main__ import main
-from training.data import read_manifest
-from training.export import export, fit_temperature
-from training.fetch import fetch
-from training.files import sha256
-from training.fit import fit
-from training.loop import run_trainer
-from training.model import build
-from training.prepare import prepare
-from training.sample import draw
-from training.task import ClassificationTask, Optimisation
+from training.export.stage import export, fit_temperature
+from training.fit.stage import fit
+from training.fit.trainer import run_trainer
+from training.network.build import build
+from training.network.task import ClassificationTask, Optimisation
+from training.photos.data import read_manifest
+from training.photos.drawn import draw
+from training.photos.prepare import prepare
+from training.photos.sources import fetch
 
 pytestmark = pytest.mark.filterwarnings(
     # Lightning and MLflow on their own account
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def weights() -> dict[str, torch.Tensor]:
     """What the checkpoint holds."""
-    state: dict[str, torch.Tensor] = torch.load(paths.CHECKPOINT, weights_only=True)["state_dict"]
+    state: dict[str, torch.Tensor] = torch.load(files_of.CHECKPOINT, weights_only=True)["state_dict"]
     return state
 
 
@@ -63,7 +63,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
     """
     fit(train_config())
     unbroken = weights()
-    paths.CHECKPOINT.unlink()
+    files_of.CHECKPOINT.unlink()
 
     start = ClassificationTask.on_train_epoch_start
     faults = {
@@ -84,7 +84,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
         fit(train_config())
     with pytest.raises(KeyboardInterrupt):
         fit(train_config())
-    assert not paths.CHECKPOINT.exists()
+    assert not files_of.CHECKPOINT.exists()
     with pytest.raises(RuntimeError, match="power cut"):
         fit(train_config())
     fit(train_config())
@@ -98,7 +98,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
     runs = client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])
     assert len(runs) == 2
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert not list((place / paths.WORK).iterdir())
+    assert not list((place / files_of.WORK).iterdir())
 
 
 def test_another_configuration_begins_afresh(place: Path, monkeypatch: pytest.MonkeyPatch):
@@ -112,7 +112,7 @@ def test_another_configuration_begins_afresh(place: Path, monkeypatch: pytest.Mo
         with pytest.raises(KeyboardInterrupt):
             fit(train_config("--finetune.input_sizes", "[]"))
     fit(train_config("--finetune.input_sizes", "[]", "--seed", "18"))
-    assert len(list((place / paths.WORK).iterdir())) == 1, "the cut one's progress waits"
+    assert len(list((place / files_of.WORK).iterdir())) == 1, "the cut one's progress waits"
 
 
 def test_a_cycle_runs_to_its_end_however_validation_goes(tmp_path: Path):
@@ -238,13 +238,13 @@ def test_export_is_calibrated_proven_and_registered(capsys: pytest.CaptureFixtur
     assert re.search(
         r"registered in MLflow as cats-dogs version \d+, alias @challenger", capsys.readouterr().out
     )
-    loaded = artifact.load(paths.MODEL)
+    traced, loaded = torchscript.load(files_of.MODEL)
     network = build(train_config().model, 2).eval()
     network.load_state_dict(weights())
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
     with torch.inference_mode():
         expected = torch.softmax(network(images) / loaded.card.temperature, 1)
-        assert torch.allclose(loaded.model(images), expected, atol=1e-5)
+        assert torch.allclose(traced(images), expected, atol=1e-5)
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     version = client.get_model_version_by_alias("cats-dogs", "challenger")
     assert version.tags["sha256"] == loaded.sha256
@@ -268,7 +268,7 @@ def _export_enlarged(network: torch.nn.Module, images: torch.Tensor) -> None:
     with torch.inference_mode():
         enlarged = torch.nn.functional.interpolate(images.float(), (96, 96), mode="bilinear")
         expected = torch.softmax(network(enlarged) / card.temperature, 1)
-        model = handler.artifact.model
+        model, _ = torchscript.load(files_of.MODEL)
         assert torch.allclose(model(images), expected, atol=1e-5)
         assert model.explain(images).shape == (len(images), 2, 3, 3), "a map's side is a 32nd of what is read"
     assert card.metrics["accuracy"].value == pytest.approx(_accuracy_on_test(handler))
@@ -276,7 +276,7 @@ def _export_enlarged(network: torch.nn.Module, images: torch.Tensor) -> None:
 
 def _served() -> ImageClassifierHandler:
     handler = ImageClassifierHandler()
-    handler.initialize(LocalContext.for_file(paths.MODEL))
+    handler.initialize(LocalContext.for_file(files_of.MODEL))
     return handler
 
 
@@ -298,7 +298,7 @@ def _export_in_int8(client: MlflowClient) -> None:
     card = handler.artifact.card
     assert card.precision == "int8"
     assert card.version.endswith("-int8")
-    assert "quantized::" in str(handler.artifact.model.inlined_graph)
+    assert "quantized::" in str(torchscript.load(files_of.MODEL)[0].inlined_graph)
     assert card.metrics["accuracy"].value == pytest.approx(_accuracy_on_test(handler))
     second = client.get_model_version_by_alias("cats-dogs", "challenger")
     assert second.version != first.version
@@ -330,7 +330,7 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
 ):
     """Exit 130; the old file whole, no half of the new one."""
     fit(train_config("--finetune.input_sizes", "[]"))
-    paths.MODEL.write_bytes(b"earlier")
+    files_of.MODEL.write_bytes(b"earlier")
 
     def interrupted(_: object, name: str, **__: object) -> None:
         Path(name).write_bytes(b"half")
@@ -339,8 +339,8 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
     monkeypatch.setattr(torch.jit, "save", interrupted)
     assert main(["export", *TRAIN]) == 130
     assert "interrupted" in capsys.readouterr().err
-    assert paths.MODEL.read_bytes() == b"earlier"
-    assert sorted(p.name for p in paths.MODEL.parent.iterdir()) == ["checkpoint.ckpt", "model.pt", "run.json"]
+    assert files_of.MODEL.read_bytes() == b"earlier"
+    assert sorted(p.name for p in files_of.MODEL.parent.iterdir()) == ["checkpoint.ckpt", "model.pt", "run.json"]
 
 
 def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Callable[..., dict[str, str]]):
@@ -360,21 +360,21 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Ca
         if "going on" in line or "finetune:" in line:
             break
     deadline = time.monotonic() + 60
-    while not list((place / paths.WORK).glob("*/finetune/last.ckpt")) and time.monotonic() < deadline:
+    while not list((place / files_of.WORK).glob("*/finetune/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert "interrupted: nothing half-written was left" in rest
     assert "Traceback" not in rest
-    assert not (place / paths.CHECKPOINT).exists()
-    assert list((place / paths.WORK).glob("*/finetune/last.ckpt"))
+    assert not (place / files_of.CHECKPOINT).exists()
+    assert list((place / files_of.WORK).glob("*/finetune/last.ckpt"))
 
 
 def test_a_worker_whose_parent_hung_up_tells_nothing(environment: Callable[..., dict[str, str]]):
     """As at Ctrl-C in the middle of a batch; a fault of its own is told."""
     code = (
-        "import os, sys, training.loop\n"
+        "import os, sys, training.fit.trainer\n"
         "worker = os.fork()\n"
         "if not worker:\n"
         "    for error in (EOFError('hung up'), ConnectionResetError('hung up'), ValueError('a fault')):\n"
@@ -414,9 +414,9 @@ def test_a_stage_without_its_input_names_the_earlier_one(
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
 def test_a_damaged_checkpoint_is_refused(damage: bytes, capsys: pytest.CaptureFixture[str]):
     """It is never unpickled as code, and the next step is named."""
-    paths.CHECKPOINT.parent.mkdir()
-    paths.CHECKPOINT.write_bytes(damage)
-    paths.RUN.write_text("{}")
+    files_of.CHECKPOINT.parent.mkdir()
+    files_of.CHECKPOINT.write_bytes(damage)
+    files_of.RUN.write_text("{}")
     assert main(["export"]) == 1
     assert "is damaged. Train again" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-from training import memory
+from training.fit import allocator
 
 _SCRIPT = """
 import json, resource
@@ -36,4 +36,4 @@ def test_a_command_has_a_large_block_faulted_in_once():
         assert alone >= 5 * pages
         assert kept < pages
     else:
-        assert not memory.keep_freed()
+        assert not allocator.keep_freed()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import PipelineError
 from tests.tiny import train_config
-from training.errors import PipelineError
-from training.model import PACKAGED, Classifier, build
+from training.network.build import PACKAGED, Classifier, build
 
 
 def configured(backbone: str, *more: str) -> Classifier:
@@ -50,7 +50,7 @@ def test_the_weights_see(pretrained: Classifier):
     the same to the network.
     """
     rng = np.random.default_rng(3)
-    from training.sample import draw
+    from training.photos.drawn import draw
 
     pictures = [np.asarray(draw(label, rng).resize((224, 224))) for label in ("cat", "dog", "cat", "dog")]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

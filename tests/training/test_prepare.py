@@ -21,14 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from common.errors import PipelineError
 from tests.pictures import encode
 from tests.tiny import ROOT, data_config
-from training import paths
+from training import place
 from training.__main__ import main
 from training.config import PrepareConfig
-from training.errors import PipelineError
-from training.prepare import SPLITS, assign_splits, group_near_copies, prepare
-from training.sample import draw
+from training.photos.drawn import draw
+from training.photos.prepare import SPLITS, assign_splits, group_near_copies, prepare
 
 CONFIG = data_config().prepare
 
@@ -40,7 +40,7 @@ def picture(label: str, number: int) -> Image.Image:
 
 def write(name: str, data: bytes) -> None:
     """A raw file."""
-    path = paths.RAW / name
+    path = place.RAW / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -51,17 +51,17 @@ def raw(workplace: Path) -> Path:
     for label in ("cat", "dog"):
         for number in range(20):
             write(f"{label}/{number}.jpg", encode(picture(label, number), quality=90))
-    return workplace / paths.RAW
+    return workplace / place.RAW
 
 
 def manifest() -> pd.DataFrame:
     """What prepare wrote."""
-    return pd.read_csv(paths.MANIFEST).set_index("path")
+    return pd.read_csv(place.MANIFEST).set_index("path")
 
 
 def dropped() -> dict[str, str]:
     """Reason by path."""
-    table = pd.read_csv(paths.DROPPED)
+    table = pd.read_csv(place.DROPPED)
     return dict(zip(table["path"], table["reason"], strict=True))
 
 
@@ -87,7 +87,7 @@ def test_every_file_is_accounted_for():
         "validation": {"cat": 2, "dog": 2},
         "test": {"cat": 2, "dog": 2},
     }
-    assert json.loads(paths.SUMMARY.read_text())["dropped_by_reason"]["empty"] == 1
+    assert json.loads(place.SUMMARY.read_text())["dropped_by_reason"]["empty"] == 1
 
 
 @pytest.mark.usefixtures("raw")
@@ -134,13 +134,13 @@ def test_new_photos_move_no_old_one():
 def test_the_split_is_reproducible_and_the_salt_changes_it():
     """From nothing, twice: the same bytes."""
     prepare(CONFIG)
-    first = paths.MANIFEST.read_bytes()
-    for path in paths.PREPARED.iterdir():
+    first = place.MANIFEST.read_bytes()
+    for path in place.PREPARED.iterdir():
         path.unlink()
     prepare(CONFIG)
-    assert paths.MANIFEST.read_bytes() == first
+    assert place.MANIFEST.read_bytes() == first
     prepare(data_config("--prepare.salt", "other").prepare)
-    assert paths.MANIFEST.read_bytes() != first
+    assert place.MANIFEST.read_bytes() != first
 
 
 @given(st.integers(0, 2**32), st.integers(1000, 3000))
@@ -182,9 +182,9 @@ def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tu
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda: [p.write_bytes(b"") for p in paths.RAW.glob("dog/*")], "'dog' has no usable photo"),
-        (lambda: [p.unlink() for p in list(paths.RAW.glob("dog/*"))[2:]], "too few"),
-        (lambda: [p.unlink() for p in paths.RAW.rglob("*.jpg")], "holds no files"),
+        (lambda: [p.write_bytes(b"") for p in place.RAW.glob("dog/*")], "'dog' has no usable photo"),
+        (lambda: [p.unlink() for p in list(place.RAW.glob("dog/*"))[2:]], "too few"),
+        (lambda: [p.unlink() for p in place.RAW.rglob("*.jpg")], "holds no files"),
     ],
 )
 @pytest.mark.usefixtures("raw")
@@ -193,11 +193,11 @@ def test_photos_that_cannot_train_are_told(
 ):
     """By class and count; and the earlier manifest stays."""
     prepare(CONFIG)
-    before = paths.MANIFEST.read_bytes()
+    before = place.MANIFEST.read_bytes()
     change()
     assert main(["prepare", "--prepare.salt", "x"]) == 1
     assert words in capsys.readouterr().err
-    assert paths.MANIFEST.read_bytes() == before
+    assert place.MANIFEST.read_bytes() == before
 
 
 @pytest.mark.usefixtures("workplace")
@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_the_earlier_manifest(
 ):
     """Simulated where the second table is written: exit 1, the cause, nothing half."""
     prepare(CONFIG)
-    before = sorted((p.name, p.read_bytes()) for p in paths.PREPARED.iterdir())
+    before = sorted((p.name, p.read_bytes()) for p in place.PREPARED.iterdir())
     write_csv = pd.DataFrame.to_csv
 
     def full(self: pd.DataFrame, path: Path, **options: object) -> None:
@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_the_earlier_manifest(
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     assert main(["prepare", "--prepare.salt", "x"]) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted((p.name, p.read_bytes()) for p in paths.PREPARED.iterdir()) == before
+    assert sorted((p.name, p.read_bytes()) for p in place.PREPARED.iterdir()) == before
     assert sorted(p.name for p in Path("data").iterdir()) == ["prepared", "raw"]
 
 
@@ -258,7 +258,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
     assert process.returncode == 130, error
     assert "interrupted" in error
     assert "Traceback" not in error
-    assert not paths.PREPARED.exists()
+    assert not place.PREPARED.exists()
     assert sorted(p.name for p in Path("data").iterdir()) == ["raw"]
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from serving import artifact
-from serving.handler import ImageClassifierHandler, LocalContext
-from serving.preprocess import preprocess
+from common.errors import PipelineError
+from serving.contract.preprocess import preprocess
+from serving.runtime import torchscript
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import scene
 from tests.tiny import SIDE, card, train_config
 from training.config import ModelConfig
-from training.errors import PipelineError
-from training.export import CalibratedClassifier, make_probe, trace_methods
-from training.model import build
-from training.quantise import quantise
+from training.export.quantise import quantise
+from training.export.stage import CalibratedClassifier, make_probe, trace_methods
+from training.network.build import build
 
 IMAGES = np.stack(
     [np.asarray(scene(SIDE, SIDE).rotate(7 * number)).transpose(2, 0, 1) for number in range(32)]
@@ -51,7 +51,7 @@ def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
     small = quantise(whole, IMAGES[:16])
     for name, net in (("int8", small), ("fp32", whole)):
         model = CalibratedClassifier(net, 1.0, torch.eye(1, net.head.in_features)).eval()
-        artifact.save(tmp_path / f"{name}.pt", trace_methods(model, SIDE), card(), make_probe(model, SIDE))
+        torchscript.save(tmp_path / f"{name}.pt", trace_methods(model, SIDE), card(), make_probe(model, SIDE))
     answers = []
     for name in ("int8", "fp32", "int8"):
         handler = ImageClassifierHandler()

@@ -14,11 +14,11 @@ from mlflow.tracking import MlflowClient
 from torch.nn import functional
 
 from tests.tiny import UNCHANGED, train_config
-from training import paths
+from training import place
 from training.__main__ import main
-from training.data import Manifest, PhotoData, read_manifest
-from training.fit import fit
-from training.task import distillation
+from training.fit.stage import fit
+from training.network.task import distillation
+from training.photos.data import Manifest, PhotoData, read_manifest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -41,8 +41,8 @@ def manifest(place: Path) -> Manifest:
 
 def plant(manifest: Manifest, answers: np.ndarray) -> None:
     """Answers as `teach` writes them."""
-    paths.TEACHER.parent.mkdir(exist_ok=True)
-    np.savez(paths.TEACHER, log_probabilities=answers, data_sha256=manifest.sha256, mlflow_run_id="run")
+    place.TEACHER.parent.mkdir(exist_ok=True)
+    np.savez(place.TEACHER, log_probabilities=answers, data_sha256=manifest.sha256, mlflow_run_id="run")
 
 
 def test_the_teacher_is_trained_and_learned_from(manifest: Manifest):
@@ -51,11 +51,11 @@ def test_the_teacher_is_trained_and_learned_from(manifest: Manifest):
         yaml.safe_dump({"model": {"name": "teacher"}, "tracking": {"experiment": "teachers"}})
     )
     assert main(["teach", *TAUGHT]) == 0
-    with np.load(paths.TEACHER) as stored:
+    with np.load(place.TEACHER) as stored:
         answers, run = stored["log_probabilities"], str(stored["mlflow_run_id"])
     assert answers.shape == (len(manifest.splits["train"].targets), 2)
     assert np.allclose(np.exp(answers).sum(1), 1, atol=1e-5)
-    assert not paths.TEACHER_WORK.exists()
+    assert not place.TEACHER_WORK.exists()
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     assert client.get_run(run).data.params["model.name"] == "teacher"
     assert client.get_run(run).data.params["teacher.share"] == "0.0"
@@ -87,7 +87,7 @@ def test_the_teacher_counts_for_its_share(manifest: Manifest):
     plant(manifest, np.log(np.tile([0.001, 0.999], (count, 1))).astype(np.float32))
     short = ("--head.epochs", "0", "--finetune.epochs_per_pass", "1", "--finetune.ema_decay", "0")
     fit(train_config(*short, "--loader.batch_size", "4", "--teacher.share", "1"))
-    answers = np.exp(pd.read_csv(paths.TRAIN_REPORT / "test_log_probabilities.csv")["dog"])
+    answers = np.exp(pd.read_csv(place.TRAIN_REPORT / "test_log_probabilities.csv")["dog"])
     assert answers.min() > 0.7
 
 
@@ -119,5 +119,5 @@ def test_no_teacher_is_no_work(manifest: Manifest, capsys: pytest.CaptureFixture
     """A share of 0: the stage says so and leaves an empty file for DVC."""
     assert main(["teach"]) == 0
     assert "no teacher is trained" in capsys.readouterr().out
-    with np.load(paths.TEACHER) as stored:
+    with np.load(place.TEACHER) as stored:
         assert stored["log_probabilities"].shape == (0, len(manifest.labels))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from serving import artifact
+from serving.contract import artifact
 from tests import tiny
 from training.__main__ import main
 from training.tracking import Tracker
@@ -31,7 +31,7 @@ def test_the_alias_moves_to_the_version_of_this_artefact(
     second = tiny.write_artifact(Path("second.pt"), seed=2)
     versions = {}
     for path in (Path("first.pt"), second):
-        sha = artifact.load(path).sha256
+        sha = artifact.read(path).sha256
         versions[path.name] = tracker.register("tiny", path, {"sha256": sha})
     tracker.finish()
     for name in ("first.pt", "second.pt", "first.pt"):

@@ -1,0 +1,82 @@
+"""The limit: decode and inference of the service's own handler in plain threads, with no HTTP.
+
+`python -m bench.limit MODEL` loads the artefact and waits. For each line of JSON it is given,
+`{"photos": [path, ...], "seconds": s}`, it prints photos a second and milliseconds of a core for each.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from common.cores import cores
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
+
+_WARM_SECONDS = 0.3
+
+
+class Limit:
+    """The limit of one artefact, in a process of its own, that computes when asked."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def measure(self, photos: list[Path], seconds: int) -> dict[str, float]:
+        """`throughput` a second and `cpu_ms` a photo."""
+        assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
+        assert self._process.stdout is not None  # noqa: S101
+        order = {"photos": [str(photo) for photo in photos], "seconds": seconds}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        result: dict[str, float] = json.loads(self._process.stdout.readline())
+        return result
+
+
+@contextmanager
+def running(model: Path) -> Iterator[Limit]:
+    """The limit's process until the block ends."""
+    command = [sys.executable, "-m", "bench.limit", str(model)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Limit(process)
+        process.communicate()  # closes its input, and that ends it
+
+
+def _measure(handler: ImageClassifierHandler, photos: list[bytes], seconds: float) -> dict[str, float]:
+    """One thread a core, each taking the photos in turn."""
+    counts = [0] * cores()
+    stop = threading.Event()
+
+    def work(worker: int) -> None:
+        torch.set_num_threads(1)
+        while not stop.is_set():
+            handler.handle([{"body": photos[counts[worker] % len(photos)]}])
+            counts[worker] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(counts))]
+    for thread in threads:
+        thread.start()
+    time.sleep(_WARM_SECONDS)
+    before, began, cpu = sum(counts), time.perf_counter(), time.process_time()
+    time.sleep(seconds)
+    done, elapsed, used = sum(counts) - before, time.perf_counter() - began, time.process_time() - cpu
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return {"throughput": done / elapsed, "cpu_ms": 1000 * used / max(1, done)}
+
+
+if __name__ == "__main__":
+    loaded = ImageClassifierHandler()
+    loaded.initialize(LocalContext.for_file(Path(sys.argv[1])))
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        bodies = [Path(name).read_bytes() for name in wanted["photos"]]
+        print(json.dumps(_measure(loaded, bodies, wanted["seconds"])), flush=True)

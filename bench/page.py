@@ -1,0 +1,169 @@
+"""The page that `make bench` writes, and its pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bench import services
+from evaluation.figures import pictures
+
+MAIN: Final = "500x375"
+CALLERS: Final = 16
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """The page: conditions, the table, overload, and what was not measured."""
+    medians, main = results["medians"], MAIN
+    titles = {"limit": "the limit: decode and inference in plain threads, no HTTP"}
+    titles |= {"limit_int8": "the limit with the int8 artefact", "ours_int8": "this service, int8 artefact"}
+    titles |= {"ours": services.ours().title, "null": services.null().title} | services.PEERS
+    columns = ["service", f"photos/s {main}", "of the limit", "ours is", "p50 ms", "p99 ms", "alone p50 ms"]
+    columns += ("photos/s 224x224", "photos/s 4000x3000", "CPU ms a photo", "resident MB", "ready s")
+    lines = [
+        "# Performance",
+        "",
+        f"Made by `make bench`; do not edit. {results['machine']}, {results['instructions']}.",
+        f"Medians of {results['rounds']} rounds of {results['seconds']} s in turns, ratios taken within a",
+        "round, the middle half of them in brackets.",
+        f"Load: wrk, {CALLERS} callers (and one, where said), multipart photos; the generator shares the",
+        "machine with the service. Photos are drawn, as large in bytes as photographs.",
+        "",
+        "![Throughput](images/performance.png)",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "| --- " * len(columns) + "|",
+    ]
+    measured = [name for name in medians if f"{main}.throughput" in medians[name]]
+    order = sorted(measured, key=lambda name: -medians[name][f"{main}.throughput"])
+    for name in order:
+        m = medians[name]
+        rate = m.get(f"{main}.throughput", float("nan"))
+        cells = [
+            titles[name],
+            f"{rate:.1f}",
+            "" if name == "null" else _ratio(results, name, _limit_of(name), "{:.0%}"),
+            "" if name in ("null", "ours") else _ratio(results, "ours", name, "{:.2f}x"),
+            *(
+                f"{m[key]:.{digits}f}" if key in m else ""
+                for key, digits in (
+                    (f"{main}.p50_ms", 0),
+                    (f"{main}.p99_ms", 0),
+                    (f"{main}.one.p50_ms", 1),
+                    ("224x224.throughput", 1),
+                    ("4000x3000.throughput", 1),
+                    (f"{main}.cpu_ms", 1),
+                    ("resident_mb", 0),
+                    ("ready_seconds", 1),
+                )
+            ),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## Where a photo's time goes", ""]
+    for limit, name in (("limit", "ours"), ("limit_int8", "ours_int8")):
+        if limit in medians and name in medians:
+            lines.append("- " + _account(titles[name], medians[limit], medians[name], results["cores"]))
+    lines += [
+        "",
+        f"## Overload: up to four times our capacity at {main}, at a fixed rate (h2load)",
+        "",
+        "![Overload](images/overload.png)",
+        "",
+        "| service | offered/s | answered/s | p99 ms | refused | refusal p50 ms | p99 ms | answers |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for name, o in ((name, o) for name, values in results["overload"].items() for o in values):
+        statuses = ", ".join(f"{code}: {count}" for code, count in o["statuses"].items())
+        lines.append(
+            f"| {titles[name]} | {o['offered_per_second']:.0f} | {o['accepted_per_second']:.1f} | "
+            f"{o['accepted_p99_ms']:.0f} | {o['refused_share']:.0%} | {o['refused_p50_ms']:.0f} | "
+            f"{o['refused_p99_ms']:.0f} | {statuses} |"
+        )
+    lines += ["", "## Versions", ""]
+    for name, found in results["versions"].items():
+        lines.append(f"- {titles[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
+    if results["missing"]:
+        lines += ["", "## Not measured", ""]
+        lines += [f"- {titles.get(name, name)}: {why}" for name, why in results["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _limit_of(name: str) -> str:
+    return "limit_int8" if name.endswith("int8") else "limit"
+
+
+def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
+    """Median and quartiles of the throughputs' ratio, each taken within a round."""
+    key = f"{MAIN}.throughput"
+    pairs = zip(results["samples"][over][key], results["samples"][under][key], strict=True)
+    low, middle, high = np.quantile([a / b for a, b in pairs], (0.25, 0.5, 0.75))
+    if over == under:
+        return form.format(1)
+    return f"{form.format(middle)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores: int) -> str:
+    """Milliseconds of a core for each photo: by whom they are used, and what is left idle."""
+    whole = 1000 * cores / ours[f"{MAIN}.throughput"]
+    used, compute = ours[f"{MAIN}.cpu_ms"], limit[f"{MAIN}.cpu_ms"]
+    generator = ours[f"{MAIN}.generator_cpu_ms"]
+    return (
+        f"{title[0].upper()}{title[1:]}: {whole:.2f} ms of a core pass for each photo. Decode and inference "
+        f"take {compute:.2f} in plain threads; the service takes {used - compute:.2f} more (HTTP, queue, "
+        f"metrics, log, colder caches), the load generator {generator:.2f}, and "
+        f"{max(0.0, whole - used - generator):.2f} are idle."
+    )
+
+
+def throughput_figure(results: dict[str, Any]) -> Figure:
+    """Photos a second of each service, and of the limit."""
+    medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
+    order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
+    titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
+    titles |= {"limit_int8": "limit, int8 (no HTTP)", "ours_int8": "this service, int8"}
+    figure = pictures.new_figure(8.5, 0.5 * len(order) + 1.3)
+    axes = figure.add_subplot()
+    values = [medians[name].get(f"{MAIN}.throughput", 0.0) for name in order]
+    colours = [
+        pictures.BLUE if n.startswith("ours") else pictures.GREY if n.startswith("limit") else pictures.ORANGE
+        for n in order
+    ]
+    axes.barh([titles[name] for name in order], values, color=colours)
+    for position, value in enumerate(values):
+        axes.text(value, position, f" {value:.0f}", va="center")
+    axes.set_xlabel(f"photos a second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}")
+    axes.margins(x=0.1)
+    meaning = {"the machine's limit": pictures.GREY, "this project": pictures.BLUE, "others": pictures.ORANGE}
+    handles = [Patch(color=colour, label=label) for label, colour in meaning.items()]
+    axes.legend(handles=handles, loc="lower right", frameon=False)
+    return figure
+
+
+def overload_figure(results: dict[str, Any]) -> Figure:
+    """What is answered and how late, over what is offered."""
+    runs = results["overload"]["ours"]
+    offered = [run["offered_per_second"] for run in runs]
+    figure = pictures.new_figure(8.5, 3.4)
+    rate, late = figure.subplots(1, 2)
+    rate.plot(offered, [run["accepted_per_second"] for run in runs], "o-", color=pictures.BLUE)
+    capacity = results["medians"]["ours"][f"{MAIN}.throughput"]
+    rate.axhline(
+        capacity, color=pictures.GREY, linestyle=":", label=f"{capacity:.0f}, with {CALLERS} callers"
+    )
+    rate.legend(loc="lower right", frameon=False)
+    rate.set(xlabel="offered a second", ylabel="answered a second", ylim=(0, None))
+    late.plot(
+        offered, [run["accepted_p99_ms"] for run in runs], "o-", color=pictures.BLUE, label="answers, p99"
+    )
+    refused = [run for run in runs if run["refused_share"]]
+    late.plot(
+        [run["offered_per_second"] for run in refused],
+        [run["refused_p99_ms"] for run in refused],
+        "s--", color=pictures.ORANGE, label="refusals, p99",
+    )  # fmt: skip
+    late.set(xlabel="offered a second", ylabel="milliseconds", ylim=(0, None))
+    late.legend(frameon=False)
+    return figure

@@ -1,0 +1,197 @@
+"""`make bench`: our service, its peers and the limit, in one run on one machine with the same photos.
+
+All services run from beginning to end and idle but for the one that is measured, in short turns: a slow
+minute of the machine touches all alike. Figures are medians over the rounds, ratios are taken within a
+round. Writes `docs/performance.md`, its pictures, and every figure to `build/bench/results.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import platform
+import statistics
+import sys
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from bench import limit, load, page, services
+from bench.page import CALLERS, MAIN
+from bench.photos import SIZES, write_photos
+from common.cores import cores
+from common.progress import progress
+from evaluation.figures import pictures
+
+_WORK: Final = Path("build/bench")
+_STARTS: Final = 3
+_OVERLOAD_SECONDS: Final = 10
+_OFFERED: Final = (0.5, 0.9, 1.5, 2.0, 4.0)
+_OVERLOADED: Final = ("ours", "fastapi_threads", "litserve")
+
+Samples = dict[str, dict[str, list[float]]]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure; 0 when every service that was asked for was measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("models/release/model.pt"))
+    parser.add_argument("--lean", type=Path, default=Path("models/release/model-int8.pt"))
+    parser.add_argument("--peers", default=",".join(services.PEERS), help="comma-separated; empty for none")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    options = parser.parse_args(arguments)
+    _WORK.mkdir(parents=True, exist_ok=True)
+    model = options.model.resolve()
+    weights = services.write_eager_weights(model, _WORK / "weights.pt").resolve()
+    photos = {name: write_photos(_WORK / "photos", name) for name in SIZES}
+    missing: dict[str, str] = {}
+    specs, limits = [services.null(), services.ours()], {"limit": model}
+    if options.lean.exists():
+        limits["limit_int8"] = options.lean.resolve()
+        specs.append(services.ours_int8(limits["limit_int8"]))
+    specs += _installed([name for name in options.peers.split(",") if name], missing)
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+    overload = {}
+    with contextlib.ExitStack() as stack:
+        baselines = {name: stack.enter_context(limit.running(artefact)) for name, artefact in limits.items()}
+        started = _start(stack, specs, model, weights, photos, samples, missing)
+        _measure(started, baselines, photos, options.rounds, options.seconds, samples)
+        capacity = statistics.median(samples["ours"][f"{MAIN}.throughput"])
+        for name in (name for name in _OVERLOADED if name in started):
+            factors = _OFFERED if name == "ours" else _OFFERED[-1:]
+            overload[name] = _overload(started[name], photos[MAIN], capacity, factors)
+    results = {
+        "machine": f"{_processor()}, {cores()} cores, Python {platform.python_version()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": cores(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "versions": {spec.name: services.versions(spec) for spec in specs},
+        "medians": {n: {k: statistics.median(v) for k, v in s.items()} for n, s in samples.items()},
+        "samples": samples,
+        "overload": {n: [asdict(value) for value in values] for n, values in overload.items()},
+        "missing": missing,
+    }
+    (_WORK / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    text = page.as_markdown(results)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "performance.md").write_text(text)
+    pictures.save(page.throughput_figure(results), options.out / "images/performance.png")
+    if "ours" in overload:
+        pictures.save(page.overload_figure(results), options.out / "images/overload.png")
+    print(text)
+    return 1 if missing else 0
+
+
+def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]:
+    """The peers that install; of the others, the reason."""
+    specs = []
+    for name in names:
+        try:
+            specs.append(services.peer(name, _WORK.resolve()))
+        except services.ServiceError as error:
+            missing[name] = str(error)
+    return specs
+
+
+def _start(
+    stack: contextlib.ExitStack,
+    specs: list[services.Spec],
+    model: Path,
+    weights: Path,
+    photos: dict[str, list[Path]],
+    samples: Samples,
+    missing: dict[str, str],
+) -> dict[str, services.Running]:
+    """Start each service a few times, one after the other; the last start stays, and is warmed."""
+    started = {}
+    photo = photos[MAIN][0].read_bytes()
+    with progress("start", len(specs) * _STARTS, "services") as bar:
+        for spec in specs:
+            try:
+                for number in range(_STARTS):
+                    once = services.running(spec, model, weights, photo, _WORK / f"{spec.name}.log")
+                    if number < _STARTS - 1:
+                        with once as service:
+                            samples[spec.name]["ready_seconds"].append(service.seconds_to_ready)
+                    else:
+                        started[spec.name] = stack.enter_context(once)
+                    bar.update()
+            except services.ServiceError as error:
+                missing[spec.name] = str(error)
+                continue
+            samples[spec.name]["ready_seconds"].append(started[spec.name].seconds_to_ready)
+            for paths in photos.values():
+                bodies = load.write_bodies(paths, _WORK / "bodies")
+                load.closed_loop(started[spec.name].url, bodies, CALLERS, 1, _WORK)
+    return started
+
+
+def _measure(
+    started: dict[str, services.Running],
+    baselines: dict[str, limit.Limit],
+    photos: dict[str, list[Path]],
+    rounds: int,
+    seconds: int,
+    samples: Samples,
+) -> None:
+    """Every load on every service, in turns."""
+    bodies = {size: load.write_bodies(paths, _WORK / "bodies") for size, paths in photos.items()}
+    loads = [(MAIN, 1), *((size, CALLERS) for size in SIZES)]
+    with progress("bench", rounds * len(loads) * len(started), "measurements") as bar:
+        for _, (size, callers) in itertools.product(range(rounds), loads):
+            for name, baseline in baselines.items() if callers > 1 else ():
+                for key, value in baseline.measure(photos[size], seconds).items():
+                    samples[name][f"{size}.{key}"].append(value)
+            for name, service in started.items():
+                _measure_one(service, size, bodies[size], callers, seconds, samples[name])
+                bar.update()
+        for name, service in started.items():
+            samples[name]["resident_mb"].append(service.resident_megabytes())
+
+
+def _measure_one(
+    service: services.Running,
+    size: str,
+    bodies: list[Path],
+    callers: int,
+    seconds: int,
+    into: dict[str, list[float]],
+) -> None:
+    """One load on one service."""
+    before = service.cpu_seconds()
+    result = load.closed_loop(service.url, bodies, callers, seconds, _WORK)
+    used = service.cpu_seconds() - before
+    key = size if callers > 1 else f"{size}.one"
+    into[f"{key}.throughput"].append(result.throughput_per_second)
+    into[f"{key}.p50_ms"].append(result.p50_ms)
+    into[f"{key}.p95_ms"].append(result.p95_ms)
+    into[f"{key}.p99_ms"].append(result.p99_ms)
+    into[f"{key}.failed"].append(result.failed)
+    into[f"{key}.generator_cpu_ms"].append(result.generator_cpu_ms)
+    into[f"{key}.cpu_ms"].append(1000 * used / max(1.0, result.throughput_per_second * seconds))
+    service.wait_until_idle()
+
+
+def _overload(
+    service: services.Running, photos: list[Path], capacity: float, factors: tuple[float, ...]
+) -> list[load.Overload]:
+    """Multiples of our own capacity, whatever the service can do."""
+    body = load.write_bodies(photos, _WORK / "bodies")[0]
+    return [
+        load.fixed_rate(service.url, body, factor * capacity, _OVERLOAD_SECONDS, _WORK) for factor in factors
+    ]
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"

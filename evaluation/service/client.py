@@ -1,0 +1,119 @@
+"""Labelled photos in, replies of a running service out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from common.errors import UserError
+from common.progress import progress
+
+_ATTEMPTS: Final = 5
+_TIMEOUT_SECONDS: Final = 30.0
+_LONGEST_WAIT_SECONDS: Final = 10.0
+
+
+class LiveError(UserError):
+    """The evaluation cannot be made; the text names the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the service said to one photo."""
+
+    path: Path
+    label: str
+    probabilities: dict[str, float] | None
+    """None if no prediction came."""
+    error: str
+    """Empty, or the problem's type, or the kind of connection failure."""
+    milliseconds: float
+    """From sending to the whole answer, of the last attempt."""
+    attempts: int
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    """What the service tells in `Server-Timing`."""
+
+
+async def ask(client: httpx.AsyncClient, path: Path, label: str) -> Reply:
+    """Send one photo; try again where the service says so or the connection fails."""
+    body = await asyncio.to_thread(path.read_bytes)
+    error, began = "", time.perf_counter()
+    for attempt in range(1, _ATTEMPTS + 1):
+        began = time.perf_counter()
+        wait = 0.2 * 2**attempt
+        try:
+            response = await client.post("/predict", files={"file": (path.name, body)})
+        except httpx.TransportError as failure:
+            error = type(failure).__name__
+        else:
+            elapsed_ms = 1000 * (time.perf_counter() - began)
+            if response.is_success:
+                answer = response.json()["probabilities"]
+                stages = _stages(response.headers.get("Server-Timing", ""))
+                return Reply(path, label, answer, "", elapsed_ms, attempt, stages)
+            error = _problem_type(response)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return Reply(path, label, None, error, elapsed_ms, attempt)
+            retry_after = response.headers.get("Retry-After", "")
+            wait = float(retry_after) if retry_after.isdecimal() else wait
+        if attempt < _ATTEMPTS:
+            await asyncio.sleep(min(wait, _LONGEST_WAIT_SECONDS))
+    return Reply(path, label, None, error, 1000 * (time.perf_counter() - began), _ATTEMPTS)
+
+
+def _stages(server_timing: str) -> dict[str, float]:
+    """Milliseconds by stage, from `queue;dur=1.5, decode;dur=3.2`."""
+    return {name: float(ms) for name, ms in re.findall(r"([\w-]+);dur=([\d.]+)", server_timing)}
+
+
+def _problem_type(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["type"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"
+
+
+async def ask_all(
+    url: str, photos: list[tuple[Path, str]], concurrency: int
+) -> tuple[dict[str, Any], list[Reply], float]:
+    """Send every photo; return what `/health` says, the replies in order and the wall time in seconds.
+
+    Raises:
+        LiveError: the service cannot be reached or is not ready.
+    """
+    limits = httpx.Limits(max_connections=concurrency)
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
+        health = await _health(client, url)
+        room = asyncio.Semaphore(concurrency)
+        began = time.perf_counter()
+        with progress("evaluate-live", len(photos), "photos") as bar:
+
+            async def one(path: Path, label: str) -> Reply:
+                async with room:
+                    reply = await ask(client, path, label)
+                bar.update()
+                return reply
+
+            replies = await asyncio.gather(*(one(path, label) for path, label in photos))
+        return health, list(replies), time.perf_counter() - began
+
+
+async def _health(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    try:
+        response = await client.get("/health")
+        content = response.json()
+    except (httpx.TransportError, httpx.UnsupportedProtocol, ValueError) as error:
+        raise LiveError(
+            f"{url}/health does not answer ({type(error).__name__}). Is the service running there? "
+            "Start one with 'make serve'."
+        ) from error
+    if not response.is_success:
+        reason = content.get("reason", "") if isinstance(content, dict) else ""
+        raise LiveError(f"The service at {url} is not ready: {reason or response.status_code}.")
+    return dict(content)

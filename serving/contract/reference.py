@@ -1,0 +1,201 @@
+"""What photos and answers were like at training, and how far a window of today's is from that.
+
+`training.export.stage` counts the validation photos into a `Reference` that the artefact's card carries; the
+service keeps a `Window` of its latest answers and compares the two, without any label.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+_SAMPLES: Final = 255.0
+_EVERY: Final = 8  # row and column: enough for a mean, at a tenth of the event loop's time
+_BINS: Final = 10
+PREDICTION: Final = "prediction"
+_FEW: Final = 5  # photos that a bin must expect for the chi-square approximation (Cochran 1954)
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How often a quantity fell into each bin."""
+
+    edges: list[float]
+    """Inner edges, rising; a value on an edge belongs to the bin above it."""
+    counts: list[int]
+    """Photos by bin, one more than there are edges."""
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """The reference: photos that the model was validated on, as it answered them."""
+
+    photos: int
+    quantities: dict[str, Counts]
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """How far one quantity of a window is from the reference."""
+
+    distance: float
+    """Jensen-Shannon distance with logarithms to base 2: 0 the same, 1 nothing in common (Lin 1991)."""
+    z: float
+    """Two-sample chi-square test as a standard normal deviate (Wilson and Hilferty 1931)."""
+    photos: int
+    """Photos in the window."""
+
+
+def measure(
+    pixels: npt.NDArray[np.uint8],
+    width: int,
+    height: int,
+    probabilities: Sequence[float],
+    distance: float | None,
+) -> dict[str, float]:
+    """The quantities of one photo and its answer.
+
+    Args:
+        pixels: `u8[3,S,S]`, as the network sees it.
+        width: Of the photo as displayed, in pixels.
+        height: Likewise.
+        probabilities: One a class.
+        distance: From the training photos' features, where the artefact tells it.
+    """
+    some = pixels[:, ::_EVERY, ::_EVERY].astype(np.float32) / _SAMPLES
+    green = pixels[1, ::_EVERY].astype(np.float32) / _SAMPLES
+    best = int(np.argmax(probabilities))
+    values = {
+        "brightness": float(some.mean()),
+        "contrast": float(some.std()),
+        "saturation": float((some.max(0) - some.min(0)).mean()),
+        "sharpness": float(np.abs(np.diff(green, axis=1)).mean()),
+        "longest_side": float(max(width, height)),
+        "aspect": width / height,
+        "confidence": float(probabilities[best]),
+        PREDICTION: float(best),
+    }
+    return values if distance is None else values | {"feature_distance": distance}
+
+
+def make_reference(photos: Sequence[Mapping[str, float]], classes: int) -> Reference:
+    """Count photos into bins that hold about a tenth of them each (predictions: one bin a class)."""
+    quantities = {}
+    for name in photos[0]:
+        values = np.array([photo[name] for photo in photos])
+        if name == PREDICTION:
+            edges = [k - 0.5 for k in range(1, classes)]
+        else:
+            edges = np.unique(np.quantile(values, np.arange(1, _BINS) / _BINS)).tolist()
+        quantities[name] = Counts(edges, _count(edges, values))
+    return Reference(len(photos), quantities)
+
+
+def _count(edges: Sequence[float], values: npt.NDArray[np.float64]) -> list[int]:
+    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    return [int(count) for count in counts]
+
+
+class Window:
+    """The latest photos of a service, by bin of the reference. Not for several threads."""
+
+    def __init__(self, reference: Reference, size: int) -> None:
+        self.reference, self.size = reference, size
+        self._photos: deque[tuple[dict[str, int], float]] = deque(maxlen=size)
+        self._counts = {name: [0] * len(known.counts) for name, known in reference.quantities.items()}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one photo; the oldest one leaves a full window."""
+        bins = {
+            name: bisect_right(known.edges, values[name])
+            for name, known in self.reference.quantities.items()
+            if name in values
+        }
+        if len(self._photos) == self.size:
+            for name, number in self._photos[0][0].items():
+                self._counts[name][number] -= 1
+        self._photos.append((bins, values["confidence"]))
+        for name, number in bins.items():
+            self._counts[name][number] += 1
+
+    @property
+    def photos(self) -> int:
+        """How many are in the window."""
+        return len(self._photos)
+
+    def drifts(self) -> dict[str, Drift]:
+        """Distance and test by quantity; none of an empty window."""
+        return {
+            name: compare(known.counts, self._counts[name])
+            for name, known in self.reference.quantities.items()
+            if sum(self._counts[name])
+        }
+
+    def estimated_accuracy(self) -> float:
+        """Mean confidence: the share of right answers if the calibration still holds; NaN if empty."""
+        confidences = [confidence for _, confidence in self._photos]
+        return math.fsum(confidences) / len(confidences) if confidences else math.nan
+
+    def export(self) -> dict[str, Any]:
+        """The window as `GET /drift` tells it, ready for JSON; `evaluation.service.drift` reads it."""
+        drifts = self.drifts()
+        return {
+            "photos": self.photos,
+            "size": self.size,
+            "reference_photos": self.reference.photos,
+            "estimated_accuracy": self.estimated_accuracy() if self.photos else None,
+            "quantities": {
+                name: {
+                    "edges": known.edges,
+                    "reference": known.counts,
+                    "window": self._counts[name],
+                    "distance": drifts[name].distance if name in drifts else None,
+                    "z": drifts[name].z if name in drifts else None,
+                }
+                for name, known in self.reference.quantities.items()
+            },
+        }
+
+
+def compare(reference: Sequence[int], window: Sequence[int]) -> Drift:
+    """Distance and test between two rows of counts over the same bins."""
+    then, now = np.array(reference, np.float64), np.array(window, np.float64)
+    return Drift(
+        _jensen_shannon(then / then.sum(), now / now.sum()), _chi_square_z(then, now), int(now.sum())
+    )
+
+
+def _jensen_shannon(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
+    middle = (p + q) / 2
+
+    def information(of: npt.NDArray[np.float64]) -> float:
+        some = of > 0
+        return float((of[some] * np.log2(of[some] / middle[some])).sum())
+
+    return math.sqrt(max(0.0, (information(p) + information(q)) / 2))
+
+
+def _chi_square_z(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
+    """Of two samples; neighbouring bins are joined until each expects enough photos of the window."""
+    rows = np.stack((then, now), 1)  # [bins,2]
+    share = now.sum() / rows.sum()
+    joined: list[npt.NDArray[np.float64]] = []
+    pair = np.zeros(2)
+    for row in rows:
+        pair = pair + row
+        if pair.sum() * share >= _FEW:
+            joined.append(pair)
+            pair = np.zeros(2)
+    freedom = len(joined) - 1
+    if freedom < 1:
+        return 0.0
+    joined[-1] = joined[-1] + pair
+    table = np.array(joined)
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    statistic = float(((table - expected) ** 2 / expected).sum())
+    spread = 2 / (9 * freedom)
+    return float(((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))

@@ -1,0 +1,261 @@
+"""A bounded queue and a few worker threads, each computing one micro-batch on its own.
+
+On a CPU a batch is one photo; on an accelerator a worker takes what waits, up to `max_batch`. A
+request that cannot be answered in time is refused at once, one whose caller has gone away or whose
+time has run out in the queue is not computed, and whatever a worker meets, its requests are
+answered and the worker goes on. The engine knows the handler's stages and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from serving.contract.errors import DeadlineExceeded, EngineError, ImageError, NotReady, Overloaded
+from serving.contract.preprocess import DecodedImage
+from serving.runtime.handler import Answer, ImageClassifierHandler, Refusal
+from serving.telemetry.metrics import Metrics
+
+_SMOOTHING: Final = 0.1
+_FIRST_GUESS_SECONDS: Final = 0.02
+_CAUTION: Final = 1.25  # times the expected wait: who would be just in time by the mean is often late
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one request that was computed."""
+
+    answer: Answer | Refusal
+    image: DecodedImage | ImageError
+    seconds: dict[str, float]
+    """Duration by stage: queue, decode, infer; of a batch, decode and infer of the whole."""
+    handler: ImageClassifierHandler
+    """Who answered: after a reload, perhaps not the present one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    body: bytes
+    deadline: float
+    queued_at: float
+    future: asyncio.Future[Result]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+
+class Engine:
+    """Run a handler's stages on worker threads behind a bounded queue."""
+
+    def __init__(
+        self,
+        handler: ImageClassifierHandler,
+        metrics: Metrics,
+        *,
+        workers: int,
+        queue_size: int,
+        deadline_seconds: float,
+        max_batch: int = 1,
+        max_delay_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handler, self._metrics, self._clock = handler, metrics, clock
+        self._queue_size, self._deadline_seconds = queue_size, deadline_seconds
+        self._max_batch, self._max_delay_seconds = max_batch, max_delay_seconds
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._in_flight = 0
+        self._busy_since: dict[str, float] = {}
+        self._service_seconds = _FIRST_GUESS_SECONDS
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            for number in range(workers)
+        ]
+
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    def replace(self, handler: ImageClassifierHandler) -> None:
+        """Let `handler` compute what is taken from the queue from now on."""
+        self._handler = handler
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for a worker."""
+        return bool(self._queue)
+
+    def stuck_seconds(self) -> float:
+        """How long the slowest worker has been at its present batch; 0 when all wait."""
+        with self._changed:
+            return max((self._clock() - since for since in self._busy_since.values()), default=0.0)
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Take nothing more, compute what was accepted, stop; tell whether all workers ended."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        ends = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    async def submit(self, body: bytes, arrived: float) -> Result:
+        """Queue one encoded image and wait for its result.
+
+        Args:
+            body: The encoded image.
+            arrived: When the request arrived, by the engine's clock; its deadline counts from there.
+
+        Raises:
+            Overloaded: it cannot be answered in time, or the queue is full.
+            DeadlineExceeded: it was accepted, and its time ran out.
+            NotReady: the engine is closing.
+        """
+        job = _Job(
+            body,
+            arrived + self._deadline_seconds,
+            self._clock(),
+            asyncio.get_running_loop().create_future(),
+        )
+        with self._changed:
+            self._admit(job)
+            self._queue.append(job)
+            self._metrics.queue_depth.set(len(self._queue))
+            self._changed.notify()
+        remaining = job.deadline - job.queued_at
+        expiry = job.loop.call_later(remaining, self._expire, job)
+        try:
+            return await job.future
+        except DeadlineExceeded:
+            self._metrics.rejected.labels("deadline").inc()
+            raise
+        finally:
+            expiry.cancel()
+
+    def _expire(self, job: _Job) -> None:
+        """Answer a job whose time is up, though a worker may still be at it."""
+        if not job.future.done():
+            job.future.set_exception(self._too_late())
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"The answer was not ready within {self._deadline_seconds:g} s.")
+
+    def _admit(self, job: _Job) -> None:
+        """Refuse a job that is hopeless. The lock is held."""
+        if self._closing:
+            raise NotReady("The service is shutting down.")
+        ahead = len(self._queue) + self._in_flight
+        wait = ahead / len(self._threads) * self._service_seconds
+        expected = _CAUTION * (wait + self._service_seconds)
+        late = job.queued_at + expected - job.deadline
+        if len(self._queue) >= self._queue_size:
+            self._metrics.rejected.labels("queue-full").inc()
+            raise Overloaded(
+                f"{len(self._queue)} requests are waiting already.",
+                retry_after_seconds=max(late, wait),
+                reason="queue-full",
+            )
+        if late > 0 and ahead:
+            self._metrics.rejected.labels("too-slow").inc()
+            raise Overloaded(
+                f"The answer would take {expected:.1f} s, more than the deadline of "
+                f"{self._deadline_seconds:g} s.",
+                retry_after_seconds=late,
+                reason="too-slow",
+            )
+
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # one photo a core beats all cores on one photo
+        name = threading.current_thread().name
+        while jobs := self._take(name):
+            try:
+                outcomes = self._compute_each(jobs)
+            except BaseException as error:  # noqa: BLE001 the worker lives on, and the requests are answered
+                outcomes = [EngineError(type(error).__name__)] * len(jobs)
+            with self._changed:
+                self._in_flight -= len(jobs)
+                self._metrics.in_flight.set(self._in_flight)
+                del self._busy_since[name]
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    job.loop.call_soon_threadsafe(_settle, job.future, outcome)
+
+    def _take(self, name: str) -> list[_Job]:
+        """The next jobs worth computing, one at least; none when the engine is closed and empty."""
+        jobs: list[_Job] = []
+        with self._changed:
+            patience = 0.0
+            while not jobs or (len(jobs) < self._max_batch and patience > self._clock()):
+                while self._queue and len(jobs) < self._max_batch:
+                    job = self._queue.popleft()
+                    if not job.future.done():
+                        jobs.append(job)
+                    elif job.future.cancelled():
+                        self._metrics.rejected.labels("disconnected").inc()
+                if jobs and not patience:
+                    patience = self._clock() + self._max_delay_seconds
+                self._metrics.queue_depth.set(len(self._queue))
+                if len(jobs) == self._max_batch or (jobs and self._max_delay_seconds == 0):
+                    break
+                if self._closing:
+                    break
+                self._changed.wait(max(0.0, patience - self._clock()) if jobs else None)
+            self._in_flight += len(jobs)
+            self._metrics.in_flight.set(self._in_flight)
+            if jobs:
+                self._busy_since[name] = self._clock()
+        return jobs
+
+    def _compute_each(self, jobs: list[_Job]) -> list[Result | Exception]:
+        """One outcome a job; where a batch fails as a whole, each job is tried alone."""
+        started = self._clock()
+        timely = [job for job in jobs if started <= job.deadline]
+        outcomes: dict[_Job, Result | Exception] = {
+            job: self._too_late() for job in jobs if started > job.deadline
+        }
+        try:
+            outcomes.update(zip(timely, self._compute(timely, started), strict=True))
+        except Exception as error:  # noqa: BLE001 (it is the answer to the request)
+            if len(timely) == 1:
+                return [outcomes.get(job, error) for job in jobs]
+            for job in timely:
+                outcomes[job] = self._compute_each([job])[0]
+        return [outcomes[job] for job in jobs]
+
+    def _compute(self, jobs: list[_Job], started: float) -> list[Result]:
+        """Run the handler's stages on a batch."""
+        if not jobs:
+            return []
+        handler = self._handler  # one for the whole batch: a reload swaps between batches
+        batch = handler.preprocess([{"body": job.body} for job in jobs])
+        decoded = self._clock()
+        batch = handler.inference(batch)
+        answers = handler.postprocess(batch)
+        done = self._clock()
+        stages = {"decode": decoded - started, "infer": done - decoded}
+        with self._changed:
+            each = (done - started) / len(jobs)
+            self._service_seconds += _SMOOTHING * (each - self._service_seconds)
+        return [
+            Result(answer, image, {"queue": started - job.queued_at} | stages, handler)
+            for job, answer, image in zip(jobs, answers, batch.images, strict=True)
+        ]
+
+
+def _settle(future: asyncio.Future[Result], outcome: Result | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,87 @@
+"""Why an answer: the photo with the class's activation map laid over it, as a PNG.
+
+Computed only when asked (`POST /explain`), one at a time and beside the engine, so that no prediction
+waits for it in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from serving.contract.errors import NotExplainable, Overloaded
+from serving.contract.preprocess import preprocess
+from serving.runtime.handler import Batch, ImageClassifierHandler
+
+_MOST_WAITING: Final = 8
+_SIDE: Final = 448  # longest side of the picture, in pixels
+_OPACITY: Final = 0.55
+_WARM: Final = np.array((213, 94, 0), np.float32)  # speaks for the answer: Okabe and Ito's vermilion
+_COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their blue
+
+
+class Explainer:
+    """Compute heat maps one after the other; refuse when too many wait."""
+
+    def __init__(self) -> None:
+        self._one, self._waiting = asyncio.Semaphore(1), 0
+
+    async def explain(self, handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
+        """The predicted label, and the PNG of its map over the photo.
+
+        Raises:
+            ImageError: the bytes are no image that is accepted.
+            NotExplainable: the artefact has no activation maps.
+            Overloaded: too many wait already.
+        """
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded(
+                f"{self._waiting} heat maps are waiting already.", retry_after_seconds=1, reason="queue-full"
+            )
+        self._waiting += 1
+        try:
+            async with self._one:
+                return await asyncio.to_thread(_explain, handler, body)
+        finally:
+            self._waiting -= 1
+
+
+def _explain(handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
+    torch.set_num_threads(1)  # of this thread: predictions keep the other cores
+    image = preprocess(body, handler.artifact.card.input_size, handler.limits)
+    maps = handler.explain(image)
+    if maps is None:
+        raise NotExplainable("This model has no activation maps.")
+    batch = handler.inference(Batch([image], torch.from_numpy(image.pixels)[None]))
+    label = handler.artifact.card.labels[int(batch.probabilities[0].argmax())]
+    return label, draw(image.pixels, image.width, image.height, maps[label])
+
+
+def draw(pixels: npt.NDArray[np.uint8], width: int, height: int, heat: npt.NDArray[np.float32]) -> bytes:
+    """The photo in its own shape, vermilion where it speaks for the class and blue where against.
+
+    Args:
+        pixels: `u8[3,S,S]`.
+        width: Of the photo as displayed, in pixels; only the ratio to `height` counts.
+        height: Likewise.
+        heat: `f32[h,w]`, above 0 for the class.
+    """
+    scale = _SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    photo = Image.fromarray(pixels.transpose(1, 2, 0)).resize(size, Image.Resampling.BICUBIC)
+    strongest = float(np.abs(heat).max()) or 1.0
+    smooth = Image.fromarray(heat / strongest).resize(size, Image.Resampling.BICUBIC)
+    weight = np.clip(np.asarray(smooth), -1, 1)[..., None]  # [height,width,1]
+    grey = np.asarray(photo.convert("L"), np.float32)[..., None]
+    colour = np.where(weight > 0, _WARM, _COLD)
+    share = _OPACITY * np.abs(weight)
+    blended = (1 - share) * grey + share * colour
+    out = io.BytesIO()
+    Image.fromarray(blended.round().astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()

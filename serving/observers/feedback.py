@@ -1,0 +1,245 @@
+"""What callers say was right: labels for answered requests, in a SQLite file that survives a kill.
+
+Answers are remembered by request id for a time, so that a label can follow. `python -m serving.observers.feedback DB
+OUT` exports the labelled ones; photos, where the operator had them kept, as a folder for `make train DATA=…`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import queue
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from PIL import Image
+
+from serving.contract.errors import UnknownLabel, UnknownRequest
+
+_SCHEMA: Final = """
+create table if not exists answers (
+  request_id text primary key, at real not null, prediction text not null, probability real not null,
+  version text not null, sha256 text not null, photo blob, label text, labelled_at real
+);
+create index if not exists answers_by_time on answers (at);
+create index if not exists answers_by_label on answers (labelled_at) where label is not null;
+"""
+_MOST_WAITING: Final = 1000
+_MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
+_BATCH_SECONDS: Final = 0.2
+_SWEEP_SECONDS: Final = 60.0
+_BUSY_MS: Final = 5000
+WINDOW: Final = 1000
+"""Latest labelled answers that the live accuracy is of."""
+
+
+class Feedback:
+    """One process's answers and labels. Answers are written by a thread of their own, in batches."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep_photos: bool,
+        days: float,
+        most_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open or make the database.
+
+        Args:
+            path: The SQLite file.
+            keep_photos: Keep the photos of answers too.
+            days: How long an answer, its photo and its label are kept.
+            most_bytes: Size of the database at which the oldest unlabelled answers go.
+            clock: Seconds since the epoch.
+
+        Raises:
+            OSError: the file cannot be made or is no database.
+        """
+        self._path, self._keep_photos, self._days = path, keep_photos, days
+        self._most_bytes, self._clock = most_bytes, clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        try:
+            self._database = connect(path)
+        except sqlite3.DatabaseError as error:
+            raise OSError(f"{path} is not a feedback database: {error}") from error
+        self._waiting: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
+        self._counting, self._waiting_bytes = threading.Lock(), 0
+        self._swept = float("-inf")
+        self.dropped = 0
+        """Answers that were not remembered, since the disk was too slow."""
+        self._thread = threading.Thread(target=self._work, name="feedback", daemon=True)
+        self._thread.start()
+
+    def remember(
+        self, request_id: str, prediction: str, probability: float, version: str, sha256: str, photo: bytes
+    ) -> None:
+        """Keep an answer for a label to come; never waits."""
+        kept = photo if self._keep_photos else None
+        size = len(kept or b"")
+        row = (request_id, self._clock(), prediction, probability, version, sha256, kept)
+        with self._counting:
+            if self._waiting.qsize() >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+                self.dropped += 1
+                return
+            self._waiting_bytes += size
+        self._waiting.put(row)
+
+    def label(self, request_id: str, label: str, labels: Sequence[str]) -> bool:
+        """Store the right label; whether the answer was right. It is on disk when this returns.
+
+        Raises:
+            UnknownLabel: not one of `labels`.
+            UnknownRequest: no answer with this id is remembered.
+        """
+        if label not in labels:
+            raise UnknownLabel(f"The label must be one of {', '.join(labels)}.")
+        deadline = time.monotonic() + 2 * _BATCH_SECONDS
+        while True:  # the answer may still be on its way to the disk
+            with self._lock, self._database as transaction:
+                found = transaction.execute(
+                    "update answers set label = ?, labelled_at = ? where request_id = ? returning prediction",
+                    (label, self._clock(), request_id),
+                ).fetchone()
+            if found:
+                return bool(found[0] == label)
+            if time.monotonic() > deadline:
+                raise UnknownRequest(
+                    "No answer with this request id is remembered; it may be too old or of another instance."
+                )
+            time.sleep(_BATCH_SECONDS / 4)
+
+    def accuracy(self) -> tuple[int, int]:
+        """Of the latest labelled answers: how many were right, and how many there are."""
+        with self._lock:
+            right, count = self._database.execute(
+                "select coalesce(sum(prediction = label), 0), count(*) from (select prediction, label "
+                "from answers where label is not null order by labelled_at desc limit ?)",
+                (WINDOW,),
+            ).fetchone()
+        return int(right), int(count)
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        self._waiting.put(None)
+        self._thread.join(10)
+        with self._lock:
+            self._database.close()
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            rows = [self._waiting.get()]
+            time.sleep(_BATCH_SECONDS if rows[0] is not None else 0)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    rows.append(self._waiting.get_nowait())
+            ended = None in rows
+            answers = [row for row in rows if row is not None]
+            lost = 0
+            try:
+                self._store(answers)
+            except sqlite3.Error:
+                structlog.get_logger().exception("feedback cannot be stored")
+                lost = len(answers)
+            with self._counting:
+                self._waiting_bytes -= sum(len(row[-1] or b"") for row in answers)
+                self.dropped += lost
+
+    def _store(self, rows: list[tuple[Any, ...]]) -> None:
+        with self._lock, self._database as transaction:
+            transaction.executemany(
+                "insert or replace into answers (request_id, at, prediction, probability, version, sha256, "
+                "photo) values (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            if time.monotonic() - self._swept < _SWEEP_SECONDS:
+                return
+            self._swept = time.monotonic()
+            oldest = self._clock() - 86400 * self._days
+            transaction.execute("delete from answers where at < ?", (oldest,))
+            while self._bytes(transaction) > self._most_bytes:
+                gone = transaction.execute(
+                    "delete from answers where request_id in (select request_id from answers "
+                    "order by label is not null, at limit 100)"
+                ).rowcount
+                if gone == 0:
+                    break
+
+    def _bytes(self, transaction: sqlite3.Connection) -> int:
+        """Bytes in use: pages that are not free."""
+        pages, free, size = (
+            int(transaction.execute(f"pragma {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The database with its tables; a commit is on disk before it returns."""
+    database = sqlite3.connect(path, check_same_thread=False)
+    database.execute(f"pragma busy_timeout = {_BUSY_MS}")
+    database.execute("pragma journal_mode = wal")
+    database.execute("pragma synchronous = full")
+    database.executescript(_SCHEMA)
+    return database
+
+
+def export(path: Path, out: Path) -> tuple[int, int]:
+    """Write `labels.csv` and, of the photos that were kept, `<label>/<request id>.<format>`.
+
+    Returns:
+        Labelled answers, and photos among them.
+
+    Raises:
+        FileNotFoundError: there is no database.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no feedback database at {path}.")
+    out.mkdir(parents=True, exist_ok=True)
+    names = ("request_id", "at", "prediction", "probability", "version", "label", "labelled_at", "photo")
+    count = photos = 0
+    with contextlib.closing(connect(path)) as database, (out / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*names[:-1], "path"])
+        query = f"select {', '.join(names)} from answers where label is not null order by labelled_at"  # noqa: S608
+        for *values, photo in database.execute(query):
+            name = ""
+            if photo is not None:
+                with Image.open(io.BytesIO(photo)) as image:
+                    name = f"{values[5]}/{values[0]}.{str(image.format).lower()}"
+                (out / name).parent.mkdir(exist_ok=True)
+                (out / name).write_bytes(photo)
+                photos += 1
+            table.writerow([*values, name])
+            count += 1
+    return count, photos
+
+
+def main(arguments: list[str]) -> int:
+    """Export; 0 when done, 2 if there is nothing to export."""
+    parser = argparse.ArgumentParser(prog="python -m serving.observers.feedback", description=__doc__)
+    parser.add_argument("database", type=Path)
+    parser.add_argument("out", type=Path, help="folder to write to")
+    options = parser.parse_args(arguments)
+    try:
+        count, photos = export(options.database, options.out)
+    except (OSError, sqlite3.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {count} labelled answers, {photos} with their photo")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

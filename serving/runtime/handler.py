@@ -1,0 +1,280 @@
+"""TorchServe's handler contract over one artefact: bytes in, answers out, one bad item fails alone.
+
+It knows no HTTP and no queue. `serving.engine.workers` drives its stages one by one and times them,
+`evaluation.artefact.offline` drives it over a whole split, and TorchServe itself could call `handle`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from serving.contract import artifact
+from serving.contract.errors import ArtifactError, ImageError, NotReady
+from serving.contract.preprocess import DecodedImage, Limits, preprocess
+from serving.runtime import torchscript
+
+
+class Context(Protocol):
+    """What TorchServe hands to a handler, as far as it is used here."""
+
+    @property
+    def system_properties(self) -> dict[str, Any]:
+        """`model_dir`: folder of the model file."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """`manifest["model"]["serializedFile"]`: the model file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalContext:
+    """A context for use outside TorchServe."""
+
+    system_properties: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @classmethod
+    def for_file(cls, path: Path) -> LocalContext:
+        """The context that makes `initialize` load the artefact at `path`."""
+        return cls({"model_dir": str(path.parent)}, {"model": {"serializedFile": path.name}})
+
+
+class Item(TypedDict):
+    """One request of a batch: the encoded image."""
+
+    body: bytes
+
+
+@final
+class Answer(TypedDict):
+    """The answer to one good image."""
+
+    prediction: str
+    probability: float
+    probabilities: dict[str, float]
+    uncertain: bool
+    unfamiliar: bool | None
+    """The photo looks like nothing in the training photos; None where the artefact cannot tell."""
+    feature_distance: float | None
+    """How far its features are from all of theirs, 0 to 2 (a cosine's); None likewise."""
+
+
+@final
+class Refusal(TypedDict):
+    """The answer to one bad image."""
+
+    error: str
+    """Code of the fault, see `serving.contract.errors`."""
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What flows from `preprocess` through `inference` to `postprocess`."""
+
+    images: list[DecodedImage | ImageError]
+    """One entry an item, in order: its pixels or why there are none."""
+    inputs: torch.Tensor
+    """`u8[N,3,S,S]` of the good items alone, in order."""
+    probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """`f32[N,K]` after inference."""
+    distances: npt.NDArray[np.float32] | None = None
+    """`f32[N]` after inference: from the training photos' features, where the artefact tells it."""
+
+
+class ImageClassifierHandler:
+    """Serve one artefact by TorchServe's contract. Safe to share between threads once initialised."""
+
+    def __init__(self, limits: Limits | None = None, *, device: str = "cpu", max_batch: int = 1) -> None:
+        """Prepare to serve.
+
+        Args:
+            limits: What an image may cost.
+            device: Where the network runs, as torch names it.
+            max_batch: Most photos in one pass of the network. Passes have fixed sizes (powers of two up
+                to this), each compiled before the first request; a last part is padded.
+        """
+        self.limits = limits or Limits()
+        self._device = torch.device(device)
+        self._sizes = sorted({min(2**k, max_batch) for k in range(max_batch.bit_length() + 1)})
+        self._artifact: artifact.Artifact | None = None
+        self._model: torch.jit.ScriptModule | None = None  # unfused, for `explain`
+        self._module: torch.jit.ScriptModule | None = None
+
+    @property
+    def artifact(self) -> artifact.Artifact:
+        """The loaded artefact.
+
+        Raises:
+            NotReady: `initialize` has not succeeded.
+        """
+        if self._artifact is None:
+            raise NotReady("No model is loaded.")
+        return self._artifact
+
+    def initialize(self, context: Context) -> None:
+        """Load the artefact, fuse and warm it, and replay its probe.
+
+        It is compiled for one thread a pass, and stays so: oneDNN keeps the number of threads that the
+        compiling thread had, whatever the calling one has.
+
+        Raises:
+            ArtifactError: missing, damaged, or it does not reproduce its probe.
+        """
+        path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
+        model, loaded = torchscript.load(path)
+        module = torchscript.fuse(model.to(self._device))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._model, self._module, self._artifact = model, module, loaded
+            self._warm()
+            self._replay_probe()
+        except ArtifactError:
+            self._model = self._module = self._artifact = None
+            raise
+        finally:
+            torch.set_num_threads(threads)
+
+    def preprocess(self, data: list[Item]) -> Batch:
+        """Decode each item; a bad one leaves its error in its place."""
+        size = self.artifact.card.input_size
+        images: list[DecodedImage | ImageError] = []
+        for item in data:
+            try:
+                images.append(preprocess(item["body"], size, self.limits))
+            except ImageError as error:
+                images.append(error)
+        good = [image.pixels for image in images if isinstance(image, DecodedImage)]
+        stacked = np.stack(good) if good else np.empty((0, 3, size, size), np.uint8)
+        return Batch(images, torch.from_numpy(stacked))  # [N,3,S,S]
+
+    def inference(self, inputs: Batch) -> Batch:
+        """Run the network on the good items: `u8[N,3,S,S]` to `f32[N,K]`."""
+        if self._module is None:
+            raise NotReady("No model is loaded.")
+        rows: list[torch.Tensor] = []
+        distances: list[torch.Tensor] = []
+        waiting = inputs.inputs
+        with torch.inference_mode():
+            while len(waiting):
+                size = next((s for s in self._sizes if s >= len(waiting)), self._sizes[-1])
+                part, waiting = waiting[:size], waiting[size:]
+                whole = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, size - len(part)))  # [size,3,S,S]
+                for kept, values in zip((rows, distances), self._run(whole.to(self._device)), strict=False):
+                    kept.append(values[: len(part)].cpu())
+        width = len(self.artifact.card.labels)
+        probabilities = torch.cat(rows).numpy() if rows else np.empty((0, width), np.float32)
+        return Batch(
+            inputs.images, inputs.inputs, probabilities, torch.cat(distances).numpy() if distances else None
+        )
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`u8[N,3,S,S]` to `f32[N,K]` and, where the artefact tells it, the distances `f32[N]`."""
+        assert self._module is not None  # noqa: S101 (both callers have seen to it)
+        if hasattr(self._module, artifact.OBSERVE):
+            observed: tuple[torch.Tensor, torch.Tensor] = self._module.observe(images)
+            return observed
+        return (self._module(images),)
+
+    def explain(self, image: DecodedImage) -> dict[str, npt.NDArray[np.float32]] | None:
+        """Activation map `f32[h,w]` by label: where the photo speaks for a class (above 0) or against it.
+
+        It runs the unfused network, slower than `inference` and beside it. None where the artefact has no
+        such method.
+        """
+        model = self._model
+        if model is None:
+            raise NotReady("No model is loaded.")
+        if not hasattr(model, artifact.EXPLAIN):
+            return None
+        with torch.inference_mode():
+            pixels = torch.from_numpy(image.pixels)[None].to(self._device)  # [1,3,S,S]
+            maps = model.explain(pixels)[0].cpu().numpy()  # [K,h,w]
+        return dict(zip(self.artifact.card.labels, maps, strict=True))
+
+    def postprocess(self, outputs: Batch) -> list[Answer | Refusal]:
+        """One answer or refusal for each item, in order."""
+        distances: Iterable[float | None] = (
+            map(float, outputs.distances) if outputs.distances is not None else itertools.repeat(None)
+        )
+        rows = zip(outputs.probabilities, distances, strict=False)
+        return [
+            Refusal(error=image.code, detail=image.detail)
+            if isinstance(image, ImageError)
+            else self._answer(*next(rows))
+            for image in outputs.images
+        ]
+
+    def handle(self, data: list[Item], context: Context | None = None) -> list[Answer | Refusal]:
+        """The whole chain on a batch; the list returned has the batch's length."""
+        del context  # part of the contract; all state is set by `initialize`
+        return self.postprocess(self.inference(self.preprocess(data)))
+
+    def describe_handle(self) -> dict[str, Any]:
+        """What is served: name, version, labels and input, for TorchServe's describe API."""
+        card = self.artifact.card
+        return {
+            "name": card.name,
+            "version": card.version,
+            "sha256": self.artifact.sha256,
+            "labels": card.labels,
+            "input": f"u8[N,3,{card.input_size},{card.input_size}], {card.resize_rule}",
+        }
+
+    def _answer(self, row: npt.NDArray[np.float32], distance: float | None) -> Answer:
+        card = self.artifact.card
+        limit = card.unfamiliar_above
+        best = int(row.argmax())
+        probability = float(row[best])
+        return Answer(
+            prediction=card.labels[best],
+            probability=probability,
+            probabilities={label: float(p) for label, p in zip(card.labels, row, strict=True)},
+            uncertain=probability < card.abstain_threshold,
+            unfamiliar=None if distance is None or limit is None else distance > limit,
+            feature_distance=distance,
+        )
+
+    def _warm(self) -> None:
+        """Two calls compile the fused graph for a shape `u8[count,3,S,S]`; the third is fast."""
+        size = self.artifact.card.input_size
+        with torch.inference_mode():
+            for count in self._sizes:
+                for _ in range(3):
+                    self._run(torch.zeros((count, 3, size, size), dtype=torch.uint8, device=self._device))
+
+    def _replay_probe(self) -> None:
+        allowed = artifact.PROBE_TOLERANCE[self.artifact.card.precision]
+        for image in self.artifact.probe:
+            answer = self.handle([{"body": image.data}])[0]
+            if "error" in answer:
+                raise ArtifactError(
+                    f"The probe image {image.name!r} is refused ({answer['detail']}): an image library "
+                    "here differs from the one that the model was exported with."
+                )
+            got = list(answer["probabilities"].values())
+            off = max((abs(g - e) for g, e in zip(got, image.probabilities, strict=False)), default=math.inf)
+            if len(got) != len(image.probabilities) or not off <= allowed:
+                raise ArtifactError(
+                    f"The model does not reproduce its probe: image {image.name!r} gives {got}, the "
+                    f"trainer had {image.probabilities} (difference {off:.4f}, allowed "
+                    f"{allowed}). The file is damaged, or the preprocessing differs."
+                )
+
+
+def choose_device(wanted: str) -> str:
+    """What torch calls the device: `auto` is a GPU where torch has one, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,236 @@
+"""What Prometheus sees. One instance a process, on a registry that is passed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from serving.contract.artifact import Artifact
+from serving.contract.reference import Window
+from serving.runtime.handler import Answer
+
+_LATENCY_SECONDS: Final = (
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
+)  # fmt: skip
+_STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+_PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
+_DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
+_PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
+_RATIO: Final = tuple(i / 10 for i in range(1, 11))
+
+
+class DriftCollector(Collector):
+    """Compares the window with the reference when it is asked, and not at each request."""
+
+    def __init__(self) -> None:
+        self.window: Window | None = None
+        """Set by the service once a model with a drift reference is loaded."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The window's distances, tests and estimate; nothing where the model has no drift reference."""
+        if self.window is None:
+            return
+        photos = GaugeMetricFamily(
+            "classifier_drift_window_photos", "Latest predictions that are compared with the reference."
+        )
+        photos.add_metric([], self.window.photos)
+        yield photos
+        if not self.window.photos:
+            return
+        accuracy = GaugeMetricFamily(
+            "classifier_drift_estimated_accuracy_ratio",
+            "Mean confidence in the window: the share of right answers while the calibration holds.",
+        )
+        accuracy.add_metric([], self.window.estimated_accuracy())
+        distance = GaugeMetricFamily(
+            "classifier_drift_distance_ratio",
+            "Jensen-Shannon distance between window and reference, 0 the same to 1 nothing in common.",
+            labels=["quantity"],
+        )
+        z = GaugeMetricFamily(
+            "classifier_drift_test_z",
+            "Two-sample test of window against reference as a standard normal deviate.",
+            labels=["quantity"],
+        )
+        for quantity, found in self.window.drifts().items():
+            distance.add_metric([quantity], found.distance)
+            z.add_metric([quantity], found.z)
+        yield from (accuracy, distance, z)
+
+
+class Metrics:
+    """The service's metrics; names carry the unit, labels are bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "classifier_requests_total",
+            "Answers to /predict by outcome: ok, or the problem's code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.latency = Histogram(
+            "classifier_request_duration_seconds",
+            "From a complete /predict request to its answer.",
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.stage = Histogram(
+            "classifier_stage_duration_seconds",
+            "Time of a computed request in each stage: queue, decode, infer.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "classifier_queue_depth", "Requests that wait for a worker.", registry=registry
+        )
+        self.in_flight = Gauge("classifier_in_flight", "Requests that a worker computes.", registry=registry)
+        self.rejected = Counter(
+            "classifier_rejected_total",
+            "Requests that the engine did not compute, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "classifier_predictions_total", "Predictions by label.", ["label"], registry=registry
+        )
+        self.probability = Histogram(
+            "classifier_prediction_probability",
+            "Probability of the predicted label.",
+            buckets=_PROBABILITY,
+            registry=registry,
+        )
+        self.uncertain = Counter(
+            "classifier_predictions_uncertain_total",
+            "Predictions below the model's abstain threshold.",
+            registry=registry,
+        )
+        self.unfamiliar = Counter(
+            "classifier_predictions_unfamiliar_total",
+            "Predictions on photos that look like nothing in the training photos.",
+            registry=registry,
+        )
+        self.drift = DriftCollector()
+        registry.register(self.drift)
+        self.input_bytes = Histogram(
+            "classifier_input_size_bytes", "Encoded size of an image.", buckets=_BYTES, registry=registry
+        )
+        self.input_side = Histogram(
+            "classifier_input_longest_side_pixels",
+            "Longest side of an image.",
+            buckets=_PIXELS,
+            registry=registry,
+        )
+        self.input_brightness = Histogram(
+            "classifier_input_brightness_ratio",
+            "Mean of all samples of an image, 0 black to 1 white.",
+            buckets=_RATIO,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "classifier_model_reloads_total",
+            "Attempts to load another model.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.feedback = Counter(
+            "classifier_feedback_total",
+            "Labels that callers sent by what the answer was: right or wrong.",
+            ["answer"],
+            registry=registry,
+        )
+        self.feedback_accuracy = Gauge(
+            "classifier_feedback_accuracy_ratio",
+            "Share of right answers among the latest labelled ones, 1,000 at most; NaN without any.",
+            registry=registry,
+        )
+        self.feedback_window = Gauge(
+            "classifier_feedback_window_labels", "Labelled answers in that share.", registry=registry
+        )
+        self.feedback_dropped = Gauge(
+            "classifier_feedback_dropped_answers",
+            "Answers since the start that were not remembered: the disk was too slow.",
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "classifier_shadow_total",
+            "Photos offered to the shadow model by outcome: agreed, disagreed, dropped or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.shadow_difference = Histogram(
+            "classifier_shadow_difference_ratio",
+            "Largest difference of a probability between the served and the shadow model.",
+            buckets=_DIFFERENCE,
+            registry=registry,
+        )
+        self.shadow_model = Info("classifier_shadow_model", "The shadow model.", registry=registry)
+        self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
+        self.model = Info("classifier_model", "The model that is served.", registry=registry)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        # A series that exists from the start can be a rate.
+        self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
+        for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
+            self.rejected.labels(reason)
+        for outcome in ("ok", "failed"):
+            self.reloads.labels(outcome)
+        self.feedback_accuracy.set(math.nan)
+        for answer in ("right", "wrong"):
+            self.feedback.labels(answer)
+        for outcome in ("agreed", "disagreed", "dropped", "failed"):
+            self.shadow.labels(outcome)
+        self.requests.labels("ok")
+
+    def serve(self, artifact: Artifact) -> None:
+        """Announce the model that answers from now on."""
+        card = artifact.card
+        self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
+        for label in card.labels:
+            self.predictions.labels(label)
+
+    def answered(self, answer: Answer, values: Mapping[str, float]) -> None:
+        """Count one prediction and what its photo was like (see `serving.contract.reference.measure`)."""
+        self.input_side.observe(values["longest_side"])
+        self.input_brightness.observe(values["brightness"])
+        self.predictions.labels(answer["prediction"]).inc()
+        self.probability.observe(answer["probability"])
+        if answer["uncertain"]:
+            self.uncertain.inc()
+        if answer["unfamiliar"]:
+            self.unfamiliar.inc()
+
+    def summary(self) -> dict[str, object]:
+        """The JSON view of `/metrics`: counts since the start and the mean latency."""
+        outcomes = {
+            sample.labels["outcome"]: int(sample.value)
+            for metric in self.requests.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        }
+        samples = [sample for metric in self.latency.collect() for sample in metric.samples]
+        total = sum(s.value for s in samples if s.name.endswith("_sum"))
+        count = sum(s.value for s in samples if s.name.endswith("_count"))
+        return {
+            "request_count": sum(outcomes.values()),
+            "average_latency_ms": round(1000 * total / count, 3) if count else None,
+            "outcomes": outcomes,
+        }

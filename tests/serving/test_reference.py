@@ -1,0 +1,120 @@
+"""The profile, the window over the latest photos, and how far the two are apart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from serving.contract.reference import Window, compare, make_reference, measure
+from serving.runtime import torchscript
+from serving.settings import Settings
+from tests import tiny
+from tests.conftest import running
+from tests.pictures import encode, scene
+
+GREY = np.full((3, 64, 64), 128, np.uint8)
+STRIPES = np.zeros((3, 64, 64), np.uint8)
+STRIPES[:, :, ::2] = 255
+
+
+def photos(n: int, shift: float = 0.0, seed: int = 0) -> list[dict[str, float]]:
+    """Measured photos whose brightness is normal around `shift`."""
+    random = np.random.default_rng(seed)
+    return [
+        {"brightness": float(b), "confidence": 0.9, "prediction": float(k)}
+        for b, k in zip(random.normal(shift, 1, n), random.integers(0, 2, n), strict=True)
+    ]
+
+
+def window_of(shift: float, n: int = 500, seed: int = 1) -> Window:
+    """A window full of photos, against a profile of others without a shift."""
+    window = Window(make_reference(photos(2000), 2), n)
+    for photo in photos(n, shift, seed):
+        window.add(photo)
+    return window
+
+
+def test_quantities_are_what_their_names_say():
+    """Grey: half bright, no contrast, no edges; stripes: all of them."""
+    plain = measure(GREY, 200, 100, [0.3, 0.7], 0.25)
+    assert plain["brightness"] == pytest.approx(0.502, abs=0.001)
+    assert (plain["contrast"], plain["saturation"], plain["sharpness"]) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert (plain["longest_side"], plain["aspect"]) == (200, 2)
+    assert (plain["confidence"], plain["prediction"], plain["feature_distance"]) == (0.7, 1, 0.25)
+    assert measure(STRIPES, 64, 64, [1, 0], None)["sharpness"] == 1
+    assert "feature_distance" not in measure(STRIPES, 64, 64, [1, 0], None)
+
+
+def test_the_same_is_near_and_another_is_far():
+    """Distance 0 for the same shares, 1 for nothing in common, whatever the number of photos."""
+    assert compare([10, 20, 30], [1, 2, 3]).distance == pytest.approx(0, abs=1e-9)
+    assert compare([10, 0], [0, 7]).distance == pytest.approx(1)
+
+
+def test_windows_without_a_shift_raise_few_alarms():
+    """The test's z is standard normal: above 3 in about one window of a thousand."""
+    scores = [window_of(0, seed=seed).drifts()["brightness"].z for seed in range(1, 201)]
+    assert sum(z > 3 for z in scores) <= 3
+    assert abs(float(np.mean(scores))) < 0.3
+    assert 0.7 < float(np.std(scores)) < 1.3
+
+
+def test_a_shift_is_found():
+    """Half a standard deviation in 500 photos is beyond doubt, and only in what has moved."""
+    drifts = window_of(0.5).drifts()
+    assert drifts["brightness"].z > 6
+    assert drifts["brightness"].distance > 0.1
+    assert drifts["prediction"].z < 3
+
+
+def test_a_window_forgets():
+    """After as many photos as it holds, only those count."""
+    window = window_of(5.0)
+    for photo in photos(500, 0.0, seed=9):
+        window.add(photo)
+    assert window.photos == 500
+    assert window.drifts()["brightness"].z < 4
+    assert sum(window.export()["quantities"]["brightness"]["window"]) == 500
+
+
+def test_an_empty_window_says_nothing():
+    """No distance, no estimate, and an export all the same."""
+    window = Window(make_reference(photos(100), 2), 10)
+    assert window.drifts() == {}
+    assert math.isnan(window.estimated_accuracy())
+    assert window.export()["estimated_accuracy"] is None
+
+
+def test_the_service_compares_its_window(tmp_path: Path):
+    """An artefact with a profile: `/drift` and the metrics tell distance, test and n."""
+    path = tiny.write_artifact(tmp_path / "model.pt")
+    network, loaded = torchscript.load(path)
+    values = measure(GREY, 64, 64, [0.5, 0.5], 0.1)
+    reference = make_reference([values | {"brightness": b} for b in np.linspace(0, 1, 50)], 2)
+    card = msgspec.structs.replace(loaded.card, reference=reference, unfamiliar_above=-1.0)
+    torchscript.save(path, network, card, loaded.probe)
+    with running(Settings(model=str(path), workers=1, drift_window=10)) as client:
+        assert client.get("/drift").json()["photos"] == 0
+        for _ in range(12):
+            answer = client.post("/predict", content=encode(scene())).json()
+        assert answer["unfamiliar"] is True
+        told = client.get("/drift").json()
+        assert (told["photos"], told["size"], told["reference_photos"]) == (10, 10, 50)
+        assert told["quantities"]["brightness"]["distance"] > 0.5
+        text = client.get("/metrics").text
+    assert "classifier_drift_window_photos 10.0" in text
+    assert 'classifier_drift_distance_ratio{quantity="brightness"}' in text
+    assert 'classifier_drift_test_z{quantity="brightness"}' in text
+    assert "classifier_drift_estimated_accuracy_ratio" in text
+    assert "classifier_predictions_unfamiliar_total 12.0" in text
+
+
+def test_without_a_profile_there_is_no_drift(model: Path):
+    """An older artefact: an empty window, and `unfamiliar` is null."""
+    with running(Settings(model=str(model), workers=1)) as client:
+        assert client.post("/predict", content=encode(scene())).json()["unfamiliar"] is None
+        assert client.get("/drift").json() == {"photos": 0, "quantities": {}}

@@ -1,0 +1,36 @@
+"""The probe's pictures: drawn here, one for each way a decoder can differ between two machines."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from training.photos.drawn import draw
+
+_SEED = 20
+
+
+def probe_images() -> dict[str, bytes]:
+    """Encoded pictures by name: large and not square, EXIF-rotated, RGBA, CMYK, grey, 16-bit."""
+    cat, dog = (draw(label, np.random.default_rng((_SEED, i))) for i, label in enumerate(("cat", "dog")))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # turn a quarter clockwise to view
+    clear = dog.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    deep = (np.asarray(cat.convert("L"), np.uint16) * 257).astype(np.uint16)
+    return {
+        "large.jpg": _encode(cat.resize((1600, 900), Image.Resampling.BICUBIC), "JPEG", quality=80),
+        "turned.jpg": _encode(dog.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=90, exif=turned),
+        "rgba.png": _encode(clear, "PNG"),
+        "cmyk.jpg": _encode(cat.convert("CMYK"), "JPEG", quality=90),
+        "grey.png": _encode(dog.convert("L"), "PNG"),
+        "sixteen-bit.png": _encode(Image.fromarray(deep), "PNG"),
+    }
+
+
+def _encode(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()

@@ -1,0 +1,52 @@
+"""Run a frozen network over many photos at the machine's full speed.
+
+Used for the frozen features of the first phase and for the predictions on validation and test. The
+network is traced, frozen and fused as in serving, and each core computes by itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+from common.cores import map_on_cores
+from serving.runtime.torchscript import deprecation_silenced, fuse, one_thread
+
+
+def trace(
+    function: Callable[[torch.Tensor], torch.Tensor] | torch.nn.Module, size: int
+) -> torch.jit.ScriptModule:
+    """Trace on `u8[1,3,S,S]`; the batch axis stays free."""
+    with deprecation_silenced(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
+            function, torch.zeros((1, 3, size, size), dtype=torch.uint8)
+        )
+    return traced
+
+
+def forward_all(
+    module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str
+) -> npt.NDArray[np.float32]:
+    """`f32[N,D]`: the module's output for each photo, in order.
+
+    Args:
+        module: `u8[N,3,S,S]` to `f32[N,D]`.
+        images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
+        title: Shown beside the progress.
+    """
+    training = module.training
+    frozen = fuse(trace(module.eval(), images.shape[-1]))
+    module.train(training)
+
+    def compute(index: int) -> torch.Tensor:
+        with torch.inference_mode():
+            row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; one shape, compiled once
+        return row
+
+    return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread)).numpy()
