@@ -13,7 +13,6 @@ import itertools
 import json
 import platform
 import statistics
-import sys
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path

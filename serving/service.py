@@ -17,6 +17,7 @@ import structlog
 from litestar import Request
 from prometheus_client import CollectorRegistry
 
+from serving.contract.answer import Answer
 from serving.contract.card import Card
 from serving.contract.errors import ArtifactError, FeedbackOff, MalformedFeedback, NotReady, Unauthorized
 from serving.contract.preprocess import DecodedImage, Limits
@@ -263,15 +264,15 @@ class Service:
         for stage, seconds in result.seconds.items():
             self.metrics.stages[stage].observe(seconds)
         self.metrics.input_bytes.observe(len(image))
-        if not isinstance(result.image, DecodedImage) or "prediction" not in result.answer:
+        if not isinstance(result.image, DecodedImage) or not isinstance(result.answer, Answer):
             return
         photo, answer = result.image, result.answer
         values = measure(
             photo.pixels,
             photo.width,
             photo.height,
-            list(answer["probabilities"].values()),
-            answer["feature_distance"],
+            list(answer.probabilities.values()),
+            answer.feature_distance,
         )
         self.metrics.answered(answer, values)
         if self.drift and result.handler is self.handler:
@@ -280,8 +281,8 @@ class Service:
             loaded = result.handler.artifact
             self.feedback.remember(
                 request_id,
-                answer["prediction"],
-                answer["probability"],
+                answer.prediction,
+                answer.probability,
                 loaded.card.version,
                 loaded.sha256,
                 image,

@@ -62,5 +62,7 @@ def test_every_third_party_import_of_serving_is_required_by_name():
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for top in {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"serving", "common"}:
+            for top in (
+                {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"serving", "common"}
+            ):
                 assert names.get(top, top).lower() in required, f"{path.name} imports {top}"

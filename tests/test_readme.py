@@ -90,6 +90,6 @@ def test_every_make_line_is_one_that_make_takes(block: str):
 
 def test_every_command_of_the_environment_exists():
     """Modules that the README starts with python -m are there, and so are the programs of .venv/bin."""
-    for program, module in re.findall(r"\.venv/bin/(\w+)(?: -m (\w+(?:\.\w+)?))?", README):
+    for program, module in re.findall(r"\.venv/bin/(\w+)(?: -m (\w+(?:\.\w+)*))?", README):
         assert (Path(sys.executable).parent / program).exists(), program
         assert not module or importlib.util.find_spec(module), module

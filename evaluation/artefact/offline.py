@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.labels import LabelsError, correct, read_reviewed
 from evaluation.figures import metrics, pictures
 from evaluation.release import gates
+from serving.contract.answer import Refusal
 from serving.contract.errors import ServingError
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.runtime.torchscript import one_thread
@@ -46,9 +47,9 @@ def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]
 
     def compute(path: Path) -> list[float]:
         answer = handler.handle([{"body": path.read_bytes()}])[0]
-        if "error" in answer:
-            raise EvaluationError(f"The handler refuses {path}: {answer['detail']}")
-        return [answer["probabilities"][label] for label in labels]
+        if isinstance(answer, Refusal):
+            raise EvaluationError(f"The handler refuses {path}: {answer.detail}")
+        return [answer.probabilities[label] for label in labels]
 
     return np.array(map_on_cores(compute, photos, "evaluate", initializer=one_thread))
 

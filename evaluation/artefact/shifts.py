@@ -26,6 +26,7 @@ from common.errors import UserError
 from common.photos import find_labelled, find_photos
 from evaluation.figures import metrics
 from evaluation.service.drift import alarms
+from serving.contract.answer import Answer
 from serving.contract.preprocess import DecodedImage
 from serving.contract.reference import Reference, compare, measure
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
@@ -94,18 +95,18 @@ def study(
     if reference is None:
         raise ShiftsError(f"{card.name} {card.version} has no drift reference: export it anew (make export).")
 
-    def look(item: tuple[bytes, str]) -> tuple[dict[str, float], bool, dict[str, Any]]:
+    def look(item: tuple[bytes, str]) -> tuple[dict[str, float], bool, Answer]:
         batch = handler.preprocess([{"body": item[0]}])
         image = batch.images[0]
         if not isinstance(image, DecodedImage):
             raise image
         answer = handler.postprocess(handler.inference(batch))[0]
-        assert "prediction" in answer  # noqa: S101 (it was decoded)
+        assert isinstance(answer, Answer)  # noqa: S101 (it was decoded)
         values = measure(
             image.pixels, image.width, image.height,
-            list(answer["probabilities"].values()), answer["feature_distance"],
+            list(answer.probabilities.values()), answer.feature_distance,
         )  # fmt: skip
-        return values, answer["prediction"] == item[1], dict(answer)
+        return values, answer.prediction == item[1], answer
 
     kinds: dict[str, Measured] = {}
     flags: dict[str, dict[str, Any]] = {}
@@ -147,9 +148,9 @@ def _changed(path: Path, change: Change) -> bytes:
     return buffer.getvalue()
 
 
-def _flags(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    unfamiliar = sum(bool(answer["unfamiliar"]) for answer in answers)
-    either = sum(bool(answer["unfamiliar"]) or answer["uncertain"] for answer in answers)
+def _flags(answers: list[Answer]) -> dict[str, Any]:
+    unfamiliar = sum(bool(answer.unfamiliar) for answer in answers)
+    either = sum(bool(answer.unfamiliar) or answer.uncertain for answer in answers)
     return {
         "unfamiliar": metrics.wilson(unfamiliar, len(answers)).as_dict(),
         "unfamiliar_or_uncertain": metrics.wilson(either, len(answers)).as_dict(),
@@ -229,7 +230,9 @@ def main(arguments: list[str]) -> int:
         handler = ImageClassifierHandler()
         handler.initialize(LocalContext.for_file(options.model))
         strangers = find_photos(options.strangers) if options.strangers else []
-        strangers = [p for p in strangers if "error" not in handler.handle([{"body": p.read_bytes()}])[0]]
+        strangers = [
+            p for p in strangers if isinstance(handler.handle([{"body": p.read_bytes()}])[0], Answer)
+        ]
         figures = study(handler, photos[:_PHOTOS], strangers, options.windows)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

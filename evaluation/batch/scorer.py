@@ -24,6 +24,7 @@ from common.cores import pool_of_cores
 from common.errors import UserError
 from common.photos import find_photos
 from common.progress import progress
+from serving.contract.answer import Refusal
 from serving.contract.errors import ServingError
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.runtime.torchscript import one_thread
@@ -71,10 +72,12 @@ class Scorer:
             reason = error.strerror or type(error).__name__
             return empty | {"path": path, "error": "unreadable", "detail": reason}
         answer = self.handler.handle([{"body": body}])[0]
-        if "error" in answer:
-            return empty | {"path": path, "error": answer["error"], "detail": answer["detail"]}
-        probabilities = {f"p_{label}": value for label, value in answer["probabilities"].items()}
-        kept = {name: answer[name] for name in ("prediction", "probability", "uncertain", "unfamiliar")}
+        if isinstance(answer, Refusal):
+            return empty | {"path": path, "error": answer.error, "detail": answer.detail}
+        probabilities = {f"p_{label}": value for label, value in answer.probabilities.items()}
+        kept = {
+            name: getattr(answer, name) for name in ("prediction", "probability", "uncertain", "unfamiliar")
+        }
         return empty | {"path": path} | kept | probabilities
 
     def table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -24,6 +24,7 @@ from common.photos import find_labelled
 from evaluation.figures import metrics, pages, pictures
 from evaluation.release import gates
 from evaluation.service.client import LiveError, Reply, ask_all
+from serving.contract.answer import Refusal
 from serving.contract.artifact import PROBE_TOLERANCE
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.runtime.torchscript import one_thread
@@ -139,11 +140,11 @@ def compare_offline(model: Path, health: dict[str, Any], replies: list[Reply]) -
     def away(reply: Reply) -> tuple[float, bool]:
         answer = handler.handle([{"body": reply.path.read_bytes()}])[0]
         assert reply.probabilities is not None  # noqa: S101 (those without were left out)
-        if "error" in answer or answer["probabilities"].keys() != reply.probabilities.keys():
+        if isinstance(answer, Refusal) or answer.probabilities.keys() != reply.probabilities.keys():
             return 1.0, True
         live = reply.probabilities
-        far = max(abs(value - live[label]) for label, value in answer["probabilities"].items())
-        return far, max(live, key=lambda label: live[label]) != answer["prediction"]
+        far = max(abs(value - live[label]) for label, value in answer.probabilities.items())
+        return far, max(live, key=lambda label: live[label]) != answer.prediction
 
     found = map_on_cores(away, answered, "offline handler", initializer=one_thread)
     largest = max((far for far, _ in found), default=0.0)

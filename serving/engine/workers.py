@@ -19,9 +19,10 @@ from typing import Final
 
 import torch
 
+from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import DeadlineExceeded, EngineError, ImageError, NotReady, Overloaded
 from serving.contract.preprocess import DecodedImage
-from serving.runtime.handler import Answer, ImageClassifierHandler, Refusal
+from serving.runtime.handler import ImageClassifierHandler
 from serving.telemetry.metrics import Metrics
 
 _SMOOTHING: Final = 0.1

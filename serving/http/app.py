@@ -20,6 +20,7 @@ from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ServingError
 from serving.http import pages, problems
 from serving.http.apidoc import (
@@ -31,7 +32,6 @@ from serving.http.apidoc import (
     PredictOperation,
 )
 from serving.lifecycle import State
-from serving.runtime.handler import Answer
 from serving.service import Service
 from serving.settings import Settings
 
@@ -88,8 +88,8 @@ async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
     stages_ms = {f"{stage}_ms": round(1000 * value, 3) for stage, value in result.seconds.items()}
     timing = ", ".join(f"{stage};dur={1000 * value:.3f}" for stage, value in result.seconds.items())
     headers = {"X-Request-ID": request_id, "Server-Timing": timing}
-    if "error" in result.answer:
-        code, detail = result.answer["error"], result.answer["detail"]
+    if isinstance(result.answer, Refusal):
+        code, detail = result.answer.error, result.answer.detail
         service.metrics.requests.labels(code).inc()
         log.info("refused", outcome=code, detail=detail, **stages_ms)
         return problems.build(code, detail, request_id, headers)
@@ -101,11 +101,11 @@ async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
     )  # fmt: skip
     card = result.handler.artifact.card
     answer = Prediction(
-        prediction=result.answer["prediction"],
-        probability=result.answer["probability"],
-        probabilities=result.answer["probabilities"],
-        uncertain=result.answer["uncertain"],
-        unfamiliar=result.answer["unfamiliar"],
+        prediction=result.answer.prediction,
+        probability=result.answer.probability,
+        probabilities=result.answer.probabilities,
+        uncertain=result.answer.uncertain,
+        unfamiliar=result.answer.unfamiliar,
         latency_ms=latency_ms,
         model=Model(card.name, card.version),
         request_id=request_id,
@@ -115,9 +115,9 @@ async def _answer(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def _brief(answer: Answer) -> dict[str, Any]:
     return {
-        "prediction": answer["prediction"],
-        "probability": round(answer["probability"], 6),
-        "uncertain": answer["uncertain"],
+        "prediction": answer.prediction,
+        "probability": round(answer.probability, 6),
+        "uncertain": answer.uncertain,
     }
 
 

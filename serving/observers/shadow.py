@@ -18,8 +18,9 @@ from typing import Final
 import structlog
 import torch
 
+from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError
-from serving.runtime.handler import Answer, ImageClassifierHandler, LocalContext
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.telemetry.metrics import Metrics
 
 _MOST_WAITING: Final = 4
@@ -82,12 +83,12 @@ class Shadow:
 
     def _compare(self, body: bytes, answer: Answer) -> None:
         other = self._handler.handle([{"body": body}])[0]
-        if "error" in other:
+        if isinstance(other, Refusal):
             self._metrics.shadow.labels("failed").inc()
             return
-        served = answer["probabilities"]
-        far = max(abs(value - served[label]) for label, value in other["probabilities"].items())
-        agreed = other["prediction"] == answer["prediction"]
+        served = answer.probabilities
+        far = max(abs(value - served[label]) for label, value in other.probabilities.items())
+        agreed = other.prediction == answer.prediction
         self._metrics.shadow.labels("agreed" if agreed else "disagreed").inc()
         self._metrics.shadow_difference.observe(far)
 

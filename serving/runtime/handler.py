@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, final
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from serving.contract import artifact
+from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError, ImageError, NotReady
 from serving.contract.preprocess import DecodedImage, Limits, preprocess
 from serving.runtime import torchscript
@@ -53,29 +54,6 @@ class Item(TypedDict):
     """One request of a batch: the encoded image."""
 
     body: bytes
-
-
-@final
-class Answer(TypedDict):
-    """The answer to one good image."""
-
-    prediction: str
-    probability: float
-    probabilities: dict[str, float]
-    uncertain: bool
-    unfamiliar: bool | None
-    """The photo looks like nothing in the training photos; None where the artefact cannot tell."""
-    feature_distance: float | None
-    """How far its features are from all of theirs, 0 to 2 (a cosine's); None likewise."""
-
-
-@final
-class Refusal(TypedDict):
-    """The answer to one bad image."""
-
-    error: str
-    """Code of the fault, see `serving.contract.errors`."""
-    detail: str
 
 
 @dataclass(slots=True)
@@ -258,12 +236,12 @@ class ImageClassifierHandler:
         allowed = artifact.PROBE_TOLERANCE[self.artifact.card.precision]
         for image in self.artifact.probe:
             answer = self.handle([{"body": image.data}])[0]
-            if "error" in answer:
+            if isinstance(answer, Refusal):
                 raise ArtifactError(
-                    f"The probe image {image.name!r} is refused ({answer['detail']}): an image library "
+                    f"The probe image {image.name!r} is refused ({answer.detail}): an image library "
                     "here differs from the one that the model was exported with."
                 )
-            got = list(answer["probabilities"].values())
+            got = list(answer.probabilities.values())
             off = max((abs(g - e) for g, e in zip(got, image.probabilities, strict=False)), default=math.inf)
             if len(got) != len(image.probabilities) or not off <= allowed:
                 raise ArtifactError(

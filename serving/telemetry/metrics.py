@@ -20,9 +20,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
 from serving.contract.reference import Window
-from serving.runtime.handler import Answer
 
 _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
@@ -211,11 +211,11 @@ class Metrics:
         """Count one prediction and what its photo was like (see `serving.contract.reference.measure`)."""
         self.input_side.observe(values["longest_side"])
         self.input_brightness.observe(values["brightness"])
-        self.predictions.labels(answer["prediction"]).inc()
-        self.probability.observe(answer["probability"])
-        if answer["uncertain"]:
+        self.predictions.labels(answer.prediction).inc()
+        self.probability.observe(answer.probability)
+        if answer.uncertain:
             self.uncertain.inc()
-        if answer["unfamiliar"]:
+        if answer.unfamiliar:
             self.unfamiliar.inc()
 
     def summary(self) -> dict[str, object]:

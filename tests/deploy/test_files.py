@@ -74,8 +74,8 @@ def test_released_models_answer_the_smoke_photos_rightly(name: str):
     handler.initialize(LocalContext.for_file(ROOT / "models/release" / name))
     for photo in (DEPLOY / "smoke").iterdir():
         answer = handler.handle([{"body": photo.read_bytes()}], None)[0]
-        assert answer["prediction"] == photo.stem
-        assert answer["probability"] > 0.9
+        assert answer.prediction == photo.stem
+        assert answer.probability > 0.9
 
 
 def test_the_image_holds_the_versions_that_are_tested():

@@ -41,7 +41,7 @@ def test_every_photo_has_its_row(
     assert rows["broken.jpg"]["prediction"] is None
     handler = scorer.Scorer(model).handler
     answer = handler.handle([{"body": (photos / "deep/er/3.jpg").read_bytes()}])[0]
-    assert rows["3.jpg"]["p_cat"] == pytest.approx(answer["probabilities"]["cat"], abs=1e-6)
+    assert rows["3.jpg"]["p_cat"] == pytest.approx(answer.probabilities["cat"], abs=1e-6)
     assert rows["3.jpg"]["error"] is None
     assert table.schema.metadata[b"sha256"].decode() == handler.artifact.sha256
     assert "10 ok" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_the_probe_is_reproduced_within_the_tolerance(model: Path):
     handler = initialise(model)
     for image in handler.artifact.probe:
         answer = handler.handle([{"body": image.data}])[0]
-        got = list(answer["probabilities"].values())
+        got = list(answer.probabilities.values())
         assert np.abs(np.array(got) - image.probabilities).max() < 1e-4
 
 
@@ -156,12 +156,12 @@ def test_one_bad_item_fails_alone(model: Path):
     good = encode(scene())
     answers = handler.handle([{"body": good}, {"body": b"no image"}, {"body": encode(scene(), "PNG")}])
     assert len(answers) == 3
-    assert answers[1]["error"] == "unsupported-image"
+    assert answers[1].error == "unsupported-image"
     for answer in (answers[0], answers[2]):
-        assert answer["prediction"] in ("cat", "dog")
-        assert answer["probability"] == max(answer["probabilities"].values())
-        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-        assert answer["uncertain"] == (answer["probability"] < 0.8)
+        assert answer.prediction in ("cat", "dog")
+        assert answer.probability == max(answer.probabilities.values())
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.uncertain == (answer.probability < 0.8)
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 4, 6])
@@ -172,9 +172,7 @@ def test_passes_of_fixed_sizes_change_no_answer(model: Path, max_batch: int):
     handler.initialize(LocalContext.for_file(model))
     alone = [handler.handle([photo])[0] for photo in photos]
     for one, other in zip(alone, handler.handle(photos), strict=True):
-        assert list(one["probabilities"].values()) == pytest.approx(
-            list(other["probabilities"].values()), abs=1e-5
-        )
+        assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
 def test_an_empty_batch_is_an_empty_list(model: Path):

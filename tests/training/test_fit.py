@@ -24,7 +24,8 @@ from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
 from tests.tiny import ROOT, SIDE, TRAIN, data_config, train_config
-from training import place as files_of, workplace
+from training import place as files_of
+from training import workplace
 from training.__main__ import main
 from training.export.stage import export, fit_temperature
 from training.fit.stage import fit
@@ -284,7 +285,7 @@ def _accuracy_on_test(handler: ImageClassifierHandler) -> float:
     manifest = read_manifest()
     answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
     right = [
-        answer["prediction"] == manifest.labels[target]
+        answer.prediction == manifest.labels[target]
         for answer, target in zip(answers, manifest.splits["test"].targets, strict=True)
     ]
     return float(np.mean(right))
@@ -320,8 +321,8 @@ def test_three_classes_work_to_the_end(workplace: Path):
     fit(train_config("--finetune.input_sizes", "[]"))
     export(train_config())
     answer = _served().handle([{"body": (workplace / "pets/Dog/0.jpg").read_bytes()}])[0]
-    assert list(answer["probabilities"]) == ["cat", "dog", "parrot"]
-    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert list(answer.probabilities) == ["cat", "dog", "parrot"]
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.usefixtures("place")
@@ -340,7 +341,11 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
     assert main(["export", *TRAIN]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert files_of.MODEL.read_bytes() == b"earlier"
-    assert sorted(p.name for p in files_of.MODEL.parent.iterdir()) == ["checkpoint.ckpt", "model.pt", "run.json"]
+    assert sorted(p.name for p in files_of.MODEL.parent.iterdir()) == [
+        "checkpoint.ckpt",
+        "model.pt",
+        "run.json",
+    ]
 
 
 def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Path, environment: Callable[..., dict[str, str]]):

@@ -57,7 +57,7 @@ def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
         handler = ImageClassifierHandler()
         handler.initialize(LocalContext.for_file(tmp_path / f"{name}.pt"))
         probe = handler.artifact.probe[0]
-        answers.append(handler.handle([{"body": probe.data}])[0]["probability"])
+        answers.append(handler.handle([{"body": probe.data}])[0].probability)
         assert handler.explain(preprocess(probe.data, SIDE))["cat"].shape == (2, 2)
     assert answers[0] == answers[2]
     assert abs(answers[0] - answers[1]) < 0.1
