@@ -20,6 +20,7 @@ from common.cores import map_on_cores
 from common.errors import UserError
 from evaluation.artefact.properties import LEAST, properties, slices_of
 from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Ratio, Side
+from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, metrics
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread
@@ -47,18 +48,19 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     """All figures of both and of their differences.
 
     Raises:
-        CompareError: other classes, a label that is none, or a photo that is refused.
+        CompareError: other classes, or a photo that is refused.
+        LabelError: a photo's label is no class.
         ArtifactError: an artefact cannot be loaded.
     """
     handlers = [load_handler(candidate), load_handler(champion)]
-    labels = _common_labels(handlers, photos)
+    labels = _common_labels(handlers)
+    truth = targets((label for _, label in photos), labels)
     answers = _ask(handlers, [path for path, _ in photos])
-    targets = np.array([labels.index(label) for _, label in photos])
-    right = answers.probabilities.argmax(2) == targets[:, None]  # [N,2]
+    right = answers.probabilities.argmax(2) == truth[:, None]  # [N,2]
     new, old = right.T
     sides = [
         Side(
-            **msgspec.structs.asdict(metrics.evaluate(answers.probabilities[:, side], targets, labels)),
+            **msgspec.structs.asdict(metrics.evaluate(answers.probabilities[:, side], truth, labels)),
             name=handler.artifact.card.name,
             version=handler.artifact.card.version,
             sha256=handler.artifact.sha256,
@@ -97,16 +99,13 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     )
 
 
-def _common_labels(handlers: list[ImageClassifierHandler], photos: list[tuple[Path, str]]) -> list[str]:
+def _common_labels(handlers: list[ImageClassifierHandler]) -> list[str]:
     labels, others = (handler.artifact.card.labels for handler in handlers)
     if others != labels:
         raise CompareError(
             f"The candidate knows {', '.join(labels)}, the champion {', '.join(others)}: "
             "nothing to compare. Put it in the champion's place: make release."
         )
-    unknown = {label for _, label in photos} - set(labels)
-    if unknown:
-        raise CompareError(f"The models know {', '.join(labels)}, and a photo is labelled {min(unknown)!r}.")
     return labels
 
 

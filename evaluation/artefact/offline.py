@@ -19,6 +19,7 @@ from common.files import atomic_file, write_json
 from common.labels import correct, read_reviewed
 from common.manifest import labelled, read_split
 from evaluation.artefact.results import Audited, Model, Offline
+from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, metrics, pictures
 from evaluation.release import gates
 from serving.contract.answer import Refusal
@@ -29,7 +30,7 @@ _SHOWN: Final = ("accuracy", "audited", "log_loss", "ece", "roc_auc", "uncertain
 
 
 class EvaluationError(UserError):
-    """The evaluation cannot be made; the text names the cause and the next step."""
+    """The handler refuses a photo; the text names it."""
 
 
 def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]) -> intervals.Floats:
@@ -52,33 +53,29 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
     """Score one split; write `metrics.json` to `out`, tables and pictures to `out/plots`.
 
     Raises:
-        EvaluationError: the manifest's classes are not the model's, or the handler refuses a photo.
+        EvaluationError: the handler refuses a photo.
         ManifestError: there is no such split.
+        LabelError: a photo's label is no class of the model.
         LabelsError: the reviewed labels cannot be used.
         ArtifactError: the artefact cannot be loaded or proven.
     """
     table = read_split(manifest, split)
     handler = load_handler(model)
     card = handler.artifact.card
-    if set(table["label"]) - set(card.labels):
-        raise EvaluationError(
-            f"The model knows {', '.join(card.labels)}; the manifest has "
-            f"{', '.join(sorted(set(table['label'])))}. Train on these photos: make train."
-        )
+    truth = targets(table["label"], card.labels)
     photos = [path for path, _ in labelled(table, raw)]
-    targets = np.array([card.labels.index(label) for label in table["label"]])
     probabilities = score(handler, photos, card.labels)
     uncertain = probabilities.max(1) < card.abstain_threshold
     result = Offline(
-        **msgspec.structs.asdict(metrics.evaluate(probabilities, targets, card.labels)),
+        **msgspec.structs.asdict(metrics.evaluate(probabilities, truth, card.labels)),
         uncertain=intervals.wilson(int(uncertain.sum()), len(uncertain)),
-        accuracy_when_certain=metrics.accuracy(probabilities[~uncertain], targets[~uncertain]),
+        accuracy_when_certain=metrics.accuracy(probabilities[~uncertain], truth[~uncertain]),
         audited=_audited(table, probabilities, card.labels),
         model=Model.of(handler.artifact),
         mlflow_run_id=card.lineage.mlflow_run_id,
     )
-    _write_tables(out / "plots", table, probabilities, targets, card.labels)
-    _draw(out / "plots", photos, probabilities, targets, card.labels)
+    _write_tables(out / "plots", table, probabilities, truth, card.labels)
+    _draw(out / "plots", photos, probabilities, truth, card.labels)
     write_json(out / "metrics.json", result)  # last, so that its presence means a whole report
     return result
 
@@ -89,9 +86,9 @@ def _audited(table: pd.DataFrame, probabilities: intervals.Floats, labels: list[
     if audited["label"].equals(table["label"]):
         return None
     kept = table.index.isin(audited.index)
-    targets = np.array([labels.index(label) for label in audited["label"]])
+    right = metrics.accuracy(probabilities[kept], targets(audited["label"], labels))
     return Audited(
-        **msgspec.structs.asdict(metrics.accuracy(probabilities[kept], targets)),
+        **msgspec.structs.asdict(right),
         relabelled=int((audited["label"] != table["label"][kept]).sum()),
         left_out=int((~kept).sum()),
     )
@@ -101,14 +98,14 @@ def _write_tables(
     plots: Path,
     table: pd.DataFrame,
     probabilities: intervals.Floats,
-    targets: intervals.Ints,
+    truth: intervals.Ints,
     labels: list[str],
 ) -> None:
     predictions = pd.DataFrame(probabilities.round(6), columns=[f"p_{label}" for label in labels])
     predictions.insert(0, "path", table["path"].to_numpy())
     predictions.insert(1, "actual", table["label"].to_numpy())
     predictions.insert(2, "predicted", [labels[k] for k in probabilities.argmax(1)])
-    bins = metrics.reliability(probabilities, targets)
+    bins = metrics.reliability(probabilities, truth)
     reliability = pd.DataFrame([msgspec.structs.asdict(one) for one in bins])
     for name, content in (("predictions", predictions), ("reliability", reliability)):
         with atomic_file(plots / f"{name}.csv") as partial:
@@ -119,15 +116,15 @@ def _draw(
     plots: Path,
     photos: list[Path],
     probabilities: intervals.Floats,
-    targets: intervals.Ints,
+    truth: intervals.Ints,
     labels: list[str],
 ) -> None:
-    table = metrics.confusion(probabilities, targets)
+    table = metrics.confusion(probabilities, truth)
     for name, figure in {
         "confusion_matrix": pictures.confusion_matrix(table, labels, "test split"),
-        "reliability": pictures.reliability_diagram(probabilities, targets, "test split"),
-        "roc": pictures.roc(probabilities, targets, labels, "ROC, test split"),
-        "worst_mistakes": pictures.worst_mistakes(photos, probabilities, targets, labels),
+        "reliability": pictures.reliability_diagram(probabilities, truth, "test split"),
+        "roc": pictures.roc(probabilities, truth, labels, "ROC, test split"),
+        "worst_mistakes": pictures.worst_mistakes(photos, probabilities, truth, labels),
     }.items():
         pictures.save(figure, plots / f"{name}.png")
 

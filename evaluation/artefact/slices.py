@@ -21,6 +21,7 @@ from common.manifest import labelled, read_split
 from evaluation.artefact.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from evaluation.artefact.properties import LEAST, properties, slices_of
 from evaluation.artefact.results import Model, Slice, Slices
+from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, pictures
 from serving.contract.preprocess import DecodedImage
 from serving.runtime.handler import Batch, ImageClassifierHandler, load_handler
@@ -48,20 +49,20 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
 
     Raises:
         ManifestError: there is no test split.
+        LabelError: a photo's label is no class of the model.
         OSError: a photo cannot be read.
         ServingError: the artefact cannot be loaded, or refuses a photo.
     """
     found = labelled(read_split(manifest, "test").sort_values("sha256"), raw)
     handler = load_handler(model)
-    labels = handler.artifact.card.labels
-    targets = [labels.index(label) for _, label in found]
+    truth = targets((label for _, label in found), handler.artifact.card.labels)
 
     def look(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:
         data = found[number][0].read_bytes()
         image = handler.preprocess([{"body": data}]).images[0]
         if not isinstance(image, DecodedImage):
             raise image
-        right = _answer(handler, image.pixels) == targets[number]
+        right = _answer(handler, image.pixels) == int(truth[number])
         return right, properties(data, image.pixels), image.pixels
 
     seen = map_on_cores(look, range(len(found)), "slices", initializer=one_thread)
@@ -70,7 +71,8 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
 
     def damage(key: tuple[str, int, int]) -> bool:
         name, strength, number = key
-        return _answer(handler, corrupt(seen[number][2], name, strength, number)) == targets[number]
+        answer = _answer(handler, corrupt(seen[number][2], name, strength, number))
+        return answer == int(truth[number])
 
     keys = list(itertools.product(CORRUPTIONS, STRENGTHS, chosen))
     hits = map_on_cores(damage, keys, "corruptions", initializer=one_thread)

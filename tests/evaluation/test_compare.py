@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,9 @@ def run(tmp_path: Path, labelled: Path, turned: float, **options: str) -> tuple[
     champion = write(tmp_path / "champion.pt", 0, tuple(options.get("labels", "cat dog").split()))
     arguments = ["--candidate", str(candidate), "--champion", str(champion), "--out", str(tmp_path / "out")]
     photos = options.get("photos", str(labelled))
+    if photos == "folder of birds":
+        photos = str(tmp_path / "photos")
+        shutil.copytree(labelled / "cat", tmp_path / "photos/bird")
     status = main(["compare", *arguments, "--labelled", photos, "--gates", str(tmp_path / "gates.yaml")])
     stored = tmp_path / "out/compare.json"
     return status, json.loads(stored.read_text()) if stored.exists() else {}
@@ -107,6 +111,7 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
     [
         ({"labels": "bird fish"}, "nothing to compare"),
         ({"photos": "nowhere"}, "There is no folder"),
+        ({"photos": "folder of birds"}, "a photo is labelled 'bird'"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_with_its_cause(
