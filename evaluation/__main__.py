@@ -8,48 +8,21 @@ from typing import Final
 from common.command import Command, run
 from evaluation import arguments
 
-COMMANDS: Final = {
-    "offline": Command(
-        "evaluation.artefact.offline",
-        "Evaluate the artefact on the test split, and judge it.",
-        arguments.offline,
-    ),
-    "live": Command(
-        "evaluation.service.live",
-        "Send labelled photos to a running service, and judge it.",
-        arguments.live,
-    ),
-    "compare": Command(
-        "evaluation.artefact.compare",
-        "Decide whether a candidate may replace the champion.",
-        arguments.compare,
-    ),
-    "slices": Command(
-        "evaluation.artefact.slices",
-        "Find where the model is weak: by kind of photo and damage.",
-        arguments.slices,
-    ),
-    "shifts": Command(
-        "evaluation.artefact.shifts",
-        "Measure which changes the drift alarm notices, how soon.",
-        arguments.shifts,
-    ),
-    "drift": Command(
-        "evaluation.service.drift",
-        "Judge the service's latest photos against the reference.",
-        arguments.drift,
-    ),
-    "score": Command(
-        "evaluation.batch.score",
-        "Answer a folder or a list of photos, however many.",
-        arguments.score,
-    ),
-    "release": Command(
-        "evaluation.release.release",
-        "Put the evaluated artefact in models/release.",
-        arguments.release,
-    ),
+_MODULES: Final = {
+    arguments.offline: "evaluation.artefact.offline",
+    arguments.live: "evaluation.service.live",
+    arguments.compare: "evaluation.artefact.compare",
+    arguments.slices: "evaluation.artefact.slices",
+    arguments.shifts: "evaluation.artefact.shifts",
+    arguments.drift: "evaluation.service.drift",
+    arguments.score: "evaluation.batch.score",
+    arguments.release: "evaluation.release.release",
 }
+COMMANDS: Final = {
+    declare.__name__: Command(module, str(declare.__doc__).partition("\n")[0], declare)
+    for declare, module in _MODULES.items()
+}
+"""Each is named for what declares its arguments, and summed up by the first line of its help."""
 
 
 def main(words: list[str]) -> int:

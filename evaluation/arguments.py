@@ -9,9 +9,10 @@ from evaluation.release.gates import GATES
 
 
 def offline(parser: argparse.ArgumentParser) -> None:
-    """Send the test split through the very handler that serves, as encoded bytes, and judge the answers.
+    """Send the test split through the handler that serves, and judge the answers.
 
-    Writes `reports/evaluation/`. Exits 1 if a gate of `configs/gates.yaml` fails.
+    Photos go in as encoded bytes, so that decode, preprocessing and artefact are those of production. Writes
+    `reports/evaluation/`. Exits 1 if a gate of `configs/gates.yaml` fails.
     """
     _model(parser, "models/model.pt")
     _photos(parser)
@@ -64,7 +65,7 @@ def shifts(parser: argparse.ArgumentParser) -> None:
 
 
 def live(parser: argparse.ArgumentParser) -> None:
-    """Send labelled photos to a running service with bounded concurrency, and judge the answers.
+    """Send labelled photos to a running service, and judge the answers.
 
     Reports accuracy with its interval, calibration, latency by stage and every error by type; compares the
     accuracy with that of the model's test split and, given the artefact, every answer with the offline
@@ -81,10 +82,10 @@ def live(parser: argparse.ArgumentParser) -> None:
 
 
 def drift(parser: argparse.ArgumentParser) -> None:
-    """Judge the service's latest photos against those that the model was validated on; no label is needed.
+    """Judge the service's latest photos against those that the model was validated on.
 
     Reads the service's window (`GET /drift`) and reports each quantity's distribution, its distance from the
-    reference and its test. Writes `reports/drift/`. Exits 1 if a quantity has drifted.
+    reference and its test; no label is needed. Writes `reports/drift/`. Exits 1 if a quantity has drifted.
     """
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--url", help="address of the service, as http://127.0.0.1:8000")
@@ -107,7 +108,7 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def release(parser: argparse.ArgumentParser) -> None:
-    """Put the evaluated models/model.pt in models/release, with its card and figures, if its gates pass."""
+    """Put the evaluated artefact in models/release, with its card and figures, if its gates pass."""
     del parser  # it takes none
 
 
