@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Final, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -127,7 +128,10 @@ def export(config: TrainConfig) -> None:
             softmax(validation / temperature, axis=1), validation_targets, config.export.accepted_error_max
         ),
         temperature=temperature,
-        metrics={name: Measured(**figures[name]) for name in ("accuracy", "log_loss", "ece", "roc_auc")},
+        metrics={
+            name: Measured(**msgspec.structs.asdict(getattr(figures, name)))
+            for name in ("accuracy", "log_loss", "ece", "roc_auc")
+        },
         lineage=Lineage(
             git_commit=git_commit(),
             data_hash=manifest.sha256,

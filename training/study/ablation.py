@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -21,7 +22,7 @@ from common import files
 from common.cores import map_on_cores
 from common.errors import PipelineError
 from evaluation.artefact.corruptions import CORRUPTIONS, corrupt
-from evaluation.figures import metrics
+from evaluation.figures import intervals, metrics
 from serving.contract.preprocess import preprocess
 from training import place, workplace
 from training.config import TrainConfig
@@ -129,10 +130,10 @@ def _train(name: str, changes: dict[str, str], manifest: Manifest, config: Train
     right = forward_all(network, images, title="corrupted").argmax(1) == truth
     return Row(
         name,
-        figures["accuracy"],
-        figures["log_loss"],
-        figures["ece"],
-        metrics.wilson(int(right.sum()), len(right)).as_dict(),
+        msgspec.structs.asdict(figures.accuracy),
+        msgspec.structs.asdict(figures.log_loss),
+        msgspec.structs.asdict(figures.ece),
+        msgspec.structs.asdict(intervals.wilson(int(right.sum()), len(right))),
         seconds,
         json.loads((_WORK / place.RUN).read_text())["mlflow_run_id"],
     )
