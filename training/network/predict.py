@@ -30,7 +30,7 @@ def trace(
     return traced
 
 
-def forward_all(
+def predict_all(
     module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str
 ) -> npt.NDArray[np.float32]:
     """`f32[N,D]`: the module's output for each photo, in order.
