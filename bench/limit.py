@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from common.cores import cores
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.handler import ImageClassifierHandler, load_handler
 
 _WARM_SECONDS = 0.3
 
@@ -74,8 +74,7 @@ def _measure(handler: ImageClassifierHandler, photos: list[bytes], seconds: floa
 
 
 if __name__ == "__main__":
-    loaded = ImageClassifierHandler()
-    loaded.initialize(LocalContext.for_file(Path(sys.argv[1])))
+    loaded = load_handler(Path(sys.argv[1]))
     for line in sys.stdin:
         wanted = json.loads(line)
         bodies = [Path(name).read_bytes() for name in wanted["photos"]]

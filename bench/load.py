@@ -17,6 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from common.errors import UserError
+
 _BOUNDARY: Final = "----bench"
 _PERIOD: Final = 2  # seconds between two requests of a connection: the deadline, so that it is free again
 _RAMP_MS: Final = 20
@@ -46,7 +48,7 @@ end
 """
 
 
-class LoadError(Exception):
+class LoadError(UserError):
     """The generator is missing or failed; the text names the next step."""
 
 

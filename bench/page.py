@@ -15,14 +15,36 @@ MAIN: Final = "500x375"
 CALLERS: Final = 16
 
 
+_COLUMNS: Final = (
+    *("service", f"photos/s {MAIN}", "of the limit", "ours is", "p50 ms", "p99 ms", "alone p50 ms"),
+    *("photos/s 224x224", "photos/s 4000x3000", "CPU ms a photo", "resident MB", "ready s"),
+)
+_MEDIANS: Final = {
+    f"{MAIN}.p50_ms": 0,
+    f"{MAIN}.p99_ms": 0,
+    f"{MAIN}.one.p50_ms": 1,
+    "224x224.throughput": 1,
+    "4000x3000.throughput": 1,
+    f"{MAIN}.cpu_ms": 1,
+    "resident_mb": 0,
+    "ready_seconds": 1,
+}
+"""Decimals by figure, in the order of the last columns."""
+_TITLES: Final = {
+    "limit": "the limit: decode and inference in plain threads, no HTTP",
+    "limit_int8": "the limit with the int8 artefact",
+    "ours_int8": "this service, int8 artefact",
+    "ours": services.ours().title,
+    "null": services.null().title,
+    **services.PEERS,
+}
+
+
 def as_markdown(results: dict[str, Any]) -> str:
     """The page: conditions, the table, overload, and what was not measured."""
-    medians, main = results["medians"], MAIN
-    titles = {"limit": "the limit: decode and inference in plain threads, no HTTP"}
-    titles |= {"limit_int8": "the limit with the int8 artefact", "ours_int8": "this service, int8 artefact"}
-    titles |= {"ours": services.ours().title, "null": services.null().title} | services.PEERS
-    columns = ["service", f"photos/s {main}", "of the limit", "ours is", "p50 ms", "p99 ms", "alone p50 ms"]
-    columns += ("photos/s 224x224", "photos/s 4000x3000", "CPU ms a photo", "resident MB", "ready s")
+    medians = results["medians"]
+    measured = [name for name in medians if f"{MAIN}.throughput" in medians[name]]
+    order = sorted(measured, key=lambda name: -medians[name][f"{MAIN}.throughput"])
     lines = [
         "# Performance",
         "",
@@ -34,41 +56,42 @@ def as_markdown(results: dict[str, Any]) -> str:
         "",
         "![Throughput](images/performance.png)",
         "",
-        "| " + " | ".join(columns) + " |",
-        "| --- " * len(columns) + "|",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "| --- " * len(_COLUMNS) + "|",
+        *(_row(results, name) for name in order),
+        "",
+        "## Where a photo's time goes",
+        "",
     ]
-    measured = [name for name in medians if f"{main}.throughput" in medians[name]]
-    order = sorted(measured, key=lambda name: -medians[name][f"{main}.throughput"])
-    for name in order:
-        m = medians[name]
-        rate = m.get(f"{main}.throughput", float("nan"))
-        cells = [
-            titles[name],
-            f"{rate:.1f}",
-            "" if name == "null" else _ratio(results, name, _limit_of(name), "{:.0%}"),
-            "" if name in ("null", "ours") else _ratio(results, "ours", name, "{:.2f}x"),
-            *(
-                f"{m[key]:.{digits}f}" if key in m else ""
-                for key, digits in (
-                    (f"{main}.p50_ms", 0),
-                    (f"{main}.p99_ms", 0),
-                    (f"{main}.one.p50_ms", 1),
-                    ("224x224.throughput", 1),
-                    ("4000x3000.throughput", 1),
-                    (f"{main}.cpu_ms", 1),
-                    ("resident_mb", 0),
-                    ("ready_seconds", 1),
-                )
-            ),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## Where a photo's time goes", ""]
     for limit, name in (("limit", "ours"), ("limit_int8", "ours_int8")):
         if limit in medians and name in medians:
-            lines.append("- " + _account(titles[name], medians[limit], medians[name], results["cores"]))
-    lines += [
-        "",
-        f"## Overload: up to four times our capacity at {main}, at a fixed rate (h2load)",
+            lines.append("- " + _account(_TITLES[name], medians[limit], medians[name], results["cores"]))
+    lines += ["", *_overload(results), "", "## Versions", ""]
+    for name, found in results["versions"].items():
+        lines.append(f"- {_TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
+    if results["missing"]:
+        lines += ["", "## Not measured", ""]
+        lines += [f"- {_TITLES.get(name, name)}: {why}" for name, why in results["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(results: dict[str, Any], name: str) -> str:
+    """One service of the table."""
+    medians = results["medians"][name]
+    cells = [
+        _TITLES[name],
+        f"{medians[f'{MAIN}.throughput']:.1f}",
+        "" if name == "null" else _ratio(results, name, _limit_of(name), "{:.0%}"),
+        "" if name in ("null", "ours") else _ratio(results, "ours", name, "{:.2f}x"),
+        *(f"{medians[key]:.{digits}f}" if key in medians else "" for key, digits in _MEDIANS.items()),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _overload(results: dict[str, Any]) -> list[str]:
+    """What a fixed rate of requests met."""
+    lines = [
+        f"## Overload: up to four times our capacity at {MAIN}, at a fixed rate (h2load)",
         "",
         "![Overload](images/overload.png)",
         "",
@@ -78,17 +101,11 @@ def as_markdown(results: dict[str, Any]) -> str:
     for name, o in ((name, o) for name, values in results["overload"].items() for o in values):
         statuses = ", ".join(f"{code}: {count}" for code, count in o["statuses"].items())
         lines.append(
-            f"| {titles[name]} | {o['offered_per_second']:.0f} | {o['accepted_per_second']:.1f} | "
+            f"| {_TITLES[name]} | {o['offered_per_second']:.0f} | {o['accepted_per_second']:.1f} | "
             f"{o['accepted_p99_ms']:.0f} | {o['refused_share']:.0%} | {o['refused_p50_ms']:.0f} | "
             f"{o['refused_p99_ms']:.0f} | {statuses} |"
         )
-    lines += ["", "## Versions", ""]
-    for name, found in results["versions"].items():
-        lines.append(f"- {titles[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
-    if results["missing"]:
-        lines += ["", "## Not measured", ""]
-        lines += [f"- {titles.get(name, name)}: {why}" for name, why in results["missing"].items()]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _limit_of(name: str) -> str:

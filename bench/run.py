@@ -1,8 +1,9 @@
 """`make bench`: our service, its peers and the limit, in one run on one machine with the same photos.
 
-All services run from beginning to end and idle but for the one that is measured, in short turns: a slow
-minute of the machine touches all alike. Figures are medians over the rounds, ratios are taken within a
-round. Writes `docs/performance.md`, its pictures, and every figure to `build/bench/results.json`.
+All services run from beginning to end, and all but the one that is measured are idle. They are measured in
+short turns: a slow minute of the machine affects all alike. Figures are medians over the rounds, ratios are
+taken within a round. Writes `docs/performance.md`, its pictures, and every figure to
+`build/bench/results.json`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import platform
 import statistics
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -24,6 +24,7 @@ from bench import limit, load, page, services
 from bench.page import CALLERS, MAIN
 from bench.photos import SIZES, write_photos
 from common.cores import cores
+from common.files import write_json, write_text
 from common.progress import progress
 from evaluation.figures import pictures
 
@@ -36,57 +37,67 @@ _OVERLOADED: Final = ("ours", "fastapi_threads", "litserve")
 Samples = dict[str, dict[str, list[float]]]
 
 
-def main(arguments: list[str]) -> int:
-    """Measure; 0 when every service that was asked for was measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("models/release/model.pt"))
-    parser.add_argument("--lean", type=Path, default=Path("models/release/model-int8.pt"))
-    parser.add_argument("--peers", default=",".join(services.PEERS), help="comma-separated; empty for none")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    options = parser.parse_args(arguments)
+def main(options: argparse.Namespace) -> int:
+    """Measure; return 0 when every service that was asked for was measured.
+
+    Args:
+        options: As `bench.__main__` declares them.
+    """
     _WORK.mkdir(parents=True, exist_ok=True)
-    model = options.model.resolve()
+    results = measure(
+        options.model.resolve(), options.lean.resolve(), options.peers, options.rounds, options.seconds
+    )
+    write_json(_WORK / "results.json", results)
+    text = page.as_markdown(results)
+    write_text(options.out / "performance.md", text)
+    pictures.save(page.throughput_figure(results), options.out / "images/performance.png")
+    if "ours" in results["overload"]:
+        pictures.save(page.overload_figure(results), options.out / "images/overload.png")
+    print(text)
+    return 1 if results["missing"] else 0
+
+
+def measure(model: Path, lean: Path, peers: str | None, rounds: int, seconds: int) -> dict[str, Any]:
+    """Every figure, ready for JSON.
+
+    Args:
+        model: The artefact that all serve.
+        lean: The int8 artefact of the same network; left out where there is no such file.
+        peers: Names with commas between; None for all.
+        rounds: Turns of every load on every service.
+        seconds: Of each measurement.
+    """
     weights = services.write_eager_weights(model, _WORK / "weights.pt").resolve()
     photos = {name: write_photos(_WORK / "photos", name) for name in SIZES}
     missing: dict[str, str] = {}
     specs, limits = [services.null(), services.ours()], {"limit": model}
-    if options.lean.exists():
-        limits["limit_int8"] = options.lean.resolve()
-        specs.append(services.ours_int8(limits["limit_int8"]))
-    specs += _installed([name for name in options.peers.split(",") if name], missing)
+    if lean.exists():
+        limits["limit_int8"] = lean
+        specs.append(services.ours_int8(lean))
+    names = list(services.PEERS) if peers is None else [name for name in peers.split(",") if name]
+    specs += _installed(names, missing)
     samples: Samples = defaultdict(lambda: defaultdict(list))
     overload = {}
     with contextlib.ExitStack() as stack:
         baselines = {name: stack.enter_context(limit.running(artefact)) for name, artefact in limits.items()}
         started = _start(stack, specs, model, weights, photos, samples, missing)
-        _measure(started, baselines, photos, options.rounds, options.seconds, samples)
+        _measure(started, baselines, photos, rounds, seconds, samples)
         capacity = statistics.median(samples["ours"][f"{MAIN}.throughput"])
         for name in (name for name in _OVERLOADED if name in started):
             factors = _OFFERED if name == "ours" else _OFFERED[-1:]
             overload[name] = _overload(started[name], photos[MAIN], capacity, factors)
-    results = {
+    return {
         "machine": f"{_processor()}, {cores()} cores, Python {platform.python_version()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
+        "rounds": rounds,
+        "seconds": seconds,
         "versions": {spec.name: services.versions(spec) for spec in specs},
         "medians": {n: {k: statistics.median(v) for k, v in s.items()} for n, s in samples.items()},
         "samples": samples,
         "overload": {n: [asdict(value) for value in values] for n, values in overload.items()},
         "missing": missing,
     }
-    (_WORK / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    text = page.as_markdown(results)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "performance.md").write_text(text)
-    pictures.save(page.throughput_figure(results), options.out / "images/performance.png")
-    if "ours" in overload:
-        pictures.save(page.overload_figure(results), options.out / "images/overload.png")
-    print(text)
-    return 1 if missing else 0
 
 
 def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]:

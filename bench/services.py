@@ -19,6 +19,7 @@ import httpx
 import psutil
 import torch
 
+from common.errors import UserError
 from serving.runtime import torchscript
 
 _PEERS: Final = Path(__file__).parent / "peers"
@@ -27,7 +28,7 @@ _IDLE_SECONDS: Final = 0.2
 _IDLE_SHARE: Final = 0.15  # of a core: some poll while they wait
 
 
-class ServiceError(Exception):
+class ServiceError(UserError):
     """A service could not be installed or did not become ready."""
 
 
@@ -102,8 +103,10 @@ def peer(name: str, environments: Path) -> Spec:
     """A peer, installed into an environment of its own.
 
     Raises:
-        ServiceError: it does not install.
+        ServiceError: there is no such peer, or it does not install.
     """
+    if name not in PEERS:
+        raise ServiceError(f"{name} is not a peer. Known: {', '.join(PEERS)}.")
     folder, venv = _PEERS / name, environments / name
     python, stamp = venv / "bin/python", venv / ".installed"
     if not stamp.exists():

@@ -1,11 +1,14 @@
 """The one way in which a package's commands are run: `python -m PACKAGE COMMAND …`.
 
-A command is a function of its arguments that returns an exit status. It lives in a module of its own, which is
-imported when it is asked for: `--help` and a wrong name load nothing heavy.
+A command is a function of its arguments that returns an exit status. It lives in a module of its own, which
+is imported when it is asked for: `--help` and a wrong name load nothing heavy. A package whose commands are
+heavy declares their arguments in a light module, so that `COMMAND --help` and a wrong option load nothing
+heavy either.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,22 +26,35 @@ class Command:
     """Where a command lives, and what it does in one sentence."""
 
     module: str
-    """Dotted name; the module's `main(arguments)` runs the command and returns its exit status."""
+    """Dotted name; the module's `main` runs the command and returns its exit status."""
     summary: str
+    declare: Callable[[argparse.ArgumentParser], None] | None = None
+    """Declares the arguments; its docstring is the help's text. With it `main` receives the parsed arguments,
+    without it the words as they were typed."""
 
 
 def run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
     """Run the command that `arguments` begin with; return the exit status.
 
-    0 is success, 1 a verdict against what was judged, 2 a wrong call or an error that is printed with its cause
-    and next step, 130 an interrupt.
+    0 is success, 1 a verdict against what was judged, 2 a wrong call or an error that is printed with its
+    cause and next step, 130 an interrupt.
     """
     if not arguments or arguments[0] not in commands:
         asked = arguments[:1] in (["-h"], ["--help"])
         print(_help(package, commands), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else FAILED
     name, *rest = arguments
-    return guarded(lambda: import_module(commands[name].module).main(rest))
+    return guarded(lambda: _call(commands[name], f"python -m {package} {name}", rest))
+
+
+def _call(command: Command, prog: str, words: list[str]) -> int:
+    arguments: list[str] | argparse.Namespace = words
+    if command.declare is not None:
+        parser = argparse.ArgumentParser(prog=prog, description=command.declare.__doc__)
+        command.declare(parser)
+        arguments = parser.parse_args(words)
+    status: int = import_module(command.module).main(arguments)
+    return status
 
 
 def guarded(body: Callable[[], int]) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
 
 _CHUNK_BYTES = 1 << 20
 
@@ -42,10 +43,15 @@ def atomic_file(final: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON, atomically."""
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content`, records included, as indented JSON, atomically; what is not a number becomes null."""
+    write_text(path, msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n")
 
 
 def sha256(path: Path) -> str:

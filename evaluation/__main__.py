@@ -6,23 +6,29 @@ import sys
 from typing import Final
 
 from common.command import Command, run
+from evaluation import arguments
 
-COMMANDS: Final = {
-    "offline": Command(
-        "evaluation.artefact.offline", "Evaluate the artefact on the test split, and judge it."
-    ),
-    "live": Command("evaluation.service.live", "Send labelled photos to a running service, and judge it."),
-    "compare": Command("evaluation.artefact.compare", "Decide whether a candidate may replace the champion."),
-    "slices": Command(
-        "evaluation.artefact.slices", "Find where the model is weak: by kind of photo and damage."
-    ),
-    "shifts": Command(
-        "evaluation.artefact.shifts", "Measure which changes the drift alarm notices, how soon."
-    ),
-    "drift": Command("evaluation.service.drift", "Judge the service's latest photos against the reference."),
-    "score": Command("evaluation.batch.scorer", "Answer a folder or a list of photos, however many."),
-    "release": Command("evaluation.release.release", "Put the evaluated artefact in models/release."),
+_MODULES: Final = {
+    arguments.offline: "evaluation.artefact.offline",
+    arguments.live: "evaluation.service.live",
+    arguments.compare: "evaluation.artefact.compare",
+    arguments.slices: "evaluation.artefact.slices",
+    arguments.shifts: "evaluation.artefact.shifts",
+    arguments.drift: "evaluation.service.drift",
+    arguments.score: "evaluation.batch.score",
+    arguments.release: "evaluation.release.release",
 }
+COMMANDS: Final = {
+    declare.__name__: Command(module, str(declare.__doc__).partition("\n")[0], declare)
+    for declare, module in _MODULES.items()
+}
+"""Each is named for what declares its arguments, and summed up by the first line of its help."""
+
+
+def main(words: list[str]) -> int:
+    """Run the command that `words` begin with; return its exit status, as `common.command.run` has it."""
+    return run("evaluation", COMMANDS, words)
+
 
 if __name__ == "__main__":
-    sys.exit(run("evaluation", COMMANDS, sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

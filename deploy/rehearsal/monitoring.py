@@ -53,7 +53,7 @@ def rehearse_monitoring(record: Transcript) -> None:
         "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
     )
     panels = [_panel(prometheus, panel) for panel in board["panels"]]
-    (WORK / "panels.json").write_text(json.dumps(panels))  # drawn by python -m evaluation.dashboard
+    (WORK / "panels.json").write_text(json.dumps(panels))  # drawn by rehearsal.dashboard
     active = release("active")
     sh("docker", "stop", active["container"])
     began = time.monotonic()

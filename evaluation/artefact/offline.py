@@ -1,44 +1,39 @@
 """`python -m evaluation offline`: the test split through the very handler that serves.
 
-Encoded bytes go in, so decode, preprocessing, artefact and answers are those of production. Writes
-`reports/evaluation/` and exits 1 if a gate of `configs/gates.yaml` fails.
+Encoded bytes go in, so decode, preprocessing, artefact and answers are those of production.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from common.cores import map_on_cores
 from common.errors import UserError
-from common.labels import LabelsError, correct, read_reviewed
-from evaluation.figures import metrics, pictures
+from common.files import atomic_file, write_json
+from common.labels import correct, read_reviewed
+from common.manifest import labelled, read_split
+from evaluation.artefact.results import Audited, Model, Offline
+from evaluation.artefact.targets import targets
+from evaluation.figures import intervals, metrics, pictures
 from evaluation.release import gates
 from serving.contract.answer import Refusal
-from serving.contract.errors import ServingError
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread
 
-KNOWN_GATES: Final = {
-    "accuracy_min": "accuracy.value",
-    "ece_max": "ece.value",
-    "log_loss_max": "log_loss.value",
-    "roc_auc_min": "roc_auc.value",
-}
+_SHOWN: Final = ("accuracy", "audited", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain")
 
 
 class EvaluationError(UserError):
-    """The evaluation cannot be made; the text names the cause and the next step."""
+    """The handler refuses a photo; the text names it."""
 
 
-def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]) -> metrics.Floats:
+def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]) -> intervals.Floats:
     """`f64[N,K]`: the handler's probabilities for each photo, in order, on all cores.
 
     Raises:
@@ -54,112 +49,94 @@ def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]
     return np.array(map_on_cores(compute, photos, "evaluate", initializer=one_thread))
 
 
-def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> dict[str, Any]:
+def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> Offline:
     """Score one split; write `metrics.json` to `out`, tables and pictures to `out/plots`.
 
     Raises:
-        EvaluationError: no manifest, or its classes are not the model's.
-        ServingError: the artefact cannot be loaded or proven.
+        EvaluationError: the handler refuses a photo.
+        ManifestError: there is no such split.
+        LabelError: a photo's label is no class of the model.
+        LabelsError: the reviewed labels cannot be used.
+        ArtifactError: the artefact cannot be loaded or proven.
     """
-    if not manifest.exists():
-        raise EvaluationError(f"There is no manifest at {manifest}. Prepare the photos first: make data.")
-    table = pd.read_csv(manifest)
-    table = table[table["split"] == split]
-    handler = ImageClassifierHandler()
-    handler.initialize(LocalContext.for_file(model))
+    table = read_split(manifest, split)
+    handler = load_handler(model)
     card = handler.artifact.card
-    if set(table["label"]) - set(card.labels):
-        raise EvaluationError(
-            f"The model knows {', '.join(card.labels)}; the manifest has "
-            f"{', '.join(sorted(set(table['label'])))}. Train on these photos: make train."
-        )
-    photos = [raw / name for name in table["path"]]
-    targets = np.array([card.labels.index(label) for label in table["label"]])
+    truth = targets(table["label"], card.labels)
+    photos = [path for path, _ in labelled(table, raw)]
     probabilities = score(handler, photos, card.labels)
-    figures = metrics.evaluate(probabilities, targets, card.labels)
     uncertain = probabilities.max(1) < card.abstain_threshold
-    figures["uncertain"] = metrics.wilson(int(uncertain.sum()), len(uncertain)).as_dict()
-    figures["accuracy_when_certain"] = metrics.accuracy(
-        probabilities[~uncertain], targets[~uncertain]
-    ).as_dict()
+    result = Offline(
+        **msgspec.structs.asdict(metrics.evaluate(probabilities, truth, card.labels)),
+        uncertain=intervals.wilson(int(uncertain.sum()), len(uncertain)),
+        accuracy_when_certain=metrics.accuracy(probabilities[~uncertain], truth[~uncertain]),
+        audited=_audited(table, probabilities, card.labels),
+        model=Model.of(handler.artifact),
+        mlflow_run_id=card.lineage.mlflow_run_id,
+    )
+    _write_tables(out / "plots", table, probabilities, truth, card.labels)
+    _draw(out / "plots", photos, probabilities, truth, card.labels)
+    write_json(out / "metrics.json", result)  # last, so that its presence means a whole report
+    return result
+
+
+def _audited(table: pd.DataFrame, probabilities: intervals.Floats, labels: list[str]) -> Audited | None:
+    """Accuracy where the reviewed labels count, and how many photos they touch; None if none."""
     audited = correct(table, read_reviewed())
-    if not audited["label"].equals(table["label"]):
-        figures["audited"] = _audited(audited, table, probabilities, card.labels)
-    figures["model"] = {"name": card.name, "version": card.version, "sha256": handler.artifact.sha256}
-    figures["mlflow_run_id"] = card.lineage.mlflow_run_id
-    _write(out, figures, table, photos, probabilities, targets, card.labels)
-    return figures
-
-
-def _audited(
-    audited: pd.DataFrame, table: pd.DataFrame, probabilities: metrics.Floats, labels: list[str]
-) -> dict[str, Any]:
-    """Accuracy where the reviewed labels count, and how many photos they touch."""
+    if audited["label"].equals(table["label"]):
+        return None
     kept = table.index.isin(audited.index)
-    targets = np.array([labels.index(label) for label in audited["label"]])
-    return metrics.accuracy(probabilities[kept], targets).as_dict() | {
-        "relabelled": int((audited["label"] != table["label"][kept]).sum()),
-        "left_out": int((~kept).sum()),
-    }
+    right = metrics.accuracy(probabilities[kept], targets(audited["label"], labels))
+    return Audited(
+        **msgspec.structs.asdict(right),
+        relabelled=int((audited["label"] != table["label"][kept]).sum()),
+        left_out=int((~kept).sum()),
+    )
 
 
-def _write(
-    out: Path,
-    figures: dict[str, Any],
+def _write_tables(
+    plots: Path,
     table: pd.DataFrame,
-    photos: list[Path],
-    probabilities: metrics.Floats,
-    targets: metrics.Ints,
+    probabilities: intervals.Floats,
+    truth: intervals.Ints,
     labels: list[str],
 ) -> None:
-    plots = out / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    predicted = [labels[k] for k in probabilities.argmax(1)]
     predictions = pd.DataFrame(probabilities.round(6), columns=[f"p_{label}" for label in labels])
     predictions.insert(0, "path", table["path"].to_numpy())
     predictions.insert(1, "actual", table["label"].to_numpy())
-    predictions.insert(2, "predicted", predicted)
-    predictions.to_csv(plots / "predictions.csv", index=False)
-    bins = pd.DataFrame([asdict(b) for b in metrics.reliability(probabilities, targets)])
-    bins.to_csv(plots / "reliability.csv", index=False)
+    predictions.insert(2, "predicted", [labels[k] for k in probabilities.argmax(1)])
+    bins = metrics.reliability(probabilities, truth)
+    reliability = pd.DataFrame([msgspec.structs.asdict(one) for one in bins])
+    for name, content in (("predictions", predictions), ("reliability", reliability)):
+        with atomic_file(plots / f"{name}.csv") as partial:
+            content.to_csv(partial, index=False)
+
+
+def _draw(
+    plots: Path,
+    photos: list[Path],
+    probabilities: intervals.Floats,
+    truth: intervals.Ints,
+    labels: list[str],
+) -> None:
+    table = metrics.confusion(probabilities, truth)
     for name, figure in {
-        "confusion_matrix": pictures.confusion_matrix(
-            metrics.confusion(probabilities, targets), labels, "test split"
-        ),
-        "reliability": pictures.reliability_diagram(probabilities, targets, "test split"),
-        "roc": pictures.roc(probabilities, targets, labels, "ROC, test split"),
-        "worst_mistakes": pictures.worst_mistakes(photos, probabilities, targets, labels),
+        "confusion_matrix": pictures.confusion_matrix(table, labels, "test split"),
+        "reliability": pictures.reliability_diagram(probabilities, truth, "test split"),
+        "roc": pictures.roc(probabilities, truth, labels, "ROC, test split"),
+        "worst_mistakes": pictures.worst_mistakes(photos, probabilities, truth, labels),
     }.items():
         pictures.save(figure, plots / f"{name}.png")
-    partial = out / "metrics.json.partial"  # last, so that its presence means a whole report
-    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "metrics.json")
 
 
-def main(arguments: list[str]) -> int:
-    """Evaluate and judge; return 0 if every gate passes, 1 if one fails, 2 if it cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation offline", description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("models/model.pt"))
-    parser.add_argument("--manifest", type=Path, default=Path("data/prepared/manifest.csv"))
-    parser.add_argument("--raw", type=Path, default=Path("data/raw"))
-    parser.add_argument("--split", default="test", choices=["train", "validation", "test"])
-    parser.add_argument("--out", type=Path, default=Path("reports/evaluation"))
-    parser.add_argument("--gates", type=Path, default=gates.GATES)
-    parser.add_argument("--report-only", action="store_true", help="exit 0 whatever the gates say")
-    options = parser.parse_args(arguments)
-    try:
-        limits = gates.read_gates("offline", KNOWN_GATES, options.gates)
-        figures = evaluate(options.model, options.manifest, options.raw, options.split, options.out)
-    except (EvaluationError, LabelsError, ServingError, gates.GateError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written.", file=sys.stderr)
-        return 130
-    names = ("accuracy", "audited", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain")
-    for name in (name for name in names if name in figures):
-        value, interval, n = metrics.show(figures[name])
-        print(f"{name:22} {value}  95 % {interval}  n={n}")
-    verdicts = gates.judge(figures, limits, KNOWN_GATES)
-    print(gates.show(verdicts))
+def main(options: argparse.Namespace) -> int:
+    """Evaluate and judge; return 0 if every gate passes, 1 if one fails."""
+    limits = gates.read_gates("offline", Offline, options.gates)
+    result = evaluate(options.model, options.manifest, options.raw, options.split, options.out)
+    for name in _SHOWN:
+        if (figure := getattr(result, name)) is not None:
+            value, interval, n = intervals.show(figure)
+            print(f"{name:22} {value}  95 % {interval}  n={n}")
+    verdicts = limits.judge(result)
+    print(gates.as_text(verdicts))
     return 0 if options.report_only or all(verdict.passed for verdict in verdicts) else 1

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from evaluation.batch.scorer import Scorer
+from common.files import atomic_file
+from evaluation.batch.scorer import Scorer, outcomes
 
 _BATCH: Final = 64
 
@@ -31,10 +32,10 @@ class _Worker:
         return table.append_column("number", pa.array(batch["number"]))
 
 
-def score(model: Path, paths: list[str], out: Path, workers: int) -> dict[str, int]:
-    """As `evaluation.batch.scorer.score`, on `workers` processes of a core each; RAY_ADDRESS names a cluster.
+def score(model: Path, paths: list[str], out: Path, workers: int) -> Counter[str]:
+    """As `evaluation.batch.local.score`, on `workers` processes of a core each; RAY_ADDRESS names a cluster.
 
-    Ray repeats what a lost worker had under way; a run that is ended as a whole begins again. All machines
+    Ray repeats what a lost worker had under way; a run that ends as a whole starts over. All machines
     must see the photos, the artefact and the output under the same paths.
     """
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
@@ -55,10 +56,9 @@ def score(model: Path, paths: list[str], out: Path, workers: int) -> dict[str, i
         schema = Scorer(model).schema
         table = table.drop_columns("number").set_column(0, schema.field("path"), pa.array(paths, pa.string()))
         table = table.cast(schema)
-        partial = out.with_name(out.name + ".partial")
-        pq.write_table(table, partial)
-        partial.replace(out)
+        with atomic_file(out) as partial:
+            pq.write_table(table, partial)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
         ray.shutdown()
-    return dict(Counter(code or "ok" for code in table["error"].to_pylist()))
+    return outcomes(table)

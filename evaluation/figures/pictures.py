@@ -1,4 +1,4 @@
-"""Figures in, pictures out. Colours are Okabe and Ito's, told apart with any colour vision."""
+"""Figures in, pictures out. Colours are Okabe and Ito's, which differ for any colour vision."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
-from sklearn.metrics import roc_curve
 
-from evaluation.figures.metrics import Floats, Ints, expected_calibration_error, reliability, wilson
+from common.files import atomic_file
+from evaluation.figures.intervals import Floats, Ints, wilson
+from evaluation.figures.metrics import expected_calibration_error, reliability
 
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
@@ -33,9 +34,9 @@ def new_figure(width_inches: float = 5.0, height_inches: float = 4.2) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG; return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    """Write a PNG, atomically; return its path."""
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png")
     return path
 
 
@@ -90,6 +91,8 @@ def reliability_diagram(probabilities: Floats, targets: Ints, title: str) -> Fig
 
 def roc(probabilities: Floats, targets: Ints, labels: list[str], title: str) -> Figure:
     """One curve a class against the rest (one curve where there are two classes)."""
+    from sklearn.metrics import roc_curve  # a second to import, and most commands draw no curve
+
     figure = new_figure()
     axes = figure.add_subplot()
     for number in [1] if len(labels) == 2 else range(len(labels)):

@@ -1,15 +1,19 @@
 """Files of `models/release` in, `docs/model-card.md` out (after Mitchell et al. 2019).
 
-`python -m evaluation.release.card` writes it anew; `evaluation.release.release` does so with each release.
+`python -m evaluation.release.card` writes it again; `evaluation.release.release` does so with each release.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from evaluation.figures import metrics
+import msgspec
+
+from common.files import write_text
+from evaluation.artefact.results import Offline, Slices
+from evaluation.figures import intervals
+from serving.contract.card import Card
 
 RELEASE: Final = Path("models/release")
 PAGE: Final = Path("docs/model-card.md")
@@ -34,12 +38,37 @@ original weights under Apache 2.0. Whoever redistributes the model should check 
 """
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What `training.photos.prepare` counted, as far as the page shows it."""
+
+    files: int
+    """Files found."""
+    kept: int
+    """Photos in the manifest."""
+    dropped_by_reason: dict[str, int]
+    """Files that are not, by reason."""
+    labels: list[str]
+    """Class names."""
+    photos: dict[str, dict[str, int]]
+    """By split and label."""
+
+
 def markdown(release: Path = RELEASE) -> str:
     """The page for what is in `release`: card, figures, and data and slices where they are there."""
-    read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in release.glob("*.json")}
-    card = read["card"]
+    card = msgspec.json.decode((release / "card.json").read_bytes(), type=Card)
+    measured = {
+        precision: intervals.decode(path.read_bytes(), Offline)
+        for precision, name in (("fp32", "metrics.json"), ("int8", "metrics-int8.json"))
+        if (path := release / name).exists()
+    }
+    sha256 = measured["fp32"].model.sha256
+    libraries = ", ".join(f"{name} {version}" for name, version in card.lineage.libraries.items())
+    origin = (
+        f"Code {card.lineage.git_commit[:12]}, data {card.lineage.data_hash[:12]}, MLflow run "
+        f"{card.lineage.mlflow_run_id}; {libraries}. SHA-256 of the file: `{sha256}`."
+    )
     lines = [
-        f"# Model card: {card['name']} {card['version']}",
+        f"# Model card: {card.name} {card.version}",
         "",
         "Made by `make release` from `models/release`; do not edit.",
         "",
@@ -50,90 +79,85 @@ def markdown(release: Path = RELEASE) -> str:
         _USE,
         "## Data",
         "",
-        *_data(read.get("data")),
+        *_data(release / "data.json"),
         _SOURCES,
         "## Figures on the test split",
         "",
         "Values with their 95 % interval.",
         "",
-        *_figures({name: read[key] for name, key in _PRECISIONS.items() if key in read}),
+        *_figures(measured),
         "",
-        *_slices(read.get("slices"), read["metrics"]["model"]["sha256"]),
+        *_slices(release / "slices.json", sha256),
         "## Where it comes from",
         "",
-        f"Code {card['lineage']['git_commit'][:12]}, data {card['lineage']['data_hash'][:12]}, MLflow run "
-        f"{card['lineage']['mlflow_run_id']}; "
-        + ", ".join(f"{name} {version}" for name, version in card["lineage"]["libraries"].items())
-        + f". SHA-256 of the file: `{read['metrics']['model']['sha256']}`.",
+        origin,
     ]
     return "\n".join(lines) + "\n"
 
 
-def _summary(card: dict[str, Any]) -> str:
-    size, read = card["input_size"], card.get("read_size")
-    enlarged = f", enlarged to {read} pixels inside" if read else ""
+def _summary(card: Card) -> str:
+    enlarged = f", enlarged to {card.read_size} pixels inside" if card.read_size else ""
     return (
-        f"{len(card['labels'])} classes ({', '.join(card['labels'])}); input `u8[N,3,{size},{size}]`, "
-        f"{card['resize_rule']}{enlarged}; temperature {card['temperature']:.3f}; below a probability of "
-        f"{card['abstain_threshold']:.3f} an answer is marked uncertain."
+        f"{len(card.labels)} classes ({', '.join(card.labels)}); input "
+        f"`u8[N,3,{card.input_size},{card.input_size}]`, {card.resize_rule}{enlarged}; temperature "
+        f"{card.temperature:.3f}; below a probability of {card.abstain_threshold:.3f} an answer is marked "
+        "uncertain."
     )
 
 
-_PRECISIONS: Final = {"fp32": "metrics", "int8": "metrics-int8"}
-
-
-def _data(summary: dict[str, Any] | None) -> list[str]:
-    if not summary:
+def _data(path: Path) -> list[str]:
+    if not path.exists():
         return []
+    summary = msgspec.json.decode(path.read_bytes(), type=Summary)
     rows = [
-        f"| {split} | " + " | ".join(str(counts[label]) for label in summary["labels"]) + " |"
-        for split, counts in summary["photos"].items()
+        f"| {split} | " + " | ".join(str(counts[label]) for label in summary.labels) + " |"
+        for split, counts in summary.photos.items()
     ]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in summary["dropped_by_reason"].items())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped_by_reason.items())
     return [
-        f"{summary['files']} files, {summary['kept']} kept; dropped: {dropped or 'none'}.",
+        f"{summary.files} files, {summary.kept} kept; dropped: {dropped or 'none'}.",
         "",
-        "| split | " + " | ".join(summary["labels"]) + " |",
-        "| --- " * (1 + len(summary["labels"])) + "|",
+        "| split | " + " | ".join(summary.labels) + " |",
+        "| --- " * (1 + len(summary.labels)) + "|",
         *rows,
         "",
     ]
 
 
-def _figures(measured: dict[str, dict[str, Any]]) -> list[str]:
-    def cell(figures: dict[str, Any], name: str) -> str:
-        if name not in figures:
+def _figures(measured: dict[str, Offline]) -> list[str]:
+    def cell(result: Offline, name: str) -> str:
+        figure = getattr(result, name)
+        if figure is None:
             return ""
-        value, interval, n = metrics.show(figures[name])
+        value, interval, n = intervals.show(figure)
         return f"{value} [{interval}], n={n}"
 
     rows = [
-        f"| {title} | " + " | ".join(cell(figures, name) for figures in measured.values()) + " |"
+        f"| {title} | " + " | ".join(cell(result, name) for result in measured.values()) + " |"
         for name, title in _FIGURES.items()
-        if any(name in figures for figures in measured.values())
+        if any(getattr(result, name) is not None for result in measured.values())
     ]
     return ["| figure | " + " | ".join(measured) + " |", "| --- " * (1 + len(measured)) + "|", *rows]
 
 
-def _slices(slices: dict[str, Any] | None, sha256: str) -> list[str]:
-    if not slices or slices["model"]["sha256"] != sha256:
+def _slices(path: Path, sha256: str) -> list[str]:
+    """Where the model is weak, if that was measured of the released one."""
+    if not path.exists():
         return []
-    rows = []
-    for row in slices["slices"]:
-        value, interval, n = metrics.show(row)
-        rows.append(f"| {row['property']} | {row['slice']} | {value} | {interval} | {n} |")
-    weakest = slices["weakest"]
+    found = intervals.decode(path.read_bytes(), Slices)
+    if found.model.sha256 != sha256:
+        return []
+    weakest, clean = found.weakest, found.accuracy_of_those_corrupted
     named = (
-        f"Weakest slice of 50 photos or more: {weakest['property']} {weakest['slice']}, "
-        f"{weakest['value']:.2%} of {weakest['n']}."
+        f"Weakest slice of 50 photos or more: {weakest.property} {weakest.slice}, "
+        f"{weakest.value:.2%} of {weakest.n}."
         if weakest
         else "No slice has 50 photos."
     )
     damage = [
-        f"| {name} | " + " | ".join(f"{cell['value']:.1%}" for cell in cells) + " |"
-        for name, cells in slices["corruptions"].items()
+        f"| {name} | " + " | ".join(f"{cell.value:.1%}" for cell in cells) + " |"
+        for name, cells in found.corruptions.items()
     ]
-    clean = slices["accuracy_of_those_corrupted"]
     return [
         "## Where it is weak",
         "",
@@ -141,9 +165,9 @@ def _slices(slices: dict[str, Any] | None, sha256: str) -> list[str]:
         "",
         "| property | slice | accuracy | 95 % interval | n |",
         "| --- " * 5 + "|",
-        *rows,
+        *(f"| {one.property} | {one.slice} | {' | '.join(intervals.show(one))} |" for one in found.slices),
         "",
-        f"Under corruption at strengths 1 to 5, {clean['n']} photos each ({clean['value']:.1%} as they are):",
+        f"Under corruption at strengths 1 to 5, {clean.n} photos each ({clean.value:.1%} as they are):",
         "",
         "| corruption | 1 | 2 | 3 | 4 | 5 |",
         "| --- " * 6 + "|",
@@ -154,8 +178,7 @@ def _slices(slices: dict[str, Any] | None, sha256: str) -> list[str]:
 
 def write(release: Path = RELEASE, page: Path = PAGE) -> None:
     """Write the page."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(markdown(release), encoding="utf-8")
+    write_text(page, markdown(release))
 
 
 if __name__ == "__main__":

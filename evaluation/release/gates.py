@@ -1,18 +1,29 @@
-"""Figures against `configs/gates.yaml`: a verdict with reasons."""
+"""Results against `configs/gates.yaml`: a verdict with its reason for each gate.
+
+A gate is named for the number that it limits: `accuracy_min` is a floor for the result's `accuracy`,
+`ece_max` a ceiling for its `ece`. The names are held to the result's type before anything is computed.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from common.errors import UserError
 
 GATES: Final = Path("configs/gates.yaml")
+SECTIONS: Final = ("offline", "live", "consistency", "promotion")
+_BOUNDS: Final = ("min", "max")
+
+T = TypeVar("T")
 
 
 class GateError(UserError):
@@ -21,23 +32,47 @@ class GateError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one gate says."""
+    """The outcome of one gate."""
 
     gate: str
     passed: bool
     reason: str
 
 
-def read_gates(section: str, known: Mapping[str, str], path: Path = GATES) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Gates(Generic[T]):
+    """The limits of one section, for results of the type `T`."""
+
+    limits: dict[str, float]
+    """By gate: the name of a number of `T`, followed by `_min` or `_max`."""
+
+    def judge(self, result: T) -> list[Verdict]:
+        """A verdict for each gate; a number that is missing or undefined fails its gate."""
+        return [_judge(result, gate, limit) for gate, limit in self.limits.items()]
+
+
+def _judge(result: object, gate: str, limit: float) -> Verdict:
+    name, _, bound = gate.rpartition("_")
+    found = getattr(result, name)
+    value = getattr(found, "value", found)
+    if value is None or math.isnan(value):
+        return Verdict(gate, passed=False, reason=f"{name} is missing")
+    passed = bool(value >= limit if bound == "min" else value <= limit)
+    sign = {("min", True): "≥", ("min", False): "<", ("max", True): "≤", ("max", False): ">"}[bound, passed]
+    return Verdict(gate, passed, f"{name} {value:.4g} {sign} {limit:g}")
+
+
+def read_gates(section: str, result: type[T], path: Path = GATES) -> Gates[T]:
     """The limits of one section.
 
     Args:
-        section: offline or live.
-        known: The figure each gate looks at, by gate name; every gate must be known.
+        section: One of `SECTIONS`.
+        result: What is judged by them; every gate must name a number of it.
         path: The YAML file.
 
     Raises:
-        GateError: no such file or section, an unknown gate, or a limit that is no number.
+        GateError: no such file, an unknown section, a gate of no number of the result, or a limit that is
+            no number.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -45,43 +80,48 @@ def read_gates(section: str, known: Mapping[str, str], path: Path = GATES) -> di
         raise GateError(f"There are no gates at {path}.") from error
     except yaml.YAMLError as error:
         raise GateError(f"{path} is not valid YAML: {error}") from error
-    gates = content.get(section) if isinstance(content, dict) else None
-    if not isinstance(gates, dict):
+    sections = content if isinstance(content, dict) else {}
+    for name in sections:
+        if name not in SECTIONS:
+            raise GateError(f"{path}: {name} is not a section. {_nearest(str(name), SECTIONS)}")
+    limits = sections.get(section)
+    if not isinstance(limits, dict):
         raise GateError(f"{path} has no section {section!r}.")
-    for name, limit in gates.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-            raise GateError(f"{path}: {section}.{name} is not a gate. {hint}")
+    known = [f"{name}_{bound}" for name in numbers(result) for bound in _BOUNDS]
+    for gate, limit in limits.items():
+        if gate not in known:
+            raise GateError(f"{path}: {section}.{gate} is not a gate. {_nearest(str(gate), known)}")
         if not isinstance(limit, int | float) or isinstance(limit, bool):
-            raise GateError(f"{path}: {section}.{name} must be a number, not {limit!r}.")
-    return {name: float(limit) for name, limit in gates.items()}
+            raise GateError(f"{path}: {section}.{gate} must be a number, not {limit!r}.")
+    return Gates({gate: float(limit) for gate, limit in limits.items()})
 
 
-def judge(figures: Mapping[str, Any], gates: Mapping[str, float], known: Mapping[str, str]) -> list[Verdict]:
-    """Hold figures to limits; a gate named `*_min` is a floor, `*_max` a ceiling.
-
-    A figure that is missing or not a number fails its gate.
-    """
-    verdicts = []
-    for gate, limit in gates.items():
-        value = lookup(figures, known[gate])
-        floor = gate.endswith("_min")
-        passed = value is not None and (value >= limit if floor else value <= limit)
-        shown = "missing" if value is None else f"{value:.4g}"
-        sign = ("≥" if floor else "≤") if passed else ("<" if floor else ">")
-        verdicts.append(Verdict(gate, passed, f"{known[gate]} {shown} {sign} {limit:g}"))
-    return verdicts
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
 
 
-def lookup(figures: Mapping[str, Any], dotted: str) -> float | None:
-    """The number at `a.b.c`, or None."""
-    value: Any = figures
-    for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, int | float) else None
+def numbers(result: type) -> list[str]:
+    """The fields and properties of a record that a gate can limit: numbers, and records with a `value`."""
+    hints = get_type_hints(result)
+    for name, member in inspect.getmembers(result, lambda member: isinstance(member, property)):
+        hints[name] = get_type_hints(member.fget)["return"]
+    return [name for name, hint in hints.items() if any(map(_is_number, _alternatives(hint)))]
 
 
-def show(verdicts: list[Verdict]) -> str:
-    """One line a gate."""
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_number(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, int | float) or hasattr(kind, "value"))
+
+
+def as_text(verdicts: list[Verdict]) -> str:
+    """A line for each gate."""
     return "\n".join(f"{'PASS' if v.passed else 'FAIL'}  {v.gate:18} {v.reason}" for v in verdicts)
+
+
+def by_name(verdicts: list[Verdict]) -> dict[str, bool]:
+    """Whether each gate passes, for JSON."""
+    return {verdict.gate: verdict.passed for verdict in verdicts}

@@ -1,75 +1,88 @@
 """`python -m evaluation release`: put the evaluated artefact in `models/release/`, if it passes.
 
-What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's.
-Beside the model stand its card and its figures, so that a person can read them in the repository, and
-`docs/model-card.md` is written from them.
-An int8 artefact is released as `model-int8.pt`, beside the fp32 one and not in its place.
+What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's. Its card and
+its figures stand next to the model, so that a person can read them in the repository; `docs/model-card.md` is
+written from them. An int8 artefact is released as `model-int8.pt`, alongside the fp32 one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from evaluation.artefact.offline import KNOWN_GATES
+from common.errors import UserError
+from common.files import atomic_folder, write_json
+from evaluation.artefact.results import Offline
+from evaluation.figures import intervals
 from evaluation.release import card as model_card
 from evaluation.release import gates
 from serving.contract import artifact
-from serving.contract.errors import ArtifactError
 
 _MODEL: Final = Path("models/model.pt")
 _METRICS: Final = Path("reports/evaluation/metrics.json")
-_RELEASE: Final = Path("models/release")
 _SUMMARY: Final = Path("data/prepared/summary.json")
 _SLICES: Final = Path("build/slices/slices.json")
 _MAX_BYTES: Final = 16_000_000  # it lives in the repository
 
 
-def release(model: Path = _MODEL, metrics: Path = _METRICS, to: Path = _RELEASE) -> int:
-    """Copy the artefact with its card and metrics; return 0, or 1 if a gate or check fails."""
-    loaded = artifact.read(model)
-    figures = json.loads(metrics.read_text(encoding="utf-8"))
-    verdicts = gates.judge(figures, gates.read_gates("offline", KNOWN_GATES), KNOWN_GATES)
-    size = model.stat().st_size
-    verdicts += [
-        gates.Verdict("same_artefact", figures["model"]["sha256"] == loaded.sha256, "evaluated is released"),
-        gates.Verdict("size_bytes_max", size <= _MAX_BYTES, f"{size} bytes, at most {_MAX_BYTES}"),
+class ReleaseError(UserError):
+    """There is nothing to release; the text names what is missing and the next step."""
+
+
+def judge(loaded: artifact.Artifact, size_bytes: int) -> list[gates.Verdict]:
+    """The stored evaluation by the gates of `offline`, and whether it is that of this artefact.
+
+    Raises:
+        ReleaseError: it was not evaluated.
+        GateError: the gates cannot be used.
+    """
+    limits = gates.read_gates("offline", Offline)
+    try:
+        result = intervals.decode(_METRICS.read_bytes(), Offline)
+    except FileNotFoundError as error:
+        raise ReleaseError(f"There is no {_METRICS}: make train first.") from error
+    except ValueError as error:
+        raise ReleaseError(f"{_METRICS} is no evaluation: {error}. Make it again: make evaluate.") from error
+    return [
+        *limits.judge(result),
+        gates.Verdict("same_artefact", result.model.sha256 == loaded.sha256, "evaluated is released"),
+        gates.Verdict(
+            "size_bytes_max", size_bytes <= _MAX_BYTES, f"{size_bytes} bytes, at most {_MAX_BYTES}"
+        ),
     ]
-    print(gates.show(verdicts))
-    if not all(verdict.passed for verdict in verdicts):
-        print("not released: models/release is as it was.", file=sys.stderr)
-        return 1
-    to.mkdir(parents=True, exist_ok=True)
+
+
+def release(loaded: artifact.Artifact, to: Path) -> Path:
+    """Copy the artefact with its card and figures; `to` changes as a whole. Return the model's path."""
     suffix = "" if loaded.card.precision == "fp32" else f"-{loaded.card.precision}"
-    final = to / f"model{suffix}.pt"
-    partial = final.with_name(final.name + ".partial")
-    shutil.copyfile(model, partial)
-    partial.replace(final)
-    card = msgspec.json.format(msgspec.json.encode(loaded.card), indent=2) + b"\n"
-    (to / f"card{suffix}.json").write_bytes(card)
-    shutil.copyfile(metrics, to / f"metrics{suffix}.json")
-    for path, name in ((_SUMMARY, "data.json"), (_SLICES, "slices.json")):
-        if path.exists():
-            shutil.copyfile(path, to / name)
-    if (to / "card.json").exists():
-        model_card.write(to)
+    files = {_MODEL: f"model{suffix}.pt", _METRICS: f"metrics{suffix}.json"}
+    optional = {_SUMMARY: "data.json", _SLICES: "slices.json"}
+    files |= {path: name for path, name in optional.items() if path.exists()}
+    with atomic_folder(to) as folder:
+        if to.exists():
+            shutil.copytree(to, folder, dirs_exist_ok=True)
+        for path, name in files.items():
+            shutil.copyfile(path, folder / name)
+        write_json(folder / f"card{suffix}.json", loaded.card)
+    return to / files[_MODEL]
+
+
+def main(options: argparse.Namespace) -> int:
+    """Judge and release; return 0, or 1 if a gate or check fails."""
+    del options
+    if not _MODEL.exists():
+        raise ReleaseError(f"There is no {_MODEL}: make train first.")
+    loaded = artifact.read(_MODEL)
+    verdicts = judge(loaded, _MODEL.stat().st_size)
+    print(gates.as_text(verdicts))
+    if not all(verdict.passed for verdict in verdicts):
+        print(f"not released: {model_card.RELEASE} is as it was.", file=sys.stderr)
+        return 1
+    final = release(loaded, model_card.RELEASE)
+    if (model_card.RELEASE / "card.json").exists():
+        model_card.write()
     print(f"released {loaded.card.name} {loaded.card.version}: make serve MODEL={final}")
     return 0
-
-
-def main(arguments: list[str]) -> int:
-    """Release; 2 if there is nothing to release."""
-    argparse.ArgumentParser(prog="python -m evaluation release", description=__doc__).parse_args(arguments)
-    try:
-        return release()
-    except FileNotFoundError as error:
-        print(f"error: there is no {error.filename}: make train first.", file=sys.stderr)
-    except (ArtifactError, gates.GateError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    return 2

@@ -5,39 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
-from common.errors import UserError
 from common.progress import progress
+from evaluation.figures import intervals
+from evaluation.service.replies import Health, LiveError, Reply
 
 _ATTEMPTS: Final = 5
 _TIMEOUT_SECONDS: Final = 30.0
 _LONGEST_WAIT_SECONDS: Final = 10.0
-
-
-class LiveError(UserError):
-    """The evaluation cannot be made; the text names the cause and the next step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the service said to one photo."""
-
-    path: Path
-    label: str
-    probabilities: dict[str, float] | None
-    """None if no prediction came."""
-    error: str
-    """Empty, or the problem's type, or the kind of connection failure."""
-    milliseconds: float
-    """From sending to the whole answer, of the last attempt."""
-    attempts: int
-    stages_ms: dict[str, float] = field(default_factory=dict)
-    """What the service tells in `Server-Timing`."""
 
 
 async def ask(client: httpx.AsyncClient, path: Path, label: str) -> Reply:
@@ -81,7 +60,7 @@ def _problem_type(response: httpx.Response) -> str:
 
 async def ask_all(
     url: str, photos: list[tuple[Path, str]], concurrency: int
-) -> tuple[dict[str, Any], list[Reply], float]:
+) -> tuple[Health, list[Reply], float]:
     """Send every photo; return what `/health` says, the replies in order and the wall time in seconds.
 
     Raises:
@@ -90,12 +69,12 @@ async def ask_all(
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
         health = await _health(client, url)
-        room = asyncio.Semaphore(concurrency)
+        slots = asyncio.Semaphore(concurrency)
         began = time.perf_counter()
         with progress("evaluate-live", len(photos), "photos") as bar:
 
             async def one(path: Path, label: str) -> Reply:
-                async with room:
+                async with slots:
                     reply = await ask(client, path, label)
                 bar.update()
                 return reply
@@ -104,16 +83,15 @@ async def ask_all(
         return health, list(replies), time.perf_counter() - began
 
 
-async def _health(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+async def _health(client: httpx.AsyncClient, url: str) -> Health:
     try:
         response = await client.get("/health")
-        content = response.json()
+        health = intervals.decode(response.content, Health)
     except (httpx.TransportError, httpx.UnsupportedProtocol, ValueError) as error:
         raise LiveError(
             f"{url}/health does not answer ({type(error).__name__}). Is the service running there? "
             "Start one with 'make serve'."
         ) from error
     if not response.is_success:
-        reason = content.get("reason", "") if isinstance(content, dict) else ""
-        raise LiveError(f"The service at {url} is not ready: {reason or response.status_code}.")
-    return dict(content)
+        raise LiveError(f"The service at {url} is not ready: {health.reason or response.status_code}.")
+    return health

@@ -256,3 +256,14 @@ def choose_device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_handler(path: Path) -> ImageClassifierHandler:
+    """A handler of the artefact at `path`, proven and warm.
+
+    Raises:
+        ArtifactError: as `ImageClassifierHandler.initialize`.
+    """
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(path))
+    return handler

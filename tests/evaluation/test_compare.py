@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.artefact.compare import main
-from evaluation.figures import metrics
+from evaluation.__main__ import main
+from evaluation.figures import intervals
 from serving.runtime import torchscript
 from tests import tiny
 from tests.pictures import encode
@@ -68,7 +69,10 @@ def run(tmp_path: Path, labelled: Path, turned: float, **options: str) -> tuple[
     champion = write(tmp_path / "champion.pt", 0, tuple(options.get("labels", "cat dog").split()))
     arguments = ["--candidate", str(candidate), "--champion", str(champion), "--out", str(tmp_path / "out")]
     photos = options.get("photos", str(labelled))
-    status = main([*arguments, "--labelled", photos, "--gates", str(tmp_path / "gates.yaml")])
+    if photos == "folder of birds":
+        photos = str(tmp_path / "photos")
+        shutil.copytree(labelled / "cat", tmp_path / "photos/bird")
+    status = main(["compare", *arguments, "--labelled", photos, "--gates", str(tmp_path / "gates.yaml")])
     stored = tmp_path / "out/compare.json"
     return status, json.loads(stored.read_text()) if stored.exists() else {}
 
@@ -107,9 +111,10 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
     [
         ({"labels": "bird fish"}, "nothing to compare"),
         ({"photos": "nowhere"}, "There is no folder"),
+        ({"photos": "folder of birds"}, "a photo is labelled 'bird'"),
     ],
 )
-def test_what_cannot_be_compared_is_told(
+def test_what_cannot_be_compared_is_an_error_with_its_cause(
     options: dict[str, str],
     words: str,
     labelled: Path,
@@ -125,9 +130,9 @@ def test_mcnemar_counts_only_where_the_models_differ():
     """Six against none is 2 / 2**6; equal counts are no evidence; no difference at all is 1."""
     first = np.array([True] * 6 + [True] * 100)
     second = np.array([False] * 6 + [True] * 100)
-    assert metrics.mcnemar(first, second) == pytest.approx(2 / 2**6)
-    assert metrics.mcnemar(first, first) == 1.0
-    assert metrics.paired_difference(first, second).value == pytest.approx(6 / 106)
+    assert intervals.mcnemar(first, second) == pytest.approx(2 / 2**6)
+    assert intervals.mcnemar(first, first) == 1.0
+    assert intervals.paired_difference(first, second).value == pytest.approx(6 / 106)
 
 
 def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
@@ -136,6 +141,6 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
     covered = 0
     for _ in range(1000):
         kind = random.choice(3, 500, p=(0.96, 0.03, 0.01))
-        found = metrics.paired_difference(kind != 2, kind != 1)
+        found = intervals.paired_difference(kind != 2, kind != 1)
         covered += found.low <= 0.02 <= found.high
     assert 930 <= covered <= 980

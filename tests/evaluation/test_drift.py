@@ -1,4 +1,4 @@
-"""A window of changed photos is told from one of unchanged photos, by the report as by the alert rules."""
+"""A window of changed photos is distinguished from one of unchanged ones, by report and alert rules alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation.artefact import shifts
+from evaluation.__main__ import main
 from evaluation.service import drift
 from serving.contract import reference
 from serving.runtime import torchscript
@@ -41,7 +41,7 @@ def window(shift: float, n: int = 500) -> dict[str, object]:
 def run(tmp_path: Path, content: object) -> int:
     """The command on a file."""
     (tmp_path / "window.json").write_text(json.dumps(content))
-    return drift.main(["--file", str(tmp_path / "window.json"), "--out", str(tmp_path / "out")])
+    return main(["drift", "--file", str(tmp_path / "window.json"), "--out", str(tmp_path / "out")])
 
 
 def test_a_shift_is_reported_and_chance_is_not(tmp_path: Path):
@@ -68,10 +68,10 @@ def test_a_sure_but_small_difference_is_no_drift():
     [
         ({"photos": 0, "quantities": {}}, "has no drift reference"),
         (window(0.0, 20), "has 20 photos"),
-        ([], "not what GET /drift says"),
+        ([], "not the JSON of GET /drift"),
     ],
 )
-def test_what_cannot_be_judged_is_told(
+def test_what_cannot_be_judged_is_an_error_with_its_cause(
     tmp_path: Path, content: object, words: str, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 2 and the cause."""
@@ -121,7 +121,7 @@ def test_the_study_finds_real_changes_and_no_false_ones(profiled: Path, labelled
     """Greyscale by saturation, darkness by brightness, thumbnails not (they are small already)."""
     arguments = ["--model", str(profiled), "--labelled", str(labelled), "--windows", "20"]
     strangers = ["--strangers", str(labelled / "cat")]
-    assert shifts.main([*arguments, *strangers, "--out", str(tmp_path)]) == 0
+    assert main(["shifts", *arguments, *strangers, "--out", str(tmp_path)]) == 0
     kinds = json.loads((tmp_path / "shifts.json").read_text())["kinds"]
     assert set(kinds["none"]["alarmed_share_by_size"].values()) == {0.0}
     assert kinds["none"]["photos_to_detect"] is None
@@ -139,13 +139,13 @@ def test_a_running_service_is_judged(
     with processes.service(environment(MODEL=str(profiled), SERVING_DRIFT_WINDOW="200")) as process:
         process.wait_for("ready")
         out = ["--url", process.url, "--out", str(tmp_path)]
-        assert drift.main(out) == 2  # no photo yet
+        assert main(["drift", *out]) == 2  # no photo yet
         grey = encode(Image.new("RGB", (60, 40), "grey"), "PNG")
         with httpx.Client(base_url=process.url) as client:
             for path in sorted(labelled.rglob("*.png")):
                 assert client.post("/predict", content=path.read_bytes()).status_code == 200
-            assert drift.main(out) == 0
+            assert main(["drift", *out]) == 0
             for _ in range(200):
                 assert client.post("/predict", content=grey).status_code == 200
-        assert drift.main(out) == 1
+        assert main(["drift", *out]) == 1
         assert "saturation" in (tmp_path / "summary.md").read_text().splitlines()[0]

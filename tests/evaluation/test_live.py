@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from common.photos import PhotosError, find_labelled
-from evaluation.service.live import against_test, main
+from evaluation.__main__ import main
+from evaluation.figures.intervals import wilson
+from evaluation.service.live import against_test
 from tests import processes, tiny
 from tests.pictures import encode, scene
 
@@ -76,7 +78,7 @@ def evaluate(url: str, labelled: Path, tmp_path: Path, gates: str) -> tuple[int,
     (tmp_path / "gates.yaml").write_text(f"live: {gates}")
     out = tmp_path / "out"
     arguments = ["--url", url + "/", "--labelled", str(labelled), "--concurrency", "1"]
-    status = main([*arguments, "--out", str(out), "--gates", str(tmp_path / "gates.yaml")])
+    status = main(["live", *arguments, "--out", str(out), "--gates", str(tmp_path / "gates.yaml")])
     stored = out / "live.json"
     return status, json.loads(stored.read_text()) if stored.exists() else {}
 
@@ -143,7 +145,7 @@ def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
         ("other class", "a label is 'bird'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(
+def test_what_cannot_be_evaluated_is_an_error_with_its_cause(
     case: str, words: str, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 2 with cause and next step, no report."""
@@ -178,7 +180,7 @@ def test_a_table_names_photos_and_labels(labelled: Path, tmp_path: Path):
         ('"', "is not a table"),
     ],
 )
-def test_a_wrong_table_is_told(tmp_path: Path, text: str, words: str):
+def test_a_wrong_table_is_an_error_with_its_cause(tmp_path: Path, text: str, words: str):
     """With its cause."""
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(PhotosError, match=words):
@@ -190,11 +192,10 @@ def test_a_wrong_table_is_told(tmp_path: Path, text: str, words: str):
     [(200, 200, "consistent"), (99, 100, "too few photos to tell"), (190, 200, "worse"), (0, 0, "too few")],
 )
 def test_accuracy_is_compared_with_the_test_splits(hits: int, n: int, verdict: str):
-    """2,310 of 2,330 were right on test; what so many photos can tell is told, and no more."""
-    live = {"value": hits / n if n else 0.0, "n": n}
-    found = against_test(live, {"value": 2310 / 2330, "n": 2330})
-    assert found["verdict"].startswith(verdict)
-    assert (found["points_under"] > 0) == (verdict == "worse")
+    """2,310 of 2,330 were right on test; the verdict claims what so many photos show, and no more."""
+    found = against_test(wilson(hits, n), wilson(2310, 2330))
+    assert found.verdict.startswith(verdict)
+    assert (found.points_under > 0) == (verdict == "worse")
 
 
 @pytest.fixture(scope="module")
@@ -209,13 +210,15 @@ def served(model: Path, environment: Callable[..., dict[str, str]]) -> Iterator[
 def test_answers_are_those_of_the_offline_handler(
     expected: str, served: str, model: Path, labelled: Path, tmp_path: Path
 ):
-    """The same file: the same answers to the bit, and stage times. Another one: told, by hash and answers."""
+    """The same file: the same answers to the bit, and stage times. Another one: known by hash and answers."""
     file = model if expected == "the served model" else tiny.write_artifact(tmp_path / "other.pt", seed=2)
     (tmp_path / "gates.yaml").write_text(
         "live: {failed_share_max: 0}\nconsistency: {same_model_min: 1, times_allowed_max: 1}"
     )
     arguments = ["--url", served, "--labelled", str(labelled), "--model", str(file)]
-    status = main([*arguments, "--out", str(tmp_path / "out"), "--gates", str(tmp_path / "gates.yaml")])
+    status = main(
+        ["live", *arguments, "--out", str(tmp_path / "out"), "--gates", str(tmp_path / "gates.yaml")]
+    )
     figures = json.loads((tmp_path / "out/live.json").read_text())
     same = figures["consistency"]
     if expected == "the served model":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from evaluation.figures import metrics
+from evaluation.figures import intervals, metrics
 
 cases = st.integers(2, 4).flatmap(
     lambda classes: st.tuples(st.just(classes), st.integers(5, 60), st.integers(0, 2**32 - 1))
@@ -50,21 +50,24 @@ def test_one_report_holds_them_all():
     predicted = probabilities.argmax(1)
     for name, score in (("precision", reference.precision_score), ("recall", reference.recall_score)):
         expected = score(targets, predicted, average=None)
-        assert [figures[name][label]["value"] for label in labels] == pytest.approx(list(expected))
+        found = getattr(figures, name)
+        assert [found[label].value for label in labels] == pytest.approx(list(expected))
     for name in ("accuracy", "log_loss", "ece", "roc_auc"):
-        figure = figures[name]
-        assert figure["low"] <= figure["value"] <= figure["high"]
-        assert figure["n"] == 63
-    json.dumps(figures, allow_nan=False)
+        figure = getattr(figures, name)
+        assert figure.low <= figure.value <= figure.high
+        assert figure.n == 63
+    assert intervals.decode(msgspec.json.encode(figures), metrics.Evaluation) == figures
 
 
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_wilson_is_the_published_interval(hits: int, n: int):
-    """As scipy has it; and the value lies inside."""
-    figure = metrics.wilson(min(hits, n), n)
-    expected = binomtest(min(hits, n), n).proportion_ci(method="wilson")
-    assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert figure.low <= figure.value <= figure.high
+    """His formula (Wilson 1927); the value lies inside."""
+    figure = intervals.wilson(min(hits, n), n)
+    z, p = 1.959964, min(hits, n) / n
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    expected = ((middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n))
+    assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-6)
+    assert 0 <= figure.low <= figure.value <= figure.high <= 1
 
 
 def test_calibration_error_by_hand():
@@ -85,13 +88,15 @@ def test_what_is_not_defined_is_null_and_a_dash():
     """One class alone has no AUC; no photos have no accuracy."""
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
     figures = metrics.evaluate(probabilities, np.zeros(2, int), ["cat", "dog"])
-    assert figures["roc_auc"]["value"] is None
-    assert metrics.show(figures["roc_auc"]) == ("-", "- to -", "2")
-    assert metrics.wilson(0, 0).as_dict() == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
-    json.dumps(figures, allow_nan=False)
+    assert np.isnan(figures.roc_auc.value)
+    assert intervals.show(figures.roc_auc) == ("-", "- to -", "2")
+    text = msgspec.json.encode(intervals.wilson(0, 0))
+    assert json.loads(text) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    assert np.isnan(intervals.decode(text, intervals.Figure).value)
 
 
-def test_the_bootstrap_covers_the_truth():
+@pytest.mark.parametrize("method", ["percentile", "BCa"])
+def test_the_bootstrap_covers_the_truth(method: str):
     """Of 100 samples of a known error rate, about 95 intervals hold the expected log loss."""
     random = np.random.default_rng(1)
     held = 0
@@ -99,10 +104,20 @@ def test_the_bootstrap_covers_the_truth():
         confidence = random.uniform(0.5, 1, 200)
         targets = (random.uniform(size=200) > confidence).astype(int)
         probabilities = np.stack([confidence, 1 - confidence], 1)
-        figure = metrics.bootstrap(metrics.log_loss, probabilities, targets, seed)
+        if method == "BCa":
+            figure = intervals.mean(metrics.losses(probabilities, targets), seed)
+        else:
+            figure = intervals.bootstrap(metrics.log_loss, probabilities, targets, seed)
         entropy = -(confidence * np.log(confidence) + (1 - confidence) * np.log1p(-confidence)).mean()
         held += figure.low <= entropy <= figure.high
     assert held >= 88
+
+
+def test_values_that_are_all_the_same_have_an_interval_of_one_point():
+    """BCa is not defined of them; one value alone has no interval."""
+    figure = intervals.mean(np.full(50, 0.25))
+    assert (figure.low, figure.value, figure.high) == (0.25, 0.25, 0.25)
+    assert np.isnan(intervals.mean(np.array([0.25])).low)
 
 
 def test_the_abstain_threshold_accepts_what_is_right_often_enough():
@@ -118,5 +133,5 @@ def test_the_abstain_threshold_accepts_what_is_right_often_enough():
 
 def test_the_difference_of_two_shares_has_newcombes_interval():
     """56 of 70 against 48 of 80: his example (Newcombe 1998, table II, contrast a, method 10)."""
-    found = metrics.difference(metrics.wilson(56, 70), metrics.wilson(48, 80))
+    found = intervals.difference(intervals.wilson(56, 70), intervals.wilson(48, 80))
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

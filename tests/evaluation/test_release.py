@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from evaluation.release.release import main
+from evaluation.__main__ import main
+from evaluation.figures.metrics import evaluate
 from serving.contract import artifact
 from serving.runtime import torchscript
 from tests import tiny
@@ -20,10 +22,14 @@ def candidate(model: Path, workplace: Path) -> dict[str, object]:
     """An artefact and its figures where the pipeline leaves them."""
     (workplace / "models").mkdir()
     shutil.copy(model, "models/model.pt")
-    figures = {
+    certain = np.eye(2)[[0, 1] * 50]
+    figures = msgspec.to_builtins(evaluate(certain, certain.argmax(1), ["cat", "dog"])) | {
         "accuracy": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
         "ece": {"value": 0.001, "low": 0.0, "high": 0.01, "n": 100},
-        "model": {"sha256": artifact.read(model).sha256},
+        "uncertain": {"value": 0.0, "low": 0.0, "high": 0.04, "n": 100},
+        "accuracy_when_certain": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
+        "model": {"name": "tiny", "version": "1", "sha256": artifact.read(model).sha256},
+        "mlflow_run_id": "run",
     }
     Path("reports/evaluation").mkdir(parents=True)
     return figures
@@ -32,7 +38,7 @@ def candidate(model: Path, workplace: Path) -> dict[str, object]:
 def release(figures: dict[str, object]) -> int:
     """Run the command with these figures."""
     Path("reports/evaluation/metrics.json").write_text(json.dumps(figures))
-    return main([])
+    return main(["release"])
 
 
 def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, object]):
@@ -55,6 +61,7 @@ def test_the_model_card_says_what_is_released(candidate: dict[str, object]):
     cell = {"value": 0.91, "low": 0.9, "high": 0.92, "n": 100}
     slices = {
         "model": candidate["model"],
+        "accuracy": cell,
         "accuracy_of_those_corrupted": cell,
         "slices": [{"property": "brightness", "slice": "under 0.3"} | cell],
         "weakest": {"property": "brightness", "slice": "under 0.3"} | cell,
@@ -74,12 +81,14 @@ def test_the_model_card_says_what_is_released(candidate: dict[str, object]):
         "| jpeg | 91.0% |",
     ):
         assert text in page
-    Path("build/slices/slices.json").write_text(json.dumps(slices | {"model": {"sha256": "another"}}))
+    Path("build/slices/slices.json").write_text(
+        json.dumps(slices | {"model": {"version": "2", "sha256": "another"}})
+    )
     assert release(candidate) == 0
     assert "Weakest slice" not in Path("docs/model-card.md").read_text()
 
 
-def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]):
+def test_an_int8_model_is_released_alongside_the_other(candidate: dict[str, object]):
     """Under its own name, with its own card and figures."""
     assert release(candidate) == 0
     before = Path("models/release/model.pt").read_bytes()
@@ -87,7 +96,7 @@ def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]
     card = msgspec.structs.replace(loaded.card, precision="int8")
     torchscript.save(Path("models/model.pt"), network, card, loaded.probe)
     sha = artifact.read(Path("models/model.pt")).sha256
-    assert release(candidate | {"model": {"sha256": sha}}) == 0
+    assert release(candidate | {"model": candidate["model"] | {"sha256": sha}}) == 0
     assert artifact.read(Path("models/release/model-int8.pt")).card == card
     assert {p.name for p in Path("models/release").iterdir()} == {
         *("model.pt", "card.json", "metrics.json"),
@@ -98,7 +107,11 @@ def test_an_int8_model_is_released_beside_the_other(candidate: dict[str, object]
 
 @pytest.mark.parametrize(
     "change",
-    [{"accuracy": {"value": 0.9}}, {"ece": {"value": None}}, {"model": {"sha256": "another"}}],
+    [
+        {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}},
+        {"ece": {"value": None, "low": None, "high": None, "n": 100}},
+        {"model": {"version": "1", "sha256": "another"}},
+    ],
     ids=["inaccurate", "not measured", "another file"],
 )
 def test_a_bad_one_leaves_the_release_as_it_was(candidate: dict[str, object], change: dict[str, object]):
@@ -110,11 +123,11 @@ def test_a_bad_one_leaves_the_release_as_it_was(candidate: dict[str, object], ch
 
 
 @pytest.mark.parametrize("missing", ["models/model.pt", "reports/evaluation/metrics.json"])
-def test_nothing_to_release_is_told(
+def test_nothing_to_release_is_an_error_with_the_next_step(
     candidate: dict[str, object], missing: str, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 2 and the next step."""
     assert release(candidate) == 0
     Path(missing).unlink()
-    assert main([]) == 2
+    assert main(["release"]) == 2
     assert "make train" in capsys.readouterr().err

@@ -7,7 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.batch import scorer
+from evaluation.__main__ import main
+from evaluation.batch import local
+from evaluation.batch.score import find_paths
+from evaluation.batch.scorer import Scorer
 from tests.pictures import encode, scene
 
 
@@ -26,7 +29,7 @@ def photos(tmp_path: Path) -> Path:
 
 def run(model: Path, source: Path, out: Path, *more: str) -> int:
     """The command."""
-    return scorer.main([str(source), str(out), "--model", str(model), *more])
+    return main(["score", str(source), str(out), "--model", str(model), *more])
 
 
 def test_every_photo_has_its_row(
@@ -39,7 +42,7 @@ def test_every_photo_has_its_row(
     assert len(rows) == 12
     assert (rows["broken.jpg"]["error"], rows["empty.png"]["error"]) == ("broken-image", "empty")
     assert rows["broken.jpg"]["prediction"] is None
-    handler = scorer.Scorer(model).handler
+    handler = Scorer(model).handler
     answer = handler.handle([{"body": (photos / "deep/er/3.jpg").read_bytes()}])[0]
     assert rows["3.jpg"]["p_cat"] == pytest.approx(answer.probabilities["cat"], abs=1e-6)
     assert rows["3.jpg"]["error"] is None
@@ -57,39 +60,39 @@ def test_a_list_names_photos_relative_to_itself(model: Path, photos: Path, tmp_p
     assert table["error"].to_pylist() == [None, "unreadable", None]
 
 
-def test_a_killed_run_goes_on_where_it_was(
+def test_an_interrupted_run_resumes_where_it_was(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Cut in the third part: the first two are kept, only the rest is computed, the result is whole."""
-    paths = scorer.find_paths(photos)
-    ours = scorer.Scorer(model)
+    paths = find_paths(photos)
+    ours = Scorer(model)
     whole = tmp_path / "whole.parquet"
-    scorer.score(ours, paths, whole, part_rows=5)
+    local.score(ours, paths, whole, part_rows=5)
     seen: list[str] = []
-    row = scorer.Scorer.row
+    row = Scorer.row
 
-    def dies(self: scorer.Scorer, path: str) -> dict[str, object]:
+    def dies(self: Scorer, path: str) -> dict[str, object]:
         if path == paths[10]:
             raise KeyboardInterrupt
         return row(self, path)
 
-    def counted(self: scorer.Scorer, path: str) -> dict[str, object]:
+    def counted(self: Scorer, path: str) -> dict[str, object]:
         seen.append(path)
         return row(self, path)
 
     out = tmp_path / "out.parquet"
-    monkeypatch.setattr(scorer.Scorer, "row", dies)
+    monkeypatch.setattr(Scorer, "row", dies)
     with pytest.raises(KeyboardInterrupt):
-        scorer.score(ours, paths, out, part_rows=5)
+        local.score(ours, paths, out, part_rows=5)
     assert not out.exists()
-    monkeypatch.setattr(scorer.Scorer, "row", counted)
-    scorer.score(ours, paths, out, part_rows=5)
+    monkeypatch.setattr(Scorer, "row", counted)
+    local.score(ours, paths, out, part_rows=5)
     assert sorted(seen) == sorted(paths[10:])
     assert pq.read_table(out).equals(pq.read_table(whole))
 
 
 @pytest.mark.parametrize("case", ["another model", "nothing there", "no photo", "other output"])
-def test_what_cannot_be_scored_is_told(
+def test_what_cannot_be_scored_is_an_error_with_its_cause(
     case: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 2, the cause and the next step; parts of another run stay."""
@@ -117,7 +120,7 @@ def test_what_cannot_be_scored_is_told(
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_of_ray_answer_what_one_process_does(model: Path, photos: Path, tmp_path: Path):
     """The same rows in the same order, a photo named twice and one that is not there included."""
-    names = scorer.find_paths(photos) * 12
+    names = find_paths(photos) * 12
     (tmp_path / "list.txt").write_text("\n".join([*names, "none.jpg"]))
     assert run(model, tmp_path / "list.txt", tmp_path / "local.parquet") == 0
     assert run(model, tmp_path / "list.txt", tmp_path / "ray.parquet", "--engine", "ray") == 0

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.__main__ import main
 from evaluation.artefact import slices
 from evaluation.artefact.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from evaluation.artefact.slices import EDGES, by_slice, main, properties
+from evaluation.artefact.properties import EDGES, properties
+from evaluation.artefact.slices import by_slice
 from tests.pictures import encode, scene
 from tests.tiny import SIDE
 
@@ -37,7 +40,7 @@ def test_the_jpeg_quality_is_read_from_the_file(quality: int):
     assert np.isnan(properties(encode(scene(), "PNG"), np.zeros((3, 8, 8), np.uint8))["JPEG quality"])
 
 
-def test_properties_tell_photos_apart():
+def test_properties_distinguish_photos():
     """Bright from dark, grey from coloured, sharp from flat."""
     data, noise = encode(scene(300, 200)), np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8)
     dark, light = (properties(data, np.full((3, 64, 64), level, np.uint8)) for level in (20, 220))
@@ -53,7 +56,7 @@ def test_every_photo_is_in_one_slice_of_each_property():
     """Values on a bound included; those without a value in none."""
     values = {name: [edges[0], edges[0] - 1e-6, edges[-1] + 1] for name, edges in EDGES.items()}
     table = pd.DataFrame(values).assign(right=[True, False, True])
-    rows = pd.DataFrame(by_slice(table))
+    rows = pd.DataFrame(map(msgspec.structs.asdict, by_slice(table)))
     assert (rows.groupby("property")["n"].sum() == 3).all()
     first = rows[(rows["property"] == "brightness") & (rows["slice"] == "under 0.3")].iloc[0]
     assert (first["value"], first["n"]) == (0, 1)
@@ -61,7 +64,7 @@ def test_every_photo_is_in_one_slice_of_each_property():
 
 def test_the_report_is_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On a split of drawn photos, with both pictures; damage at full strength is scored apart."""
-    monkeypatch.setattr(slices, "_LEAST", 2)
+    monkeypatch.setattr(slices, "LEAST", 2)
     monkeypatch.setattr(slices, "CORRUPTIONS", {n: CORRUPTIONS[n] for n in ("jpeg", "darkness")})
     (tmp_path / "cat").mkdir()
     rows = []
@@ -73,10 +76,10 @@ def test_the_report_is_written(model: Path, tmp_path: Path, monkeypatch: pytest.
     pd.DataFrame(rows, columns=["path", "label", "split", "sha256"]).to_csv(manifest, index=False)
     out = tmp_path / "out"
     where = ["--model", str(model), "--manifest", str(manifest), "--raw", str(tmp_path), "--out", str(out)]
-    assert main([*where, "--photos", "2"]) == 0
+    assert main(["slices", *where, "--photos", "2"]) == 0
     figures = json.loads((out / "slices.json").read_text())
     assert figures["accuracy"]["n"] == 3
     assert [cell["n"] for cell in figures["corruptions"]["jpeg"]] == [2] * len(STRENGTHS)
     assert figures["weakest"]["n"] >= 2
     assert {path.name for path in out.iterdir()} == {"slices.json", "slices.png", "corruptions.png"}
-    assert main([*where[:-2], "--out", str(out), "--manifest", str(tmp_path / "none.csv")]) == 2
+    assert main(["slices", *where[:-2], "--out", str(out), "--manifest", str(tmp_path / "none.csv")]) == 2

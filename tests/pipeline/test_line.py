@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.artefact import offline
 from serving.contract import artifact
 from tests.tiny import ROOT, TRAIN
 
@@ -169,60 +168,3 @@ def test_push_and_pull_carry_data_and_model(line: Line, tmp_path: Path):
         list((line.folder / "data/raw").rglob("*.jpg"))
     )
     assert "up to date" in line.run("dvc", "status", cwd=clone)
-
-
-@pytest.mark.parametrize(("limit", "status"), [(0.0, 0), (1.01, 1)])
-def test_offline_evaluation_judges(
-    line: Line, limit: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Its exit status is the gates'."""
-    monkeypatch.chdir(line.folder)
-    gates = tmp_path / "gates.yaml"
-    gates.write_text(f"offline: {{accuracy_min: {limit}}}")
-    assert offline.main(["--out", str(tmp_path / "out"), "--gates", str(gates)]) == status
-    assert (tmp_path / "out/plots/confusion_matrix.png").stat().st_size > 1000
-
-
-@pytest.mark.parametrize(
-    ("option", "content", "words"),
-    [
-        ("--model", b"damaged", "not a whole TorchScript archive"),
-        ("--model", None, "no model at"),
-        ("--manifest", None, "no manifest at"),
-        ("--manifest", b"path,label,split\nbird/1.jpg,bird,test\n", "the manifest has bird"),
-        ("--gates", None, "no gates at"),
-    ],
-)
-def test_an_offline_evaluation_that_cannot_be_made_is_told(
-    line: Line,
-    option: str,
-    content: bytes | None,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    """Exit 2, the cause, and no report."""
-    monkeypatch.chdir(line.folder)
-    given = tmp_path / "given"
-    if content is not None:
-        given.write_bytes(content)
-    assert offline.main([option, str(given), "--out", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_ctrl_c_while_evaluating_leaves_the_earlier_report(
-    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Exit 130; the earlier figures stay."""
-    monkeypatch.chdir(line.folder)
-    (tmp_path / "metrics.json").write_text("earlier")
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(offline, "score", interrupted)
-    assert offline.main(["--out", str(tmp_path)]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("metrics.json", "earlier")]

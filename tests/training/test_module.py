@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from common.errors import PipelineError
+from common.manifest import ManifestError
 from tests.pictures import scene
 from tests.tiny import SIDE, UNCHANGED, train_config
 from training.photos.augment import augmentation
@@ -103,7 +104,7 @@ def test_worker_processes_change_nothing(images: np.ndarray, workers: str):
 
 def test_without_a_manifest_the_next_step_is_named(tmp_path: Path):
     """Before anything is loaded."""
-    with pytest.raises(PipelineError, match="make data"):
+    with pytest.raises(ManifestError, match="make data"):
         read_manifest(Place(tmp_path))
 
 

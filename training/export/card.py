@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import msgspec
 import numpy as np
 from scipy.special import softmax
 
@@ -15,8 +16,6 @@ from training.config import ExportConfig
 from training.fit.checkpoint import Checkpoint, Run
 from training.fit.predictions import Predictions
 from training.lineage import git_commit, libraries
-
-_SHOWN = ("accuracy", "log_loss", "ece", "roc_auc")
 
 
 def make_card(
@@ -55,7 +54,10 @@ def make_card(
             probabilities["validation"], predictions["validation"].targets, config.accepted_error_max
         ),
         temperature=temperature,
-        metrics={name: Measured(**figures[name]) for name in _SHOWN},
+        metrics={
+            name: Measured(**msgspec.structs.asdict(getattr(figures, name)))
+            for name in ("accuracy", "log_loss", "ece", "roc_auc")
+        },
         lineage=Lineage(
             git_commit=git_commit(),
             data_hash=run.data_sha256,

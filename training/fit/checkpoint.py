@@ -78,7 +78,7 @@ def read(path: Path) -> Checkpoint:
 
 def write_run(path: Path, run: Run) -> None:
     """Write where the checkpoint comes from."""
-    files.write_json(path, asdict(run))
+    files.write_json(path, run)
 
 
 def read_run(path: Path) -> Run:

@@ -1,4 +1,4 @@
-"""The manifest that `prepare` wrote, read: which photos there are, their labels and their splits.
+"""The manifest as training reads it: photos by split, with the numbers of their classes.
 
 Whoever trains, exports or audits reads photos by this module. Reviewed labels (`common.labels`) count here.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import labels
+from common import labels, manifest
 from common.errors import PipelineError
 from common.files import sha256
 from training.place import Place
@@ -37,28 +37,16 @@ class Manifest:
     """Of the manifest file and the reviewed labels: names the exact photos, labels and split."""
 
 
-def read_table(place: Place) -> pd.DataFrame:
-    """The manifest's rows, labels as they were found.
-
-    Raises:
-        PipelineError: there is no manifest.
-    """
-    if not place.manifest.exists():
-        raise PipelineError(f"There is no manifest at {place.manifest}. Prepare the photos first: make data.")
-    text = dict.fromkeys(("path", "label", "split", "sha256", "phash", "group"), str)
-    return pd.read_csv(place.manifest, dtype=text, keep_default_na=False)  # a class may be called 001 or nan
-
-
 def read_manifest(place: Place) -> Manifest:
     """Read the manifest; reviewed labels count in all splits but test.
 
     The test split keeps its labels as they were found, so that figures on it compare with others'.
 
     Raises:
-        PipelineError: there is no manifest.
+        ManifestError: there is no manifest, or it cannot be used.
         LabelsError: the reviewed labels cannot be used.
     """
-    table = read_table(place)
+    table = manifest.read_manifest(place.manifest)
     names = sorted(table["label"].unique())
     test = table["split"] == "test"
     reviewed = labels.read_reviewed(place.reviewed)
@@ -76,15 +64,15 @@ def read_manifest(place: Place) -> Manifest:
     return Manifest(names, splits, digest)
 
 
-def every_nth_for_training(manifest: Manifest, share: int) -> Manifest:
+def every_nth_for_training(whole: Manifest, share: int) -> Manifest:
     """The same manifest with one of `share` training photos, evenly spaced.
 
     Raises:
         PipelineError: that leaves a class without any.
     """
-    train = manifest.splits["train"]
+    train = whole.splits["train"]
     part = Split(train.paths[::share], train.targets[::share])
-    if len(set(part.targets)) < len(manifest.labels):
+    if len(set(part.targets)) < len(whole.labels):
         raise PipelineError(f"One of {share} photos leaves a class without any: take a smaller --share.")
-    digest = hashlib.sha256(f"{manifest.sha256}:{share}".encode()).hexdigest()
-    return Manifest(manifest.labels, manifest.splits | {"train": part}, digest)
+    digest = hashlib.sha256(f"{whole.sha256}:{share}".encode()).hexdigest()
+    return Manifest(whole.labels, whole.splits | {"train": part}, digest)

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -75,7 +75,7 @@ def fetch(config: FetchConfig, place: Place) -> Report:
             f"The source {source!r} is neither a known name nor a file or folder that exists. "
             + OTHER_SOURCES
         )
-    files.write_json(place.fetch_report, asdict(report))
+    files.write_json(place.fetch_report, report)
     return report
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import pandas as pd
 
+from common.manifest import read_manifest
 from training.config import PrepareConfig
-from training.photos.manifest import read_table
 from training.place import Place
 
 SPLITS: Final = ("train", "validation", "test")
@@ -92,5 +92,5 @@ def earlier_splits(place: Place, config: PrepareConfig) -> dict[str, str]:
         return {}
     if json.loads(place.summary.read_text()).get("settings") != split_settings(config):
         return {}
-    earlier = read_table(place)
+    earlier = read_manifest(place.manifest)
     return dict(zip(earlier["sha256"], earlier["split"], strict=True))

@@ -26,13 +26,13 @@ from common import files
 from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.labels import read_reviewed
+from common.manifest import read_manifest
 from serving.contract.preprocess import preprocess
 from serving.runtime.torchscript import fuse, one_thread
 from training.config import TrainConfig
 from training.fit import checkpoint
 from training.network.build import Features, build
 from training.network.predict import trace
-from training.photos.manifest import read_table
 from training.place import Place
 from training.tracking import Tracker
 
@@ -53,9 +53,10 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
         loss in nats, and the label a review gave it, if one has.
 
     Raises:
-        PipelineError: no manifest, fewer than five groups of a class, or a backbone without weights.
+        ManifestError: no manifest.
+        PipelineError: fewer than five groups of a class, or a backbone without weights.
     """
-    table = read_table(place)
+    table = read_manifest(place.manifest)
     if not config.model.pretrained:
         raise PipelineError("The audit needs a pretrained backbone: set model.pretrained=true.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:

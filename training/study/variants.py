@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +15,7 @@ from common import files
 from common.cores import map_on_cores
 from evaluation.artefact.corruptions import CORRUPTIONS, corrupt
 from evaluation.figures import metrics
+from evaluation.figures.intervals import Figure, decode, wilson
 from serving.contract.preprocess import preprocess
 from training.config import TrainConfig, parse
 from training.fit import checkpoint, predictions
@@ -57,15 +58,14 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One training."""
 
     name: str
-    accuracy: dict[str, float | None]
-    log_loss: dict[str, float | None]
-    ece: dict[str, float | None]
-    corrupted: dict[str, float | None]
+    accuracy: Figure
+    log_loss: Figure
+    ece: Figure
+    corrupted: Figure
     """Accuracy under every corruption at strength 3."""
     seconds: float
     run_id: str
@@ -79,11 +79,13 @@ def ablate(share: int, place: Place) -> None:
     """
     manifest = every_nth_for_training(read_manifest(place), share)
     results = place.ablation / f"rows-{manifest.sha256[:12]}.json"  # of these photos and no others
-    rows = json.loads(results.read_text()) if results.exists() else {}
+    rows: dict[str, Row] = {}
+    if results.exists():
+        rows = decode(results.read_bytes(), dict[str, Row])
     for name, changes in VARIANTS.items():
         if name not in rows:
             print(f"== {name} ({len(rows) + 1} of {len(VARIANTS)})", flush=True)
-            rows[name] = asdict(_train(name, _configured(changes, place), manifest, place))
+            rows[name] = _train(name, _configured(changes, place), manifest, place)
             files.write_json(results, rows)
     text = as_markdown(list(rows.values()), len(manifest.splits["train"].paths))
     (place.ablation / "table.md").write_text(text, encoding="utf-8")
@@ -110,10 +112,10 @@ def _train(name: str, config: TrainConfig, manifest: Manifest, place: Place) -> 
     right = predict_all(network, images, title="corrupted").argmax(1) == truth
     return Row(
         name,
-        figures["accuracy"],
-        figures["log_loss"],
-        figures["ece"],
-        metrics.wilson(int(right.sum()), len(right)).as_dict(),
+        figures.accuracy,
+        figures.log_loss,
+        figures.ece,
+        wilson(int(right.sum()), len(right)),
         seconds,
         checkpoint.read_run(own.run).mlflow_run_id,
     )
@@ -138,26 +140,20 @@ def _corrupted(
     return np.load(cache, mmap_mode="r"), truth
 
 
-def as_markdown(rows: list[dict[str, Any]], photos: int) -> str:
+def as_markdown(rows: list[Row], photos: int) -> str:
     """The rows as a table."""
     about = (
         f"{photos} training photos, {SHORT['finetune.input_sizes']} pixels; "
-        f"validation n={rows[0]['accuracy']['n']}, corrupted n={rows[0]['corrupted']['n']}."
+        f"validation n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}."
     )
-    lines = [
-        about,
-        "",
-        "| training | accuracy | log loss | ECE | accuracy under corruption | minutes |",
-        "| --- " * 6 + "|",
-    ]
+    header = "| training | accuracy | log loss | ECE | accuracy under corruption | minutes |"
+    lines = [about, "", header, "| --- " * 6 + "|"]
     for row in rows:
-        cells = [
-            f"{100 * row[key]['value']:.2f} % [{100 * row[key]['low']:.2f}, {100 * row[key]['high']:.2f}]"
-            for key in ("accuracy", "ece", "corrupted")
-        ]
-        loss = row["log_loss"]
-        lines.append(
-            f"| {row['name']} | {cells[0]} | {loss['value']:.4f} [{loss['low']:.4f}, {loss['high']:.4f}] "
-            f"| {cells[1]} | {cells[2]} | {row['seconds'] / 60:.1f} |"
+        accuracy, ece, corrupted = (
+            f"{100 * figure.value:.2f} % [{100 * figure.low:.2f}, {100 * figure.high:.2f}]"
+            for figure in (row.accuracy, row.ece, row.corrupted)
         )
+        loss = f"{row.log_loss.value:.4f} [{row.log_loss.low:.4f}, {row.log_loss.high:.4f}]"
+        minutes = f"{row.seconds / 60:.1f}"
+        lines.append(f"| {row.name} | {accuracy} | {loss} | {ece} | {corrupted} | {minutes} |")
     return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -123,7 +123,7 @@ def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int
             for name, row in timed.items()
         },
     )
-    files.write_json(place.bench / "rates.json", asdict(rates))
+    files.write_json(place.bench / "rates.json", rates)
     return rates
 
 

@@ -1,4 +1,4 @@
-"""`python -m evaluation.dashboard PANELS.json OUT.png`: the dashboard's panels with what their queries said.
+"""`python -m deploy.rehearsal.dashboard PANELS.json OUT.png`: the dashboard's panels, with data.
 
 For documents and CI, where there is no Grafana: `make rehearse` asks the real Prometheus each query of
 deploy/monitoring/grafana/dashboards and writes the answers; this draws them where the dashboard has them.

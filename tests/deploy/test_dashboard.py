@@ -1,4 +1,4 @@
-"""The dashboard can be drawn without Grafana, whatever Prometheus said."""
+"""The dashboard can be drawn without Grafana, whatever Prometheus answered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import dashboard
+from deploy.rehearsal import dashboard
 from evaluation.figures import pictures
 from tests.tiny import ROOT
 

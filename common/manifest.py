@@ -1,0 +1,62 @@
+"""The manifest: a row for each photo that was kept, with its label and split.
+
+`training.photos.prepare` writes it; training and evaluation read it here. Labels are text, whatever they look
+like: a class may be called `001`, `true` or `nan`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from common.errors import UserError
+
+_COLUMNS: Final = ("path", "label", "split", "sha256")
+
+
+class ManifestError(UserError):
+    """The manifest cannot be used; the text names the cause and the next step."""
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Every row, each column as text; there are `path`, `label`, `split` and `sha256` at least.
+
+    Raises:
+        ManifestError: no such file, not a table, or a column is missing.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"There is no manifest at {path}. Prepare the photos first: make data."
+        ) from error
+    except ValueError as error:  # pandas' errors of parsing are ValueErrors
+        raise ManifestError(
+            f"{path} is not a table: {error}. Prepare the photos again: make data."
+        ) from error
+    missing = [name for name in _COLUMNS if name not in table]
+    if missing:
+        raise ManifestError(f"{path} has no column {missing[0]}. Prepare the photos again: make data.")
+    return table
+
+
+def read_split(path: Path, split: str) -> pd.DataFrame:
+    """The rows of one split, in the manifest's order.
+
+    Raises:
+        ManifestError: as `read_manifest`, or the split has no photo.
+    """
+    table = read_manifest(path)
+    rows = table[table["split"] == split]
+    if rows.empty:
+        raise ManifestError(
+            f"{path} has no photo in the split {split!r}. Prepare the photos again: make data."
+        )
+    return rows
+
+
+def labelled(rows: pd.DataFrame, raw: Path) -> list[tuple[Path, str]]:
+    """Each row's photo, below the folder `raw`, and its label."""
+    return [(raw / path, label) for path, label in zip(rows["path"], rows["label"], strict=True)]

@@ -1,0 +1,160 @@
+"""Two artefacts and labelled photos in, a `Comparison` out.
+
+Each photo is answered by both, one after the other, so that the photos' difficulty and the machine's mood
+cancel out. `evaluation.artefact.compare` judges what is found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from common.cores import map_on_cores
+from common.errors import UserError
+from evaluation.artefact.properties import LEAST, properties, slices_of
+from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Ratio, Side
+from evaluation.artefact.targets import targets
+from evaluation.figures import intervals, metrics
+from serving.runtime.handler import ImageClassifierHandler, load_handler
+from serving.runtime.torchscript import one_thread
+
+_LEVEL: Final = 0.05
+
+
+class CompareError(UserError):
+    """The two cannot be compared; the text names the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What candidate and champion, in this order, gave for the photos."""
+
+    probabilities: intervals.Floats
+    """`f64[N,2,K]`."""
+    seconds: intervals.Floats
+    """`f64[N,2]`: decode and inference."""
+    kinds: pd.DataFrame
+    """A row a photo, a column for each of `properties.EDGES`."""
+
+
+def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> Comparison:
+    """All figures of both and of their differences.
+
+    Raises:
+        CompareError: other classes, or a photo that is refused.
+        LabelError: a photo's label is no class.
+        ArtifactError: an artefact cannot be loaded.
+    """
+    handlers = [load_handler(candidate), load_handler(champion)]
+    labels = _common_labels(handlers)
+    truth = targets((label for _, label in photos), labels)
+    answers = _ask(handlers, [path for path, _ in photos])
+    right = answers.probabilities.argmax(2) == truth[:, None]  # [N,2]
+    new, old = right.T
+    sides = [
+        Side(
+            **msgspec.structs.asdict(metrics.evaluate(answers.probabilities[:, side], truth, labels)),
+            name=handler.artifact.card.name,
+            version=handler.artifact.card.version,
+            sha256=handler.artifact.sha256,
+            bytes=path.stat().st_size,
+        )
+        for side, (handler, path) in enumerate(zip(handlers, (candidate, champion), strict=True))
+    ]
+    difference = intervals.paired_difference(new, old)
+    p_value = intervals.mcnemar(new, old)
+    slices = _slices(answers.kinds, right)
+    times = answers.seconds[:, 0] / answers.seconds[:, 1]
+    return Comparison(
+        candidate=sides[0],
+        champion=sides[1],
+        photos=len(photos),
+        only_candidate_right=int((new & ~old).sum()),
+        only_champion_right=int((~new & old).sum()),
+        accuracy_difference=difference,
+        points_lost_at_most=-100 * difference.low,
+        mcnemar_p=p_value,
+        significantly_worse=float(p_value < _LEVEL and difference.value < 0),
+        slices=slices,
+        slices_worse=sum(one.worse for one in slices),
+        log_loss_times=_ratio(sides[0].log_loss.value, sides[1].log_loss.value),
+        latency_times=Ratio(float(np.median(times)), len(times)),
+        bytes_times=sides[0].bytes / sides[1].bytes,
+        lost=[
+            Lost(
+                path=str(photos[i][0]),
+                label=photos[i][1],
+                answer=labels[int(answers.probabilities[i, 0].argmax())],
+                probability=float(answers.probabilities[i, 0].max()),
+            )
+            for i in np.flatnonzero(~new & old)
+        ],
+    )
+
+
+def _common_labels(handlers: list[ImageClassifierHandler]) -> list[str]:
+    labels, others = (handler.artifact.card.labels for handler in handlers)
+    if others != labels:
+        raise CompareError(
+            f"The candidate knows {', '.join(labels)}, the champion {', '.join(others)}: "
+            "nothing to compare. Put it in the champion's place: make release."
+        )
+    return labels
+
+
+def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers:
+    """Every photo's bytes through both handlers."""
+
+    def both(path: Path) -> tuple[list[list[float]], list[float], dict[str, float]]:
+        data = path.read_bytes()
+        rows, seconds = [], []
+        kind: dict[str, float] = {}
+        for handler in handlers:
+            began = time.perf_counter()
+            batch = handler.preprocess([{"body": data}])
+            if not len(batch.inputs):
+                raise CompareError(f"The handler refuses {path}.")
+            rows.append(handler.inference(batch).probabilities[0].tolist())
+            seconds.append(time.perf_counter() - began)
+            kind = kind or properties(data, batch.inputs[0].numpy())
+        return rows, seconds, kind
+
+    seen = map_on_cores(both, photos, "compare", initializer=one_thread)
+    return _Answers(
+        np.array([rows for rows, _, _ in seen]),
+        np.array([seconds for _, seconds, _ in seen]),
+        pd.DataFrame([kind for _, _, kind in seen]),
+    )
+
+
+def _slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[ComparedSlice]:
+    """McNemar's test on each slice of enough photos, at a level divided by their number (Bonferroni).
+
+    Args:
+        kinds: A row a photo.
+        right: `b[N,2]`: candidate and champion.
+    """
+    judged = [(name, text, inside) for name, text, inside in slices_of(kinds) if inside.sum() >= LEAST]
+    rows = []
+    for name, text, inside in judged:
+        new, old = right[inside.to_numpy()].T
+        p_value = intervals.mcnemar(new, old)
+        worse = bool(p_value < _LEVEL / len(judged) and new.mean() < old.mean())
+        rows.append(
+            ComparedSlice(name, text, int(inside.sum()), float(new.mean()), float(old.mean()), p_value, worse)
+        )
+    return rows
+
+
+def _ratio(above: float, below: float) -> float:
+    """`above / below`; infinite where only `below` is 0, and 1 where both are."""
+    if below == 0:
+        return 1.0 if above == 0 else math.inf
+    return above / below

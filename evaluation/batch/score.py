@@ -1,0 +1,55 @@
+"""`python -m evaluation score IN OUT.parquet`: answers for a folder or a list of photos, however many."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from common.errors import UserError
+from common.photos import find_photos
+from evaluation.batch import local
+from evaluation.batch.scorer import Scorer
+
+
+class ScoreError(UserError):
+    """The photos cannot be scored; the text names the cause and the next step."""
+
+
+def find_paths(source: Path) -> list[str]:
+    """Photos below a folder, or the lines of a list, which are relative to its own folder.
+
+    Raises:
+        ScoreError: no such folder or list, or no photo.
+    """
+    if source.is_dir():
+        paths = [str(path) for path in find_photos(source)]
+    elif source.is_file():
+        lines = source.read_text(encoding="utf-8").splitlines()
+        paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
+    else:
+        raise ScoreError(f"There is no folder or list {source}.")
+    if not paths:
+        raise ScoreError(f"{source} names no photo.")
+    return paths
+
+
+def main(options: argparse.Namespace) -> int:
+    """Score; return 0 when every photo has its row."""
+    paths = find_paths(options.photos)
+    if options.engine == "ray":
+        outcomes = _on_ray(options.model, paths, options.out, options.workers)
+    else:
+        outcomes = local.score(Scorer(options.model), paths, options.out)
+    for outcome, count in outcomes.most_common():
+        print(f"{count:>9} {outcome}")
+    print(f"{options.out}: {outcomes.total()} rows")
+    return 0
+
+
+def _on_ray(model: Path, paths: list[str], out: Path, workers: int) -> Counter[str]:
+    try:
+        from evaluation.batch import ray
+    except ImportError as error:
+        raise ScoreError("Ray is not installed: make score ENGINE=ray does it.") from error
+    return ray.score(model, paths, out, workers)

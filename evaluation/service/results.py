@@ -1,0 +1,146 @@
+"""What the commands of `evaluation.service` find: records for gates, JSON and pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from evaluation.figures.intervals import Figure
+from evaluation.figures.metrics import Evaluation
+
+
+class AgainstTest(msgspec.Struct, frozen=True):
+    """Live accuracy against that of the model's test split."""
+
+    verdict: str
+    """`worse`, `consistent` or `too few photos to tell`."""
+    test_accuracy: float
+    """On the test split, by the service's `/health`."""
+    test_n: int
+    """Photos of the test split."""
+    difference: Figure
+    """Live less test."""
+    points_under: float
+    """How far, in points, the whole interval of the difference lies below 0."""
+
+
+class Far(msgspec.Struct, frozen=True):
+    """A photo that the service answers otherwise than the offline handler."""
+
+    path: str
+    """Where the photo is."""
+    difference: float
+    """Largest difference of a probability."""
+
+
+class Consistency(msgspec.Struct, frozen=True):
+    """The service's answers against the offline handler's on the same bytes."""
+
+    expected_sha256: str
+    """Of the artefact that should be served."""
+    same_model: float
+    """1 if the service says that it serves that artefact, else 0."""
+    photos: int
+    """Photos that the service answered."""
+    largest_difference: float
+    """Of a probability, over all photos."""
+    allowed_difference: float
+    """By which the artefact's own probe may differ."""
+    times_allowed: float
+    """The largest difference over the allowed one."""
+    other_answers: int
+    """Photos with another most probable class, or refused by one of the two."""
+    farthest: list[Far]
+    """Photos of the largest differences."""
+
+
+class Live(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A running service on labelled photos: `reports/live/live.json`."""
+
+    model: dict[str, str]
+    """Name, version and sha256, as the service reports them."""
+    deployment: str
+    """Name of the deployment, as the service reports it."""
+    photos: int
+    """Photos sent."""
+    answered: int
+    """Photos with a prediction."""
+    failed_share: float
+    """Share of photos without one."""
+    errors: dict[str, int]
+    """Photos by type of problem, or kind of connection failure."""
+    retries: int
+    """Requests sent again."""
+    throughput_per_second: float
+    """Photos, failed ones included."""
+    latency_ms: dict[str, float]
+    """Percentiles as the client measured them: p50, p90, p95, p99; empty if nothing was answered."""
+    service_ms: dict[str, dict[str, float]]
+    """Percentiles by stage, as the service measured them."""
+    measured: Evaluation | None
+    """None if nothing was answered; in the JSON its fields stand among the others."""
+    against_test: AgainstTest | None = None
+    """None where the service does not report its test accuracy."""
+    consistency: Consistency | None = None
+    """None where the artefact was not named."""
+
+    @property
+    def accuracy(self) -> Figure | None:
+        """Share of answers that are right."""
+        return self.measured.accuracy if self.measured else None
+
+    @property
+    def ece(self) -> Figure | None:
+        """Expected calibration error."""
+        return self.measured.ece if self.measured else None
+
+    @property
+    def latency_p50_ms(self) -> float | None:
+        """Median, as the client measured it."""
+        return self.latency_ms.get("p50")
+
+    @property
+    def latency_p99_ms(self) -> float | None:
+        """99th percentile, as the client measured it."""
+        return self.latency_ms.get("p99")
+
+    @property
+    def points_under_test(self) -> float | None:
+        """How far the accuracy is surely below that of the test split, in points."""
+        return self.against_test.points_under if self.against_test else None
+
+    def as_json(self) -> dict[str, Any]:
+        """For JSON, the measured figures among the others."""
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content | (content.pop("measured") or {})
+
+
+class Quantity(msgspec.Struct, frozen=True):
+    """One quantity of the photos, at validation and in the window."""
+
+    edges: list[float]
+    """Inner edges of the bins, rising."""
+    reference: list[int]
+    """Validation photos by bin, one more than there are edges."""
+    window: list[int]
+    """The window's photos by bin."""
+    distance: float | None
+    """Jensen-Shannon, 0 to 1; None for an empty window."""
+    z: float | None
+    """Two-sample chi-square test as a standard normal deviate; None likewise."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The service's latest photos, as `GET /drift` reports them."""
+
+    photos: int
+    """Photos in the window."""
+    quantities: dict[str, Quantity]
+    """By name; none where the model has no reference."""
+    size: int = 0
+    """Photos that the window can hold."""
+    reference_photos: int = 0
+    """Validation photos behind the reference."""
+    estimated_accuracy: float | None = None
+    """Mean confidence; None for an empty window."""
