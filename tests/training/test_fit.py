@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from lightning import LightningDataModule
 from mlflow.tracking import MlflowClient
 from torch.utils.data import TensorDataset
 
 from tests.tiny import HEAD_ALONE, TRAIN, train_config
+from tests.training.rows import RowData
 from training.__main__ import main
 from training.fit import checkpoint, phases
 from training.fit.head import Score
@@ -128,7 +128,7 @@ def test_a_cycle_runs_to_its_end_however_validation_goes(tmp_path: Path):
     torch.manual_seed(1)
     rows = torch.randn(64, 4)
     classes = (rows[:, 0] > 0).long()
-    data = LightningDataModule.from_datasets(
+    data = RowData(
         TensorDataset(rows, classes),
         TensorDataset(rows, 1 - classes),  # what is learned makes it worse
         batch_size=16,

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningDataModule
 from torch.utils.data import Dataset, TensorDataset
 
 from tests.tiny import ROOT, SIDE, TRAIN, train_config
+from tests.training.rows import RowData
 from training.fit.trainer import finetune
 from training.network.task import FinetuneTask
 from training.place import Place
@@ -39,7 +39,7 @@ def train_rows(work: Path, rows: Dataset[Any], workers: int = 0) -> None:
         *("--finetune.ema_decay", "0"),
     )
     task = FinetuneTask(torch.nn.Linear(4, 2), 2, config.finetune)
-    data = LightningDataModule.from_datasets(rows, rows, batch_size=4, num_workers=workers)
+    data = RowData(rows, rows, 4, workers)
     finetune(config, task, data, None, work)
 
 
