@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.config import DataConfig, ModelConfig, TrainConfig, parse
+from training.config import DataConfig, ModelConfig, TrainConfig
+from training.options import parse
 
 if TYPE_CHECKING:
     from serving.contract.card import Card

@@ -8,104 +8,58 @@ from pathlib import Path
 from common.labels import REVIEWED
 
 
+class _Below:
+    """A path below the root of the place that it is asked of."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def __get__(self, place: Place, kind: type[Place]) -> Path:
+        return place.root / self._path
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Every path below the folder that the pipeline runs in; what dvc.yaml names is tested against it."""
+    """Every path of a pipeline; tests/pipeline holds dvc.yaml to what is opened."""
 
     root: Path = Path()
-    """Folder of the pipeline."""
+    """The folder that the pipeline runs in."""
 
-    @property
-    def data_config(self) -> Path:
-        """Configuration of fetch and prepare."""
-        return self.root / "configs/data.yaml"
-
-    @property
-    def train_config(self) -> Path:
-        """Configuration of training and export."""
-        return self.root / "configs/train.yaml"
-
-    @property
-    def reviewed(self) -> Path:
-        """Labels that a person has reviewed (`common.labels`)."""
-        return self.root / REVIEWED
-
-    @property
-    def downloads(self) -> Path:
-        """Archives, kept so that no download is repeated."""
-        return self.root / "build/downloads"
-
-    @property
-    def raw(self) -> Path:
-        """Raw photos, `<label>/<file>`."""
-        return self.root / "data/raw"
-
-    @property
-    def fetch_report(self) -> Path:
-        """What was fetched, from where."""
-        return self.root / "data/fetch.json"
-
-    @property
-    def prepared(self) -> Path:
-        """Folder of the three files that `prepare` writes."""
-        return self.root / "data/prepared"
-
-    @property
-    def manifest(self) -> Path:
-        """One row a photo kept."""
-        return self.prepared / "manifest.csv"
-
-    @property
-    def dropped(self) -> Path:
-        """One row a file dropped, with its reason."""
-        return self.prepared / "dropped.csv"
-
-    @property
-    def summary(self) -> Path:
-        """Counts by split, class and reason."""
-        return self.prepared / "summary.json"
-
-    @property
-    def decoded(self) -> Path:
-        """Decoded photos, a cache."""
-        return self.root / "build/photos"
-
-    @property
-    def work(self) -> Path:
-        """Progress of trainings that are not finished, a folder each."""
-        return self.root / "build/train"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The trained network (`training.fit.checkpoint`)."""
-        return self.root / "models/checkpoint.ckpt"
-
-    @property
-    def run(self) -> Path:
-        """The MLflow run and the data that the checkpoint comes from."""
-        return self.root / "models/run.json"
-
-    @property
-    def train_report(self) -> Path:
-        """Predictions, curves and pictures of the training."""
-        return self.root / "reports/train"
-
-    @property
-    def model(self) -> Path:
-        """The artefact."""
-        return self.root / "models/model.pt"
-
-    @property
-    def audit(self) -> Path:
-        """Probable wrong labels."""
-        return self.root / "build/audit"
-
-    @property
-    def ablation(self) -> Path:
-        """Trainings with a part of the recipe left out: a pipeline's folder of its own."""
-        return self.root / "build/ablation"
-
-    @property
-    def bench(self) -> Path:
-        """Measured training speed."""
-        return self.root / "build/bench-train"
+    data_config = _Below("configs/data.yaml")
+    """Configuration of fetch and prepare."""
+    train_config = _Below("configs/train.yaml")
+    """Configuration of training and export."""
+    reviewed = _Below(REVIEWED)
+    """Labels that a person has reviewed (`common.labels`)."""
+    downloads = _Below("build/downloads")
+    """Archives, kept so that no download is repeated."""
+    raw = _Below("data/raw")
+    """Raw photos, `<label>/<file>`."""
+    fetch_report = _Below("data/fetch.json")
+    """What was fetched, from where."""
+    prepared = _Below("data/prepared")
+    """Folder of the three files that `prepare` writes."""
+    manifest = _Below("data/prepared/manifest.csv")
+    """One row a photo kept."""
+    dropped = _Below("data/prepared/dropped.csv")
+    """One row a file dropped, with its reason."""
+    summary = _Below("data/prepared/summary.json")
+    """Counts by split, class and reason."""
+    decoded = _Below("build/photos")
+    """Decoded photos, a cache."""
+    work = _Below("build/train")
+    """Progress of trainings that are not finished, a folder each."""
+    checkpoint = _Below("models/checkpoint.ckpt")
+    """The trained network (`training.fit.checkpoint`)."""
+    run = _Below("models/run.json")
+    """The MLflow run and the data that the checkpoint comes from."""
+    train_report = _Below("reports/train")
+    """Predictions, curves and pictures of the training."""
+    model = _Below("models/model.pt")
+    """The artefact."""
+    audit = _Below("build/audit")
+    """Probable wrong labels."""
+    ablation = _Below("build/ablation")
+    """Trainings with a part of the recipe left out: a pipeline's folder of its own."""
+    bench = _Below("build/bench-train")
+    """Measured training speed."""

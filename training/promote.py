@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import config
+from training.config import TrainConfig
+from training.options import parse
 from training.place import Place
 
 
@@ -14,7 +15,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m training promote", description=__doc__)
     parser.add_argument("model", type=Path, help="the artefact, as models/model.pt")
     path = parser.parse_args(arguments).model
-    settings = config.parse(config.TrainConfig, Place().train_config, [], command="promote", about="")
+    settings = parse(TrainConfig, Place().train_config, [], command="promote", about="")
     from serving.contract import artifact
     from training import tracking
 

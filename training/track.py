@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import PipelineError
-from training import config
+from training.config import TrackingConfig, TrainConfig
+from training.options import parse
 from training.place import Place
 
 
@@ -18,12 +19,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m training track", description=__doc__)
     parser.add_argument("folder", type=Path, help="what `python -m evaluation live` wrote")
     folder = parser.parse_args(arguments).folder
-    settings = config.parse(config.TrainConfig, Place().train_config, [], command="track", about="")
+    settings = parse(TrainConfig, Place().train_config, [], command="track", about="")
     print(f"MLflow run {log_live(settings.tracking, folder)}")
     return 0
 
 
-def log_live(tracking: config.TrackingConfig, folder: Path) -> str:
+def log_live(tracking: TrackingConfig, folder: Path) -> str:
     """Keep what a live evaluation wrote as a run of the experiment `<experiment>-live`; return its id.
 
     Raises:

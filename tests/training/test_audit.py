@@ -11,7 +11,8 @@ import pytest
 from common.errors import UserError
 from tests.once import Once
 from tests.tiny import ROOT, data_config
-from training.config import TrainConfig, parse
+from training.config import TrainConfig
+from training.options import parse
 from training.photos.catalogue import prepare
 from training.photos.manifest import read_manifest
 from training.place import Place

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from tests.tiny import ROOT, TRAIN
+from tests.tiny import ROOT, TRAIN, train_config
 from training.photos.sampler import EpochSlices
 from training.place import Place
 
@@ -73,4 +73,11 @@ def test_two_processes_train_what_one_does(place: Place, environment: Callable[.
         for name in ("finetune_val_loss", "finetune_train_loss", "test_log_loss", "test_accuracy"):
             assert found[name] == pytest.approx(figures[0][name], abs=1e-3), name
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
-    assert len(client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])) == 3
+    assert (
+        len(
+            client.search_runs(
+                [client.get_experiment_by_name(train_config().tracking.experiment).experiment_id]
+            )
+        )
+        == 3
+    )

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 
+NAME, ALIAS = train_config().model.name, train_config().tracking.alias
 IMAGES = torch.randint(
     0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
 )
@@ -71,16 +72,14 @@ def accuracy_on_test(handler: ImageClassifierHandler, place: Place) -> float:
 def test_an_export_is_calibrated_proven_and_registered(trained: Place, capsys: pytest.CaptureFixture[str]):
     """The artefact answers as the checkpoint does, over the temperature; MLflow has file and alias."""
     export(train_config(), trained)
-    assert re.search(
-        r"registered in MLflow as cats-dogs version \d+, alias @challenger", capsys.readouterr().out
-    )
+    assert re.search(rf"registered in MLflow as {NAME} version \d+, alias @{ALIAS}", capsys.readouterr().out)
     traced, loaded = torchscript.load(trained.model)
     network = checkpoint.read(trained.checkpoint).network()
     with torch.inference_mode():
         expected = torch.softmax(network(IMAGES) / loaded.card.temperature, 1)
         assert torch.allclose(traced(IMAGES), expected, atol=1e-5)
     client = client_of(trained)
-    version = client.get_model_version_by_alias("cats-dogs", "challenger")
+    version = client.get_model_version_by_alias(NAME, ALIAS)
     assert version.tags["sha256"] == loaded.sha256
     run = client.get_run(loaded.card.lineage.mlflow_run_id)
     assert run.data.params["model.backbone"] == "compact"
@@ -113,7 +112,7 @@ def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
     """Of the same checkpoint and run as another export: both versions keep their file."""
     export(train_config("--export.read_size", "96"), trained)
     client = client_of(trained)
-    first = client.get_model_version_by_alias("cats-dogs", "challenger")
+    first = client.get_model_version_by_alias(NAME, ALIAS)
     export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"), trained)
     handler = served(trained)
     card = handler.artifact.card
@@ -121,7 +120,7 @@ def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
     assert card.version.endswith("-int8")
     assert "quantized::" in str(torchscript.load(trained.model)[0].inlined_graph)
     assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_test(handler, trained))
-    second = client.get_model_version_by_alias("cats-dogs", "challenger")
+    second = client.get_model_version_by_alias(NAME, ALIAS)
     assert second.version != first.version
     for version in (first, second):
         stored = Path(version.source.removeprefix("file://")) / "model.pt"

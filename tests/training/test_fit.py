@@ -76,7 +76,9 @@ def test_a_resumed_training_equals_an_unbroken_one(
         assert torch.equal(resumed[name], tensor), name
     assert capsys.readouterr().out.count("resuming the unfinished training") == 3
     client = MlflowClient(f"sqlite:///{place.root}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name(train_config().tracking.experiment).experiment_id]
+    )
     assert run.info.status == "FINISHED"
     assert not list(place.work.iterdir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +245,17 @@ def test_a_full_disk_leaves_the_earlier_manifest(
     assert sorted(p.name for p in Path("data").iterdir()) == ["prepared", "raw"]
 
 
+def wait_for_a_busy_worker(pid: int) -> None:
+    """Until a worker has computed for longer than its start takes."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one of the list may have ended
+            if any(w.cpu_times().user > 1 for w in psutil.Process(pid).children(recursive=True)):
+                return
+        time.sleep(0.01)
+    pytest.fail("no worker computes")
+
+
 @pytest.mark.parametrize("moment", ["workers start", "photos are decoded"])
 def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
     raw: Path, environment: Callable[..., dict[str, str]], moment: str
@@ -261,7 +274,8 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
     )
     assert process.stderr
     assert process.stderr.read(1), "the progress bar stands"
-    time.sleep(0 if moment == "workers start" else 1)
+    if moment == "photos are decoded":
+        wait_for_a_busy_worker(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

@@ -67,7 +67,10 @@ def test_a_live_evaluation_is_kept(tracked: Path, capsys: pytest.CaptureFixture[
     client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert client.get_experiment(run.info.experiment_id).name == "cats-dogs-live"
+    assert (
+        client.get_experiment(run.info.experiment_id).name
+        == f"{tiny.train_config().tracking.experiment}-live"
+    )
     assert run.data.metrics["accuracy"] == 0.9
     assert run.data.metrics["latency_p50_ms"] == 20.0
     assert "roc_auc" not in run.data.metrics

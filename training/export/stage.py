@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from training import config
+from training.config import TrainConfig
+from training.options import parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Export as configured."""
     place = Place()
-    settings = config.parse(
-        config.TrainConfig, place.train_config, arguments, command="export", about=__doc__ or ""
-    )
+    settings = parse(TrainConfig, place.train_config, arguments, command="export", about=__doc__ or "")
     from training.export.artefact import export
 
     export(settings, place)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from training import config
+from training.config import TrainConfig
+from training.options import parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Train as configured."""
     place = Place()
-    settings = config.parse(
-        config.TrainConfig, place.train_config, arguments, command="fit", about=__doc__ or ""
-    )
+    settings = parse(TrainConfig, place.train_config, arguments, command="fit", about=__doc__ or "")
     from training.fit.job import Job  # torch: only once the options are known to be right
     from training.fit.phases import fit
     from training.photos.manifest import read_manifest

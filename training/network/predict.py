@@ -38,7 +38,7 @@ def predict_all(
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
-        title: Shown beside the progress.
+        title: Shown with the progress.
     """
     training = module.training
     frozen = fuse(trace(module.eval(), images.shape[-1]))

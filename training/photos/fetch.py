@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from training import config
+from training.config import DataConfig
+from training.options import parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Fetch as configured; say what came."""
     place = Place()
-    settings = config.parse(
-        config.DataConfig, place.data_config, arguments, command="fetch", about=__doc__ or ""
-    )
+    settings = parse(DataConfig, place.data_config, arguments, command="fetch", about=__doc__ or "")
     from training.photos import sources
 
     wanted = os.environ.get("DATA") or settings.fetch.source  # a place to get photos, not part of them

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 
-from training import config
+from training.config import DataConfig
+from training.options import parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Prepare as configured; print the summary."""
     place = Place()
-    settings = config.parse(
-        config.DataConfig, place.data_config, arguments, command="prepare", about=__doc__ or ""
-    )
+    settings = parse(DataConfig, place.data_config, arguments, command="prepare", about=__doc__ or "")
     from training.photos import catalogue
 
     print(json.dumps(catalogue.prepare(settings.prepare, place), indent=2))

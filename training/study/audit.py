@@ -5,16 +5,15 @@ What a person then decides goes into `configs/labels.csv` (see `common.labels`).
 
 from __future__ import annotations
 
-from training import config
+from training.config import TrainConfig
+from training.options import parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Audit the photos of the manifest."""
     place = Place()
-    settings = config.parse(
-        config.TrainConfig, place.train_config, arguments, command="audit", about=__doc__ or ""
-    )
+    settings = parse(TrainConfig, place.train_config, arguments, command="audit", about=__doc__ or "")
     from training.study.suspects import audit
 
     audit(settings, place)

@@ -17,11 +17,12 @@ from evaluation.artefact.corruptions import CORRUPTIONS, corrupt
 from evaluation.figures import metrics
 from evaluation.figures.intervals import Figure, decode, wilson
 from serving.contract.preprocess import preprocess
-from training.config import TrainConfig, parse
+from training.config import TrainConfig
 from training.fit import checkpoint, predictions
 from training.fit.job import Job
 from training.fit.phases import fit
 from training.network.predict import predict_all
+from training.options import parse
 from training.photos.manifest import Manifest, every_nth_for_training, read_manifest
 from training.place import Place
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from training import config
+from training.config import TrainConfig
+from training.options import parse
 from training.place import Place
 
 
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=10, help="of a turn")
     options = parser.parse_args(arguments)
     place = Place()
-    settings = config.parse(config.TrainConfig, place.train_config, [], command="bench", about="")
+    settings = parse(TrainConfig, place.train_config, [], command="bench", about="")
     from training.study.bench import rates
 
     print(rates.as_markdown(rates.measure(settings, place, options.size, options.turns, options.steps)))
