@@ -130,7 +130,8 @@ class HeadConfig:
     """First phase: scikit-learn's logistic regression on the frozen backbone's features.
 
     Args:
-        enabled: False leaves the phase out: the second one begins with a random head.
+        enabled: False leaves the phase out, as for a backbone without weights: the second one begins with a
+            random head.
         inverse_penalty: Inverse strength of the L2 penalty, scikit-learn's `C`; larger fits closer.
     """
 

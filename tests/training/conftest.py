@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.once import Once
-from tests.tiny import data_config, train_config
+from tests.tiny import ROOT, data_config, train_config
 from training.photos.catalogue import prepare
 from training.photos.sources import fetch
 from training.place import Place
@@ -52,6 +52,7 @@ def once_trained(once: Once, drawn: Place, mlflow_database: Path) -> Path:
     def make(folder: Path) -> None:
         shutil.copy(mlflow_database, folder / "mlflow.db")
         (folder / "data").symlink_to(drawn.root / "data")
+        (folder / "configs").symlink_to(ROOT / "configs")
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -64,6 +65,7 @@ def once_trained(once: Once, drawn: Place, mlflow_database: Path) -> Path:
 @pytest.fixture
 def trained(workplace: Path, once_trained: Path) -> Place:
     """A folder of its own in which a tiny network was trained, with its run in MLflow."""
+    (workplace / "configs").unlink()
     shutil.copytree(once_trained, workplace, symlinks=True, dirs_exist_ok=True)
     with closing(sqlite3.connect(workplace / "mlflow.db")) as database, database:
         moved = (once_trained.as_uri(), workplace.as_uri())

@@ -138,7 +138,7 @@ def _turn(config: TrainConfig, task: FinetuneTask, batches: Batches, steps: int)
         logger=False,
         enable_checkpointing=False,
     )
-    trainer.fit(task, train_dataloaders=batches)
+    trainer.fit(task, train_dataloaders=batches, val_dataloaders=[])
     return timer
 
 
