@@ -7,11 +7,12 @@ that says why. Photos are named by their content, so the list holds for whoever 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Final
 
 from common.errors import UserError
+
+if TYPE_CHECKING:  # who only needs the path, as a command's --help does, does not wait for it
+    import pandas as pd
 
 REVIEWED: Final = Path("configs/labels.csv")
 _COLUMNS: Final = ["sha256", "label", "note"]
@@ -27,6 +28,8 @@ def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
     Raises:
         LabelsError: not a table, other columns, or a photo that is named twice.
     """
+    import pandas as pd
+
     if not path.exists():
         return pd.DataFrame(columns=_COLUMNS).set_index("sha256")
     try:

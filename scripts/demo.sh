@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole line on drawn pictures, in build/demo, as dvc.yaml has it: fetch, prepare, train, export,
-# evaluate; then the same line again, which does nothing; then a live service. Touches no tracked file.
+# The whole pipeline on drawn pictures, in build/demo, as dvc.yaml has it: fetch, prepare, train, export,
+# evaluate; then the same again, which does nothing; then a live service. Touches no tracked file.
 set -euo pipefail
 
 PYTHON=${PYTHON:-python}
@@ -12,7 +12,7 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 rm -rf "$work"
 mkdir -p "$work"
-cp -R common training serving evaluation configs dvc.yaml "$work"
+cp -R common training serving evaluation configs requirements dvc.yaml .dvcignore "$work"
 "$PYTHON" -m training fit --config configs/train.yaml --config configs/smoke.yaml --print_config \
   >"$work/configs/train.yaml"
 cd "$work"
@@ -22,7 +22,7 @@ dvc init --quiet --no-scm
 
 step "Draw pictures, split, train, export and evaluate them (dvc repro)"
 dvc repro
-step "The same line again: nothing has changed, so nothing runs"
+step "The same pipeline again: nothing has changed, so nothing runs"
 dvc repro
 
 step "Serve models/model.pt, ask it about one drawn dog, evaluate it live on the test split"

@@ -18,6 +18,7 @@ from litestar.testing import TestClient
 from serving.http.app import create_app
 from serving.settings import Settings
 from tests import tiny
+from tests.once import Once
 
 Client = TestClient[Litestar]
 
@@ -61,6 +62,25 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "configs").symlink_to(tiny.ROOT / "configs")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what is costly once for all processes of this session."""
+    own = tmp_path_factory.getbasetemp()
+    return Once(own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own)
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(once: Once) -> Path:
+    """An empty database of MLflow, to be copied: making one runs all its migrations, for seconds."""
+
+    def make(folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return once("mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -1,35 +1,30 @@
-"""The smallest real things: configurations and artefacts that train and load in a second."""
+"""The smallest real things: configurations and artefacts that train and load in a second.
+
+Importing this module loads no torch: the tests of fetch and prepare need none.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional
+from training.config import DataConfig, ModelConfig, TrainConfig
+from training.options import parse
 
-from serving.contract.card import SCHEMA_VERSION, Card, Lineage, Measured
-from serving.contract.preprocess import RESIZE_RULE
-from serving.runtime import torchscript
-from training.config import DataConfig, ModelConfig, TrainConfig, parse
-from training.export.stage import CalibratedClassifier, make_probe, trace_methods
-from training.network.build import CompactCNN, build
+if TYPE_CHECKING:
+    from serving.contract.card import Card
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
 TRAIN = [
     *("--model.backbone", "compact", "--model.pretrained", "false", "--model.input_size", str(SIDE)),
-    *("--loader.batch_size", "8", "--loader.workers", "0", "--head.epochs", "2"),
-    *(
-        "--finetune.input_sizes",
-        f"[{SIDE}]",
-        "--finetune.epochs_per_pass",
-        "3",
-        "--finetune.freeze_norm",
-        "false",
-    ),
-    *("--finetune.learning_rate", "0.01", "--finetune.ema_decay", "0.5"),
-    *("--teacher.share", "0", "--trainer.accelerator", "cpu"),
+    *("--loader.batch_size", "8", "--loader.workers", "0", "--trainer.accelerator", "cpu"),
+    *("--finetune.input_sizes", f"[{SIDE}]", "--finetune.epochs_per_pass", "3"),
+    *("--finetune.freeze_norm", "false", "--finetune.learning_rate", "0.01", "--finetune.ema_decay", "0.5"),
+    *("--head.inverse_penalty", "1e-6"),  # on a random backbone a head of weight would only disturb
 ]
+HEAD_ALONE = ("--finetune.input_sizes", "[]")
+"""The shortest training."""
 
 UNCHANGED = (
     *("--augment.crop_scale_min", "0.999", "--augment.crop_ratio_max", "1.0"),
@@ -44,17 +39,25 @@ UNCHANGED = (
 
 def train_config(*overrides: str) -> TrainConfig:
     """`configs/train.yaml` made tiny."""
-    default = str(ROOT / "configs/train.yaml")
-    return parse(TrainConfig, default, [*TRAIN, *overrides], prog="tests", about="")
+    return parse(TrainConfig, ROOT / "configs/train.yaml", [*TRAIN, *overrides], command="tests", about="")
 
 
 def data_config(*overrides: str) -> DataConfig:
     """`configs/data.yaml` with changes."""
-    return parse(DataConfig, str(ROOT / "configs/data.yaml"), [*overrides], prog="tests", about="")
+    return parse(DataConfig, ROOT / "configs/data.yaml", [*overrides], command="tests", about="")
 
 
 def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """An artefact of the compact network with random weights, written as `training.export.stage` does."""
+    """An artefact of the compact network with random weights, written as `training.export` does."""
+    import torch
+    from torch.nn import functional
+
+    from serving.runtime import torchscript
+    from training.export.calibrate import CalibratedClassifier
+    from training.export.probe import make_probe
+    from training.export.trace import trace_methods
+    from training.network.build import CompactCNN, build
+
     torch.manual_seed(seed)
     network = build(ModelConfig("tiny", "compact", False, SIDE, 0.0), len(labels))
     prototypes = functional.normalize(torch.rand(4, CompactCNN.width))
@@ -65,6 +68,11 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
 
 def card(labels: tuple[str, ...] = ("cat", "dog")) -> Card:
     """The card of `write_artifact`."""
+    import torch
+
+    from serving.contract.card import SCHEMA_VERSION, Card, Lineage, Measured
+    from serving.contract.preprocess import RESIZE_RULE
+
     return Card(
         schema_version=SCHEMA_VERSION,
         name="tiny",

@@ -1,18 +1,14 @@
 """The configuration's shape: `configs/data.yaml` and `configs/train.yaml` hold every value.
 
 There are no defaults here: the file that DVC tracks is the file that the code reads. Each value
-can be overridden from the command line, as in `python -m training fit --head.epochs 5`.
+can be overridden from the command line, as in `python -m training fit --finetune.learning_rate 2e-4`.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-import sys
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, NoReturn, TypeVar, cast
+from dataclasses import dataclass
+from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeFloat,
@@ -21,8 +17,6 @@ from jsonargparse.typing import (
     PositiveFloat,
     PositiveInt,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class PrepareConfig:
         salt: Changes the split hash, and so the whole split.
         validation_share: Share of the validation split.
         test_share: Share of the test split.
-        near_duplicate_bits: Bits of 64 by which the perceptual hashes of near copies may differ.
+        near_duplicate_bits: Bits of 64 by which the perceptual hashes of near-duplicates may differ.
     """
 
     salt: str
@@ -133,19 +127,16 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """First phase: a linear head on the frozen backbone's features, computed once.
+    """First phase: scikit-learn's logistic regression on the frozen backbone's features.
 
     Args:
-        epochs: Most epochs; 0 leaves the phase out.
-        batch_size: Feature rows in a batch.
-        learning_rate: Peak of the one-cycle schedule.
-        weight_decay: AdamW's weight decay.
+        enabled: False leaves the phase out, as for a backbone without weights: the second one begins with a
+            random head.
+        inverse_penalty: Inverse strength of the L2 penalty, scikit-learn's `C`; larger fits closer.
     """
 
-    epochs: NonNegativeInt
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
+    enabled: bool
+    inverse_penalty: PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -170,19 +161,6 @@ class FinetuneConfig:
     label_smoothing: ClosedUnitInterval
     freeze_norm: bool
     ema_decay: ClosedUnitInterval
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """A larger network, trained first (configs/teacher.yaml), whose answers the second phase learns too.
-
-    Args:
-        share: Share of the loss that holds the network to the teacher's answers; 0 trains without a teacher.
-        temperature: Softens the answers of both before they are compared.
-    """
-
-    share: ClosedUnitInterval
-    temperature: PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -252,7 +230,6 @@ class TrainConfig:
         augment: Random changes to training photos.
         head: First phase, a head on frozen features.
         finetune: Second phase, the whole network.
-        teacher: A larger network that the second phase learns from.
         trainer: Lightning's trainer.
         tracking: MLflow.
         export: The artefact.
@@ -264,50 +241,6 @@ class TrainConfig:
     augment: AugmentConfig
     head: HeadConfig
     finetune: FinetuneConfig
-    teacher: TeacherConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
     export: ExportConfig
-
-
-class _Parser(ArgumentParser):
-    """Names the nearest known key in the message about an unknown one."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
-        known = [action.dest for action in self._actions]
-        hints = []
-        for quoted in re.findall(r"(?:[Kk]ey|keys|option|--)[\s:]*['\"]?([\w.]+)", message):
-            near = difflib.get_close_matches(quoted, known, n=1, cutoff=0.5)
-            if near and quoted not in known:
-                hints.append(f"'{quoted}' is not a key; the nearest known one is '{near[0]}'.")
-        print(f"error: {message}", *hints, sep="\n", file=sys.stderr)
-        print(f"See 'python -m {self.prog} --help' for all keys.", file=sys.stderr)
-        self.exit(2)
-        raise AssertionError("exit returned")
-
-
-def parse(kind: type[T], default: str, arguments: list[str], *, prog: str, about: str) -> T:
-    """Read `default` (or each `--config` in turn), apply the overrides, validate.
-
-    Raises:
-        SystemExit: code 2 and a message that names the key, for an unknown key or a bad value.
-    """
-    parser = _Parser(prog=prog, description=about, default_config_files=[default], allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="A YAML file; may be given several times.")
-    parser.add_class_arguments(kind, as_group=False)
-    namespace: Namespace = parser.parse_args(arguments)
-    values = cast("dict[str, Any]", parser.instantiate(namespace).as_dict())
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: _plain(values[name]) for name in names})
-
-
-def _plain(value: Any) -> Any:
-    """Without jsonargparse's subclasses of int and float, which neither JSON, YAML nor torch will store."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    for base in (bool, int, float):
-        if isinstance(value, base):
-            return base(value)
-    return value

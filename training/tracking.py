@@ -1,17 +1,17 @@
-"""The one room of MLflow: runs, curves, files, registered versions and their aliases."""
+"""The one module of MLflow: runs, curves, files, registered versions and their aliases."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from lightning.pytorch.loggers import MLFlowLogger
 from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -20,7 +20,7 @@ from training.config import TrackingConfig, TrainConfig
 
 
 class Tracker:
-    """One MLflow run, new or taken up again."""
+    """One MLflow run, new or resumed."""
 
     def __init__(self, config: TrackingConfig, run_id: str | None = None) -> None:
         """Open the run `run_id`, or a new one.
@@ -29,7 +29,7 @@ class Tracker:
             PipelineError: the tracking server cannot be reached, or does not know the run.
         """
         self.config = config
-        self.uri = absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+        self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
         mlflow.set_tracking_uri(self.uri)
         try:
             self.client = MlflowClient(self.uri)
@@ -56,19 +56,22 @@ class Tracker:
 
     def log_config(self, config: TrainConfig) -> None:
         """Every value of the configuration as a parameter, `section.key`."""
-        for section, values in asdict(config).items():
-            for key, value in values.items() if isinstance(values, dict) else [("", values)]:
-                self.client.log_param(self.run_id, f"{section}.{key}".rstrip("."), value)
+        values = {
+            f"{section}.{key}".rstrip("."): value
+            for section, part in asdict(config).items()
+            for key, value in (part.items() if isinstance(part, dict) else [("", part)])
+        }
+        self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in values.items()])
 
     def log_metrics(self, values: dict[str, float]) -> None:
-        """Final figures."""
-        for name, value in values.items():
-            self.client.log_metric(self.run_id, name, value)
+        """Figures that have no step."""
+        now = round(1000 * time.time())
+        metrics = [Metric(name, value, now, 0) for name, value in values.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Lineage and other facts to search by."""
-        for name, value in tags.items():
-            self.client.set_tag(self.run_id, name, value)
+        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_figure(self, figure: Figure, name: str) -> None:
         """A picture among the run's files."""
@@ -114,7 +117,7 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
     Raises:
         PipelineError: MLflow cannot be reached, or no version of `name` has this artefact.
     """
-    uri = absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+    uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
     try:
         client = MlflowClient(uri)
         versions = client.search_model_versions(f"name = '{name}'")
@@ -131,53 +134,7 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
     return str(latest.version)
 
 
-def log_live(config: TrackingConfig, folder: Path) -> str:
-    """Keep what `evaluation.service.live` wrote as a run of the experiment `<experiment>-live`; return its id.
-
-    Raises:
-        PipelineError: there is no live evaluation in the folder, or MLflow cannot be reached.
-    """
-    try:
-        figures = json.loads((folder / "live.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PipelineError(f"There is no live evaluation in {folder}: make evaluate-live first.") from error
-    tracker = Tracker(replace(config, experiment=f"{config.experiment}-live"))
-    scalars = {name: figures[name] for name in ("failed_share", "throughput_per_second", "retries", "photos")}
-    scalars |= {name: value["value"] for name, value in figures.items() if _is_figure(value)}
-    scalars |= {f"latency_{name}_ms": value for name, value in figures["latency_ms"].items()}
-    tracker.log_metrics({name: float(value) for name, value in scalars.items()})
-    tracker.set_tags(
-        {f"model.{name}": str(value) for name, value in figures["model"].items()}
-        | {f"gate.{name}": str(passed) for name, passed in figures["gates"].items()}
-        | {"against_test": figures.get("against_test", {}).get("verdict", "not compared")}
-    )
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            tracker.log_file(path)
-    tracker.finish()
-    return tracker.run_id
-
-
-def _is_figure(value: object) -> bool:
-    """Whether it is a value with an interval, and defined."""
-    return isinstance(value, dict) and isinstance(value.get("value"), float | int)
-
-
-def absolute(uri: str) -> str:
+def _absolute(uri: str) -> str:
     """A SQLite file by its whole path: MLflow keeps stores by name, whatever folder was meant."""
     path = uri.removeprefix("sqlite:///")
     return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"
-
-
-def git_commit() -> str:
-    """The commit of the working tree, `-dirty` if its code is changed; outside git GIT_COMMIT."""
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        made_by_the_line = [":!dvc.lock", ":!data", ":!models", ":!reports"]
-        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *made_by_the_line]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("GIT_COMMIT") or "unknown"
-    return commit + ("-dirty" if changed else "")

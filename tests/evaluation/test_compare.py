@@ -16,7 +16,7 @@ from evaluation.figures import intervals
 from serving.runtime import torchscript
 from tests import tiny
 from tests.pictures import encode
-from training.export.stage import make_probe
+from training.export.probe import make_probe
 
 GATES = (
     "promotion: {points_lost_max: 5, significantly_worse_max: 0, slices_worse_max: 0, bytes_times_max: 1.5}"

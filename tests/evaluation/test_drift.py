@@ -19,7 +19,7 @@ from serving.contract import reference
 from serving.runtime import torchscript
 from tests import processes, tiny
 from tests.pictures import encode
-from training.export.stage import measure
+from training.export.measure import measure
 
 
 def window(shift: float, n: int = 500) -> dict[str, object]:

@@ -1,33 +1,74 @@
-"""What the tests of training share."""
+"""What the tests of training share: drawn photos, a database of MLflow, and one finished training."""
 
 from __future__ import annotations
 
-import os
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.tiny import data_config
-from training.photos.prepare import prepare
+from tests.once import Once
+from tests.tiny import ROOT, data_config, train_config
+from training.photos.catalogue import prepare
 from training.photos.sources import fetch
+from training.place import Place
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with raw photos and manifest of 40 drawn pictures of each class."""
-    folder = tmp_path_factory.mktemp("drawn")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch)
-        prepare(data_config().prepare)
-    finally:
-        os.chdir(before)
-    return folder
+def drawn(once: Once) -> Place:
+    """Raw photos and manifest of 40 drawn pictures of each class; not to be changed."""
+
+    def make(folder: Path) -> None:
+        place = Place(folder)
+        fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch, place)
+        prepare(data_config().prepare, place)
+
+    return Place(once("drawn", make))
 
 
 @pytest.fixture
-def place(workplace: Path, drawn: Path) -> Path:
-    """An empty folder with the drawn data."""
-    (workplace / "data").symlink_to(drawn / "data")
+def tracked(workplace: Path, mlflow_database: Path) -> Path:
+    """An empty folder with an empty database of MLflow."""
+    shutil.copy(mlflow_database, workplace / "mlflow.db")
     return workplace
+
+
+@pytest.fixture
+def place(tracked: Path, drawn: Place) -> Place:
+    """A pipeline's folder with the drawn photos, prepared."""
+    (tracked / "data").symlink_to(drawn.root / "data")
+    return Place(tracked)
+
+
+@pytest.fixture(scope="session")
+def once_trained(once: Once, drawn: Place, mlflow_database: Path) -> Path:
+    """A folder in which a tiny network was trained; not to be changed."""
+    from training.fit.job import Job
+    from training.fit.phases import fit
+    from training.photos.manifest import read_manifest
+
+    def make(folder: Path) -> None:
+        shutil.copy(mlflow_database, folder / "mlflow.db")
+        (folder / "data").symlink_to(drawn.root / "data")
+        (folder / "configs").symlink_to(ROOT / "configs")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            place = Place(folder)
+            fit(Job.plan(train_config(), read_manifest(place), place))
+
+    return once("trained", make)
+
+
+@pytest.fixture
+def trained(workplace: Path, once_trained: Path) -> Place:
+    """A folder of its own in which a tiny network was trained, with its run in MLflow."""
+    (workplace / "configs").unlink()
+    shutil.copytree(once_trained, workplace, symlinks=True, dirs_exist_ok=True)
+    with closing(sqlite3.connect(workplace / "mlflow.db")) as database, database:
+        moved = (once_trained.as_uri(), workplace.as_uri())
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", moved)  # noqa: S608
+    return Place(workplace)

@@ -24,8 +24,8 @@ def test_the_files_are_valid_and_hold_every_value():
     ("arguments", "words"),
     [
         (["--finetune.ema_decai", "0.9"], ["finetune.ema_decai", "finetune.ema_decay"]),
-        (["--head.epochs", "-1"], ["head.epochs", "-1"]),
-        (["--head.epochs", "many"], ["head.epochs", "many"]),
+        (["--head.inverse_penalty", "-1"], ["head.inverse_penalty", "-1"]),
+        (["--finetune.epochs_per_pass", "many"], ["finetune.epochs_per_pass", "many"]),
         (["--model.dropout", "1.5"], ["model.dropout", "1.5"]),
         (["--trainer.accelerator", "abacus"], ["trainer.accelerator", "abacus"]),
         (["--config", "none.yaml"], ["none.yaml"]),
@@ -49,8 +49,8 @@ def test_a_bad_override_names_the_key(
     [
         ("sead: 1\n", "sead"),
         ("model:\n  bacbone: x\n", "bacbone"),
-        ("head:\n  epochs: [1, 2]\n", "epochs"),
-        ("head: {epochs: 1\n", "config"),
+        ("head:\n  enabled: [1, 2]\n", "enabled"),
+        ("head: {enabled: true\n", "config"),
     ],
 )
 @pytest.mark.usefixtures("workplace")
@@ -80,4 +80,4 @@ def test_a_missing_value_is_told(capsys: pytest.CaptureFixture[str]):
 def test_an_unknown_command_lists_the_known(capsys: pytest.CaptureFixture[str]):
     """Exit 2 with the usage."""
     assert main(["trian"]) == 2
-    assert "prepare" in capsys.readouterr().out
+    assert "prepare" in capsys.readouterr().err

@@ -14,10 +14,9 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from tests.tiny import ROOT, TRAIN, data_config
-from training.photos.data import EpochSlices
-from training.photos.prepare import prepare
-from training.photos.sources import fetch
+from tests.tiny import ROOT, TRAIN, train_config
+from training.photos.sampler import EpochSlices
+from training.place import Place
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -47,13 +46,8 @@ def test_processes_share_each_batch(n: int, batch_size: int):
 
 @pytest.mark.distributed
 @pytest.mark.timeout(400)
-@pytest.mark.usefixtures("workplace")
-def test_two_processes_train_what_one_does(
-    environment: Callable[..., dict[str, str]],
-):
+def test_two_processes_train_what_one_does(place: Place, environment: Callable[..., dict[str, str]]):
     """The same weights and figures to rounding, and one run in MLflow for each training."""
-    fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "40").fetch)
-    prepare(data_config().prepare)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -69,14 +63,21 @@ def test_two_processes_train_what_one_does(
             [sys.executable, *command], env=env, capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        states.append(torch.load("models/checkpoint.ckpt", weights_only=True)["state_dict"])
-        run = json.loads(Path("models/run.json").read_text())["mlflow_run_id"]
+        states.append(torch.load(place.checkpoint, weights_only=True)["state_dict"])
+        run = json.loads(place.run.read_text())["mlflow_run_id"]
         figures.append(MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}").get_run(run).data.metrics)
-        assert not list(Path("build/train").iterdir())
+        assert not list(place.work.iterdir())
     for state, found in zip(states[1:], figures[1:], strict=True):
         for name, tensor in states[0].items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
         for name in ("finetune_val_loss", "finetune_train_loss", "test_log_loss", "test_accuracy"):
             assert found[name] == pytest.approx(figures[0][name], abs=1e-3), name
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
-    assert len(client.search_runs([client.get_experiment_by_name("cats-dogs").experiment_id])) == 3
+    assert (
+        len(
+            client.search_runs(
+                [client.get_experiment_by_name(train_config().tracking.experiment).experiment_id]
+            )
+        )
+        == 3
+    )

@@ -16,17 +16,19 @@ import pytest
 from common.errors import PipelineError
 from tests.pictures import encode, scene
 from tests.tiny import data_config
-from training import place
 from training.__main__ import main
 from training.photos import sources
+from training.place import Place
 
 JPEG = encode(scene())
+PLACE = Place()
+"""The current folder, which is an empty one in each test."""
 
 
 def get(source: str, **changes: str) -> sources.Report:
     """Fetch from a source, as the command does."""
     overrides = [part for key, value in changes.items() for part in (f"--fetch.{key}", value)]
-    return sources.fetch(data_config("--fetch.source", source, *overrides).fetch)
+    return sources.fetch(data_config("--fetch.source", source, *overrides).fetch, PLACE)
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -46,7 +48,7 @@ def photos(root: str = "") -> dict[str, bytes]:
 
 def raw() -> set[str]:
     """What lies in data/raw."""
-    return {path.relative_to(place.RAW).as_posix() for path in place.RAW.rglob("*") if path.is_file()}
+    return {path.relative_to(PLACE.raw).as_posix() for path in PLACE.raw.rglob("*") if path.is_file()}
 
 
 EXPECTED = {"cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg"}
@@ -59,9 +61,9 @@ def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
     extras = {"readme.txt": b"x", "__MACOSX/Cat/0.jpg": b"x", f"{root}Cat/.DS_Store": b"x"}
     report = get(str(make_zip(tmp_path / "photos.zip", extras | photos(root))))
     assert raw() == EXPECTED
-    assert (place.RAW / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
+    assert (PLACE.raw / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
     assert report.files == {"cat": 3, "dog": 2}
-    stored = json.loads(place.FETCH_REPORT.read_text())
+    stored = json.loads(PLACE.fetch_report.read_text())
     assert (stored["source"], stored["name"], len(stored["sha256"])) == ("zip", "photos.zip", 64)
 
 
@@ -107,7 +109,7 @@ BAD_ZIPS = {
 def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path):
     """Every fault has its message; the earlier photos and their report stay."""
     get(str(make_zip(tmp_path / "good.zip", photos())))
-    report = place.FETCH_REPORT.read_text()
+    report = PLACE.fetch_report.read_text()
     path = tmp_path / "bad.zip"
     if fault in BAD_ZIPS:
         members, words = BAD_ZIPS[fault]
@@ -134,7 +136,7 @@ def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path)
     with pytest.raises(PipelineError, match=words):
         get(str(path))
     assert raw() == EXPECTED
-    assert place.FETCH_REPORT.read_text() == report
+    assert PLACE.fetch_report.read_text() == report
     assert sorted(p.name for p in Path("data").iterdir()) == ["fetch.json", "raw"]
 
 
@@ -152,7 +154,7 @@ def test_too_little_room_is_told_before_writing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(PipelineError, match="Make room"):
         get(str(make_zip(tmp_path / "photos.zip", photos())))
-    assert not place.RAW.exists()
+    assert not PLACE.raw.exists()
 
 
 class Archive(http.server.BaseHTTPRequestHandler):
@@ -193,7 +195,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, type[Archive]]]:
 
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_goes_on_where_it_was_cut(server: tuple[str, type[Archive]], ranges: bool):
+def test_a_download_resumes_where_it_was_cut(server: tuple[str, type[Archive]], ranges: bool):
     """Half, then half of the rest, then the rest; from a server without ranges, all again."""
     address, kind = server
     kind.breaks, kind.ranges = 2, ranges
@@ -209,13 +211,13 @@ def test_a_download_goes_on_where_it_was_cut(server: tuple[str, type[Archive]], 
 
 @pytest.mark.usefixtures("workplace")
 def test_an_address_that_does_not_answer_names_the_other_sources(capsys: pytest.CaptureFixture[str]):
-    """Through the command: exit 1, no trace."""
+    """Through the command: exit 2, no trace."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/pets.zip"
         status = main(["fetch", "--fetch.source", address])
     error = capsys.readouterr().err
-    assert status == 1
+    assert status == 2
     assert "cannot be reached" in error
     assert "DATA=sample" in error
 
@@ -227,7 +229,7 @@ def test_an_error_answer_is_no_archive(server: tuple[str, type[Archive]], monkey
     monkeypatch.setattr(kind, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(PipelineError, match="404"):
         get(address)
-    assert not list(place.DOWNLOADS.iterdir())
+    assert not list(PLACE.downloads.iterdir())
 
 
 @pytest.mark.usefixtures("workplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,13 +26,22 @@ from PIL import Image, ImageEnhance
 from common.errors import PipelineError
 from tests.pictures import encode
 from tests.tiny import ROOT, data_config
-from training import place
 from training.__main__ import main
 from training.config import PrepareConfig
+from training.photos import catalogue
 from training.photos.drawn import draw
-from training.photos.prepare import SPLITS, assign_splits, group_near_copies, prepare
+from training.photos.near_duplicates import group_near_duplicates
+from training.photos.split import SPLITS, assign_splits
+from training.place import Place
 
 CONFIG = data_config().prepare
+PLACE = Place()
+"""The current folder, which is an empty one in each test."""
+
+
+def prepare(config: PrepareConfig) -> dict[str, object]:
+    """As the command does."""
+    return catalogue.prepare(config, PLACE)
 
 
 def picture(label: str, number: int) -> Image.Image:
@@ -40,7 +51,7 @@ def picture(label: str, number: int) -> Image.Image:
 
 def write(name: str, data: bytes) -> None:
     """A raw file."""
-    path = place.RAW / name
+    path = PLACE.raw / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -51,17 +62,17 @@ def raw(workplace: Path) -> Path:
     for label in ("cat", "dog"):
         for number in range(20):
             write(f"{label}/{number}.jpg", encode(picture(label, number), quality=90))
-    return workplace / place.RAW
+    return workplace / PLACE.raw
 
 
 def manifest() -> pd.DataFrame:
     """What prepare wrote."""
-    return pd.read_csv(place.MANIFEST).set_index("path")
+    return pd.read_csv(PLACE.manifest).set_index("path")
 
 
 def dropped() -> dict[str, str]:
     """Reason by path."""
-    table = pd.read_csv(place.DROPPED)
+    table = pd.read_csv(PLACE.dropped)
     return dict(zip(table["path"], table["reason"], strict=True))
 
 
@@ -87,11 +98,11 @@ def test_every_file_is_accounted_for():
         "validation": {"cat": 2, "dog": 2},
         "test": {"cat": 2, "dog": 2},
     }
-    assert json.loads(place.SUMMARY.read_text())["dropped_by_reason"]["empty"] == 1
+    assert json.loads(PLACE.summary.read_text())["dropped_by_reason"]["empty"] == 1
 
 
 @pytest.mark.usefixtures("raw")
-def test_near_copies_share_group_and_split():
+def test_near_duplicates_share_group_and_split():
     """The same photo smaller, brighter and in another format is one group."""
     for number in range(8):
         original = picture("cat", number)
@@ -107,7 +118,7 @@ def test_near_copies_share_group_and_split():
 
 
 @pytest.mark.usefixtures("raw")
-def test_near_copies_under_two_labels_are_all_dropped():
+def test_near_duplicates_under_two_labels_are_all_dropped():
     """One of the labels is wrong, and nobody knows which."""
     write("dog/copy.jpg", encode(picture("cat", 3).resize((160, 160)), quality=80))
     prepare(CONFIG)
@@ -116,7 +127,7 @@ def test_near_copies_under_two_labels_are_all_dropped():
 
 @pytest.mark.usefixtures("raw")
 def test_new_photos_move_no_old_one():
-    """Also in a small set, which is divided exactly; a new near copy follows its old photo."""
+    """Also in a small set, which is divided exactly; a new near-duplicate follows its old photo."""
     prepare(CONFIG)
     before = manifest()["split"]
     for number in range(20, 50):
@@ -134,13 +145,13 @@ def test_new_photos_move_no_old_one():
 def test_the_split_is_reproducible_and_the_salt_changes_it():
     """From nothing, twice: the same bytes."""
     prepare(CONFIG)
-    first = place.MANIFEST.read_bytes()
-    for path in place.PREPARED.iterdir():
+    first = PLACE.manifest.read_bytes()
+    for path in PLACE.prepared.iterdir():
         path.unlink()
     prepare(CONFIG)
-    assert place.MANIFEST.read_bytes() == first
+    assert PLACE.manifest.read_bytes() == first
     prepare(data_config("--prepare.salt", "other").prepare)
-    assert place.MANIFEST.read_bytes() != first
+    assert PLACE.manifest.read_bytes() != first
 
 
 @given(st.integers(0, 2**32), st.integers(1000, 3000))
@@ -164,7 +175,7 @@ def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tu
     """The banded search finds what comparing every pair finds."""
     for index, bits in copies:
         hashes.append(hashes[index % len(hashes)] ^ sum(1 << bit for bit in bits))
-    groups = group_near_copies(np.array(hashes, np.uint64), 6)
+    groups = group_near_duplicates(np.array(hashes, np.uint64), 6)
     parent = list(range(len(hashes)))
 
     def root(i: int) -> int:
@@ -182,9 +193,9 @@ def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tu
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda: [p.write_bytes(b"") for p in place.RAW.glob("dog/*")], "'dog' has no usable photo"),
-        (lambda: [p.unlink() for p in list(place.RAW.glob("dog/*"))[2:]], "too few"),
-        (lambda: [p.unlink() for p in place.RAW.rglob("*.jpg")], "holds no files"),
+        (lambda: [p.write_bytes(b"") for p in PLACE.raw.glob("dog/*")], "'dog' has no usable photo"),
+        (lambda: [p.unlink() for p in list(PLACE.raw.glob("dog/*"))[2:]], "too few"),
+        (lambda: [p.unlink() for p in PLACE.raw.rglob("*.jpg")], "holds no files"),
     ],
 )
 @pytest.mark.usefixtures("raw")
@@ -193,11 +204,11 @@ def test_photos_that_cannot_train_are_told(
 ):
     """By class and count; and the earlier manifest stays."""
     prepare(CONFIG)
-    before = place.MANIFEST.read_bytes()
+    before = PLACE.manifest.read_bytes()
     change()
-    assert main(["prepare", "--prepare.salt", "x"]) == 1
+    assert main(["prepare", "--prepare.salt", "x"]) == 2
     assert words in capsys.readouterr().err
-    assert place.MANIFEST.read_bytes() == before
+    assert PLACE.manifest.read_bytes() == before
 
 
 @pytest.mark.usefixtures("workplace")
@@ -217,9 +228,9 @@ def test_shares_that_leave_nothing_are_refused():
 def test_a_full_disk_leaves_the_earlier_manifest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Simulated where the second table is written: exit 1, the cause, nothing half."""
+    """Simulated where the second table is written: exit 2, the cause, nothing half."""
     prepare(CONFIG)
-    before = sorted((p.name, p.read_bytes()) for p in place.PREPARED.iterdir())
+    before = sorted((p.name, p.read_bytes()) for p in PLACE.prepared.iterdir())
     write_csv = pd.DataFrame.to_csv
 
     def full(self: pd.DataFrame, path: Path, **options: object) -> None:
@@ -228,10 +239,21 @@ def test_a_full_disk_leaves_the_earlier_manifest(
         write_csv(self, path, **options)
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    assert main(["prepare", "--prepare.salt", "x"]) == 1
+    assert main(["prepare", "--prepare.salt", "x"]) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted((p.name, p.read_bytes()) for p in place.PREPARED.iterdir()) == before
+    assert sorted((p.name, p.read_bytes()) for p in PLACE.prepared.iterdir()) == before
     assert sorted(p.name for p in Path("data").iterdir()) == ["prepared", "raw"]
+
+
+def wait_for_a_busy_worker(pid: int) -> None:
+    """Until a worker has computed for longer than its start takes."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one of the list may have ended
+            if any(w.cpu_times().user > 1 for w in psutil.Process(pid).children(recursive=True)):
+                return
+        time.sleep(0.01)
+    pytest.fail("no worker computes")
 
 
 @pytest.mark.parametrize("moment", ["workers start", "photos are decoded"])
@@ -252,13 +274,14 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
     )
     assert process.stderr
     assert process.stderr.read(1), "the progress bar stands"
-    time.sleep(0 if moment == "workers start" else 1)
+    if moment == "photos are decoded":
+        wait_for_a_busy_worker(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "interrupted" in error
     assert "Traceback" not in error
-    assert not place.PREPARED.exists()
+    assert not PLACE.prepared.exists()
     assert sorted(p.name for p in Path("data").iterdir()) == ["raw"]
 
 

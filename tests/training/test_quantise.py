@@ -16,8 +16,10 @@ from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import scene
 from tests.tiny import SIDE, card, train_config
 from training.config import ModelConfig
+from training.export.calibrate import CalibratedClassifier
+from training.export.probe import make_probe
 from training.export.quantise import quantise
-from training.export.stage import CalibratedClassifier, make_probe, trace_methods
+from training.export.trace import trace_methods
 from training.network.build import build
 
 IMAGES = np.stack(

@@ -21,9 +21,8 @@ pytestmark = [  # SQLAlchemy's and MLflow's own
 ]
 
 
-def test_the_alias_moves_to_the_version_of_this_artefact(
-    model: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
-):
+@pytest.mark.usefixtures("tracked")
+def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: pytest.CaptureFixture[str]):
     """Two versions: the promoted one has the alias, the other not; an unknown artefact is told."""
     config = tiny.train_config().tracking
     tracker = Tracker(config)
@@ -40,13 +39,13 @@ def test_the_alias_moves_to_the_version_of_this_artefact(
         assert str(client.get_model_version_by_alias("tiny", "champion").version) == versions[name]
     assert str(client.get_model_version_by_alias("tiny", config.alias).version) == versions["second.pt"]
     tiny.write_artifact(Path("third.pt"), seed=3)
-    assert main(["promote", "third.pt"]) == 1
+    assert main(["promote", "third.pt"]) == 2
     assert "none with sha256" in capsys.readouterr().err
 
 
-def test_a_live_evaluation_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_live_evaluation_is_kept(tracked: Path, capsys: pytest.CaptureFixture[str]):
     """Figures, gates and files in a run of their own experiment; nothing to keep is told."""
-    assert main(["track", "live"]) == 1
+    assert main(["track", "live"]) == 2
     assert "make evaluate-live first" in capsys.readouterr().err
     Path("live").mkdir()
     Path("live/summary.md").write_text("fine")
@@ -65,10 +64,13 @@ def test_a_live_evaluation_is_kept(workplace: Path, capsys: pytest.CaptureFixtur
     Path("live/live.json").write_text(json.dumps(figures))
     assert main(["track", "live"]) == 0
     run_id = capsys.readouterr().out.split()[-1]
-    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert client.get_experiment(run.info.experiment_id).name == "cats-dogs-live"
+    assert (
+        client.get_experiment(run.info.experiment_id).name
+        == f"{tiny.train_config().tracking.experiment}-live"
+    )
     assert run.data.metrics["accuracy"] == 0.9
     assert run.data.metrics["latency_p50_ms"] == 20.0
     assert "roc_auc" not in run.data.metrics

@@ -1,15 +1,34 @@
-"""The probe's pictures: drawn here, one for each way a decoder can differ between two machines."""
+"""The probe: pictures drawn here, one for each way two machines may decode differently, and their answers."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
+from serving.contract.artifact import ProbeImage
+from serving.contract.preprocess import preprocess
 from training.photos.drawn import draw
 
 _SEED = 20
+
+
+def make_probe(model: torch.nn.Module, size: int) -> list[ProbeImage]:
+    """The probe's pictures with what the eager model says of them.
+
+    Args:
+        model: `u8[N,3,S,S]` to probabilities `f32[N,K]`.
+        size: S.
+    """
+    probe = []
+    for name, data in probe_images().items():
+        pixels = torch.from_numpy(preprocess(data, size).pixels)[None]  # [1,3,S,S]
+        with torch.inference_mode():
+            probabilities = model(pixels)[0].tolist()
+        probe.append(ProbeImage(name, data, probabilities))
+    return probe
 
 
 def probe_images() -> dict[str, bytes]:

@@ -1,23 +1,50 @@
-"""Which of several processes this is, and waiting for the first one.
+"""Several processes in one training: which is first, and what the others wait for.
 
-`torchrun` and Lightning's own launcher name a process by the same variables of the environment.
+`torchrun` starts them all; without it Lightning's Fabric starts the others, as this very command again. The
+trainer then joins the processes that are there.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_POLL_SECONDS = 0.2
+import torch
+from lightning.fabric import Fabric
 
-
-def rank() -> int:
-    """Number of this process among all, 0 for the first or only one."""
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+from training.config import TrainerConfig
 
 
-def wait_for(path: Path) -> None:
-    """Return when the first process has put `path` into its place; its end ends the others too."""
-    while not path.exists():
-        time.sleep(_POLL_SECONDS)
+class Processes:
+    """The processes of one training; one alone is a case of them."""
+
+    def __init__(self, config: TrainerConfig) -> None:
+        self._threads = config.threads or max(1, torch.get_num_threads() // config.devices)
+        self._fabric: Fabric | None = None
+        if config.devices * config.nodes > 1:
+            self._fabric = Fabric(
+                accelerator=config.accelerator,
+                devices=config.devices,
+                num_nodes=config.nodes,
+                strategy="ddp",
+            )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self._fabric is None or self._fabric.is_global_zero
+
+    def start(self) -> None:
+        """Start or join the others; each takes its share of the cores."""
+        if self._fabric:
+            self._fabric.launch()
+        torch.set_num_threads(self._threads)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Let the first process run the block while the others wait, however long; then let them run it."""
+        if self._fabric is None:
+            yield
+        else:
+            with self._fabric.rank_zero_first():
+                yield

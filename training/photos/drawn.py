@@ -3,7 +3,7 @@
 They are drawings, not photos, and a model trained on them knows drawings only. Fur, pose, size,
 place, background, light, noise and JPEG quality vary; the same seed gives the same pictures. Cats
 have pointed ears, whiskers and slit pupils, dogs hanging ears, a long muzzle and round pupils.
-A few of the faults of real archives are put in: an empty file, a text, a near copy, a truncated one.
+A few of the faults of real archives are put in: an empty file, a text, a near-duplicate, a truncated one.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def draw(label: str, random: np.random.Generator) -> Image.Image:
     if random.random() < 0.5:
         animal = animal.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     slack = _CANVAS - side
-    place = tuple(int(slack / 2 + random.uniform(-0.35, 0.35) * max(slack, 60)) for _ in range(2))
-    image.paste(animal, (place[0], place[1]), animal)
+    corner = tuple(int(slack / 2 + random.uniform(-0.35, 0.35) * max(slack, 60)) for _ in range(2))
+    image.paste(animal, (corner[0], corner[1]), animal)
     return _photograph(image, random)
 
 

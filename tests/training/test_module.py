@@ -10,17 +10,14 @@ import pytest
 import torch
 
 from common.errors import PipelineError
+from common.manifest import ManifestError
 from tests.pictures import scene
 from tests.tiny import SIDE, UNCHANGED, train_config
-from training.photos.data import (
-    AugmentedDataset,
-    EpochSlices,
-    Manifest,
-    PhotoData,
-    Split,
-    augmentation,
-    read_manifest,
-)
+from training.photos.augment import augmentation
+from training.photos.manifest import Manifest, Split, every_nth_for_training, read_manifest
+from training.photos.module import AugmentedDataset, PhotoData
+from training.photos.sampler import EpochSlices
+from training.place import Place
 
 TARGETS = [number % 2 for number in range(10)]
 
@@ -107,5 +104,32 @@ def test_worker_processes_change_nothing(images: np.ndarray, workers: str):
 
 def test_without_a_manifest_the_next_step_is_named(tmp_path: Path):
     """Before anything is loaded."""
-    with pytest.raises(PipelineError, match="make data"):
-        read_manifest(tmp_path / "manifest.csv")
+    with pytest.raises(ManifestError, match="make data"):
+        read_manifest(Place(tmp_path))
+
+
+def test_classes_are_text_whatever_they_are_called(tmp_path: Path):
+    """A folder called 001 or nan is a class of that name."""
+    place = Place(tmp_path)
+    place.prepared.mkdir(parents=True)
+    rows = [
+        f"{label}/1.jpg,{label},{split},0,0,0,1,1,1"
+        for label in ("001", "nan")
+        for split in ("train", "test")
+    ]
+    place.manifest.write_text("\n".join(["path,label,split,sha256,phash,group,width,height,bytes", *rows]))
+    manifest = read_manifest(place)
+    assert manifest.labels == ["001", "nan"]
+    assert manifest.splits["test"].targets == [0, 1]
+
+
+def test_one_of_several_training_photos_is_a_manifest_of_its_own():
+    """Validation and test stay whole; a class that would vanish is told."""
+    split = Split([Path(str(number)) for number in range(10)], TARGETS)
+    whole = Manifest(["a", "b"], {"train": split, "test": split}, "m1")
+    part = every_nth_for_training(whole, 3)
+    assert part.splits["train"].paths == [Path("0"), Path("3"), Path("6"), Path("9")]
+    assert part.splits["test"] == split
+    assert part.sha256 != whole.sha256
+    with pytest.raises(PipelineError, match="smaller --share"):
+        every_nth_for_training(whole, 2)

@@ -9,18 +9,17 @@ import pytest
 
 from serving.contract.preprocess import preprocess
 from tests.pictures import encode, scene
-from training import place
 from training.photos import decoded
-from training.photos.data import Manifest, Split
 from training.photos.decoded import DecodedPhotos
+from training.photos.manifest import Manifest, Split
 
 SIZE = 32
 
 
 @pytest.fixture
-def manifest(workplace: Path) -> Manifest:
+def manifest(tmp_path: Path) -> Manifest:
     """Twenty photos to train on and five to validate."""
-    files = [workplace / f"{number}.jpg" for number in range(25)]
+    files = [tmp_path / f"{number}.jpg" for number in range(25)]
     for number, file in enumerate(files):
         file.write_bytes(encode(scene(100 + number, 80)))
     return Manifest(
@@ -28,23 +27,31 @@ def manifest(workplace: Path) -> Manifest:
     )
 
 
-def test_it_holds_what_the_service_sees(manifest: Manifest):
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where decoded photos are kept."""
+    return tmp_path / "cache"
+
+
+def test_it_holds_what_the_service_sees(manifest: Manifest, cache: Path):
     """In the manifest's order; a second look reads the file."""
-    photos = DecodedPhotos(manifest, SIZE)
+    photos = DecodedPhotos(manifest, SIZE, cache)
     assert list(photos) == ["train", "validation"]
     for split, images in photos.items():
         expected = [preprocess(p.read_bytes(), SIZE).pixels for p in manifest.splits[split].paths]
         assert np.array_equal(images, np.stack(expected))
     for path in manifest.splits["train"].paths:
         path.unlink()
-    assert DecodedPhotos(manifest, SIZE)["train"].shape == (20, 3, SIZE, SIZE)
+    assert DecodedPhotos(manifest, SIZE, cache)["train"].shape == (20, 3, SIZE, SIZE)
 
 
-def test_a_cut_build_goes_on_where_it_was(manifest: Manifest, monkeypatch: pytest.MonkeyPatch):
+def test_a_cut_build_resumes_where_it_stopped(
+    manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Photos of finished chunks are not decoded again, and the result is that of an unbroken build."""
     monkeypatch.setattr(decoded, "_CHUNK", 4)
-    whole = np.array(DecodedPhotos(manifest, SIZE)["train"])
-    (final,) = place.PHOTOS.glob("*/train.npy")
+    whole = np.array(DecodedPhotos(manifest, SIZE, cache)["train"])
+    (final,) = cache.glob("*/train.npy")
     final.unlink()
     seen: list[Path] = []
 
@@ -56,21 +63,21 @@ def test_a_cut_build_goes_on_where_it_was(manifest: Manifest, monkeypatch: pytes
 
     monkeypatch.setattr(DecodedPhotos, "_pixels", counted)
     with pytest.raises(KeyboardInterrupt):
-        DecodedPhotos(manifest, SIZE)["train"]
-    assert not list(place.PHOTOS.glob("*/train.npy"))
+        DecodedPhotos(manifest, SIZE, cache)["train"]
+    assert not list(cache.glob("*/train.npy"))
     before = set(seen[:8])
     seen.clear()
     seen.extend([Path("counted on")] * 10)
-    assert np.array_equal(DecodedPhotos(manifest, SIZE)["train"], whole)
+    assert np.array_equal(DecodedPhotos(manifest, SIZE, cache)["train"], whole)
     assert not before & set(seen)
-    assert sorted(p.name for p in next(place.PHOTOS.iterdir()).iterdir()) == ["train.npy"]
+    assert sorted(p.name for p in next(cache.iterdir()).iterdir()) == ["train.npy"]
 
 
-def test_another_manifest_or_size_has_its_own(manifest: Manifest):
+def test_another_manifest_or_size_has_its_own(manifest: Manifest, cache: Path):
     """And only the newest is kept: it is as large as the photos are."""
-    DecodedPhotos(manifest, SIZE)["validation"]
-    larger = DecodedPhotos(manifest, SIZE * 2)["validation"]
+    DecodedPhotos(manifest, SIZE, cache)["validation"]
+    larger = DecodedPhotos(manifest, SIZE * 2, cache)["validation"]
     assert larger.shape == (5, 3, SIZE * 2, SIZE * 2)
-    assert len(list(place.PHOTOS.iterdir())) == 1
-    DecodedPhotos(Manifest(manifest.labels, manifest.splits, "m2"), SIZE * 2)
-    assert not list(place.PHOTOS.glob("*/validation.npy"))
+    assert len(list(cache.iterdir())) == 1
+    DecodedPhotos(Manifest(manifest.labels, manifest.splits, "m2"), SIZE * 2, cache)
+    assert not list(cache.glob("*/validation.npy"))

@@ -1,0 +1,26 @@
+"""What is costly to make is made once in a test session, by whichever of its processes comes first."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Once:
+    """Folders that all processes of a session share."""
+
+    def __init__(self, shared: Path) -> None:
+        self._shared = shared
+
+    def __call__(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder `name`; `make` fills it, unless another process has done so."""
+        folder = self._shared / name
+        done = folder.with_name(f"{name}.done")
+        with folder.with_name(f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder

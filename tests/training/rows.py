@@ -1,0 +1,25 @@
+"""Rows of numbers in place of photos: the smallest data that a trainer takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+
+class RowData(LightningDataModule):
+    """Batches of pairs, a row and its class, in order."""
+
+    def __init__(
+        self, train: Dataset[Any], validation: Dataset[Any], batch_size: int, workers: int = 0
+    ) -> None:
+        super().__init__()
+        self.train, self.validation = train, validation
+        self.options = {"batch_size": batch_size, "num_workers": workers}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.train, **self.options)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.validation, **self.options)

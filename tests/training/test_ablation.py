@@ -1,0 +1,60 @@
+"""Each variant is a training of its own, and an interrupted study resumes row by row."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from tests.tiny import ROOT, train_config
+from training.fit.job import Job
+from training.place import Place
+from training.study import variants
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.*:",
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def test_rows_are_kept_and_the_pipeline_is_left_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Two variants on half of the photos, cut after the first: the second run trains the second alone."""
+    (place.root / "configs").unlink()
+    shutil.copytree(ROOT / "configs", place.root / "configs")
+    place.train_config.write_text(yaml.safe_dump(asdict(train_config("--tracking.experiment", "pets"))))
+    monkeypatch.setattr(variants, "SHORT", {"finetune.input_sizes": "[32]", "finetune.epochs_per_pass": "1"})
+    names = ("head alone, backbone frozen", "head not trained first")
+    monkeypatch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in names})
+    train, trained = variants.fit, []
+
+    def cut(job: Job) -> None:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(job)
+        train(job)
+
+    monkeypatch.setattr(variants, "fit", cut)
+    with pytest.raises(KeyboardInterrupt):
+        variants.ablate(2, place)
+    monkeypatch.setattr(variants, "fit", train)
+    variants.ablate(2, place)
+    assert capsys.readouterr().out.count(f"== {names[0]}") == 1
+    table = (place.ablation / "table.md").read_text()
+    assert all(f"| {name} |" in table for name in names)
+    assert table.startswith("32 training photos")
+    (rows,) = place.ablation.glob("rows-*.json")
+    runs = {row["run_id"] for row in json.loads(rows.read_text()).values()}
+    client = MlflowClient(f"sqlite:///{place.root}/mlflow.db")
+    assert {client.get_experiment(client.get_run(run).info.experiment_id).name for run in runs} == {
+        "pets-ablation"
+    }
+    assert not place.checkpoint.exists()

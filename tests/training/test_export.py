@@ -1,0 +1,183 @@
+"""The artefact answers as the checkpoint does, calibrated, and MLflow knows it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from PIL import ImageOps
+
+from common.errors import PipelineError
+from common.files import sha256
+from serving.runtime import torchscript
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from tests.pictures import encode
+from tests.tiny import HEAD_ALONE, SIDE, TRAIN, data_config, train_config
+from training.__main__ import main
+from training.export.artefact import export
+from training.export.calibrate import fit_temperature
+from training.fit import checkpoint
+from training.fit.job import Job
+from training.fit.phases import fit
+from training.photos.catalogue import prepare
+from training.photos.drawn import draw
+from training.photos.manifest import read_manifest
+from training.photos.sources import fetch
+from training.place import Place
+
+pytestmark = pytest.mark.filterwarnings(
+    # Lightning and MLflow on their own account
+    "ignore:.*LeafSpec.*:",
+    "ignore:.*Checkpoint directory.*:",
+    "ignore:.*does not have many workers.*:",
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+NAME, ALIAS = train_config().model.name, train_config().tracking.alias
+IMAGES = torch.randint(
+    0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+)
+
+
+def client_of(place: Place) -> MlflowClient:
+    """The experiments of a folder."""
+    return MlflowClient(f"sqlite:///{place.root}/mlflow.db")
+
+
+def served(place: Place) -> ImageClassifierHandler:
+    """The artefact, loaded and proven as the service does."""
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(place.model))
+    return handler
+
+
+def accuracy_on_test(handler: ImageClassifierHandler, place: Place) -> float:
+    """Of the test split's bytes through the handler."""
+    manifest = read_manifest(place)
+    answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
+    right = [
+        answer.prediction == manifest.labels[target]
+        for answer, target in zip(answers, manifest.splits["test"].targets, strict=True)
+    ]
+    return float(np.mean(right))
+
+
+def test_an_export_is_calibrated_proven_and_registered(trained: Place, capsys: pytest.CaptureFixture[str]):
+    """The artefact answers as the checkpoint does, over the temperature; MLflow has file and alias."""
+    export(train_config(), trained)
+    assert re.search(rf"registered in MLflow as {NAME} version \d+, alias @{ALIAS}", capsys.readouterr().out)
+    traced, loaded = torchscript.load(trained.model)
+    network = checkpoint.read(trained.checkpoint).network()
+    with torch.inference_mode():
+        expected = torch.softmax(network(IMAGES) / loaded.card.temperature, 1)
+        assert torch.allclose(traced(IMAGES), expected, atol=1e-5)
+    client = client_of(trained)
+    version = client.get_model_version_by_alias(NAME, ALIAS)
+    assert version.tags["sha256"] == loaded.sha256
+    run = client.get_run(loaded.card.lineage.mlflow_run_id)
+    assert run.data.params["model.backbone"] == "compact"
+    assert run.data.params["finetune.learning_rate"] == "0.01"
+    assert run.data.params["seed"] == "17"
+    assert run.data.tags.keys() >= {"git_commit", "data.manifest_sha256", "model.sha256", "best_phase"}
+    assert run.data.metrics.keys() >= {"test_accuracy", "validation_log_loss", "head_val_loss", "temperature"}
+    files = {f.path for folder in ("", "test") for f in client.list_artifacts(run.info.run_id, folder)}
+    assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png"}
+
+
+def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
+    """Of the same checkpoint: the graph enlarges what comes in, and the card has that network's figures."""
+    export(train_config("--export.read_size", "96"), trained)
+    network = checkpoint.read(trained.checkpoint).network()
+    handler = served(trained)
+    card = handler.artifact.card
+    assert (card.input_size, card.read_size) == (SIDE, 96)
+    assert card.version.endswith("-96px")
+    with torch.inference_mode():
+        enlarged = torch.nn.functional.interpolate(IMAGES.float(), (96, 96), mode="bilinear")
+        expected = torch.softmax(network(enlarged) / card.temperature, 1)
+        model, _ = torchscript.load(trained.model)
+        assert torch.allclose(model(IMAGES), expected, atol=1e-5)
+        assert model.explain(IMAGES).shape == (len(IMAGES), 2, 3, 3), "a map's side is a 32nd of what is read"
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_test(handler, trained))
+
+
+def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
+    """Of the same checkpoint and run as another export: both versions keep their file."""
+    export(train_config("--export.read_size", "96"), trained)
+    client = client_of(trained)
+    first = client.get_model_version_by_alias(NAME, ALIAS)
+    export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"), trained)
+    handler = served(trained)
+    card = handler.artifact.card
+    assert card.precision == "int8"
+    assert card.version.endswith("-int8")
+    assert "quantized::" in str(torchscript.load(trained.model)[0].inlined_graph)
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_test(handler, trained))
+    second = client.get_model_version_by_alias(NAME, ALIAS)
+    assert second.version != first.version
+    for version in (first, second):
+        stored = Path(version.source.removeprefix("file://")) / "model.pt"
+        assert sha256(stored) == version.tags["sha256"]
+
+
+def test_three_classes_work_to_the_end(tracked: Path):
+    """Three folders named for three animals: the artefact has their names and three probabilities."""
+    place = Place(tracked)
+    for label in ("Cat", "Dog", "Parrot"):
+        (tracked / "pets" / label).mkdir(parents=True)
+        for number in range(14):
+            picture = draw("cat" if label == "Cat" else "dog", np.random.default_rng((len(label), number)))
+            picture = ImageOps.invert(picture) if label == "Parrot" else picture
+            (tracked / "pets" / label / f"{number}.jpg").write_bytes(encode(picture))
+    fetch(data_config("--fetch.source", "pets").fetch, place)
+    prepare(data_config().prepare, place)
+    fit(Job.plan(train_config(*HEAD_ALONE), read_manifest(place), place))
+    export(train_config(), place)
+    answer = served(place).handle([{"body": (tracked / "pets/Dog/0.jpg").read_bytes()}])[0]
+    assert list(answer.probabilities) == ["cat", "dog", "parrot"]
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):
+    """Its figures would be of photos that the network was trained on."""
+    data = trained.root / "data"
+    data.unlink()
+    place = Place(trained.root)
+    fetch(data_config("--fetch.source", "sample", "--fetch.sample_per_class", "12").fetch, place)
+    prepare(data_config().prepare, place)
+    with pytest.raises(PipelineError, match="another manifest"):
+        export(train_config(), place)
+
+
+def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
+    trained: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Exit 130; the old file whole, no half of the new one."""
+    trained.model.write_bytes(b"earlier")
+
+    def interrupted(_: object, name: str, **__: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.jit, "save", interrupted)
+    assert main(["export", *TRAIN]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert trained.model.read_bytes() == b"earlier"
+    names = sorted(path.name for path in trained.model.parent.iterdir())
+    assert names == ["checkpoint.ckpt", "model.pt", "run.json"]
+
+
+def test_the_temperature_is_found():
+    """Logits made too sharp by a known factor: the fit finds the factor."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn((20_000, 2), generator=generator, dtype=torch.float64) * 2
+    targets = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
+    log_probabilities = torch.log_softmax(logits * 3, 1)
+    assert fit_temperature(log_probabilities.numpy(), targets.numpy()) == pytest.approx(3, rel=0.05)

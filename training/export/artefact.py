@@ -1,0 +1,107 @@
+"""Checkpoint in, artefact out: one TorchScript file with card and probe, calibrated on validation."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from common import files
+from common.errors import PipelineError
+from evaluation.figures import metrics
+from serving.contract.card import Card
+from serving.runtime import torchscript
+from training.config import TrainConfig
+from training.export.calibrate import CalibratedClassifier, fit_temperature
+from training.export.card import make_card
+from training.export.measure import measure
+from training.export.probe import make_probe
+from training.export.quantise import quantise
+from training.export.strangers import evenly_spaced, find_prototypes
+from training.export.trace import check_equal, trace_methods
+from training.fit import checkpoint, predictions
+from training.fit.predictions import Predictions
+from training.network.build import Classifier
+from training.network.predict import predict_all
+from training.photos.decoded import DecodedPhotos
+from training.photos.manifest import read_manifest
+from training.place import Place
+from training.tracking import Tracker
+
+_JUDGED = ("validation", "test")
+
+
+def export(config: TrainConfig, place: Place) -> None:
+    """Write the artefact, keep it with the MLflow run and register it.
+
+    Raises:
+        PipelineError: no checkpoint, or one of another schema or of other photos.
+    """
+    trained, run = checkpoint.read(place.checkpoint), checkpoint.read_run(place.run)
+    manifest = read_manifest(place)
+    if run.data_sha256 != manifest.sha256:
+        raise PipelineError(
+            f"{place.checkpoint} was trained on another manifest than {place.prepared} has now. "
+            "Train again: make train."
+        )
+    size = trained.model.input_size
+    photos = DecodedPhotos(manifest, size, place.decoded)
+    network = _network(config, trained.network(), photos)
+    judged = _judge(network, config, photos, place)
+    temperature = fit_temperature(judged["validation"].log_probabilities, judged["validation"].targets)
+    model = CalibratedClassifier(network, temperature, find_prototypes(network, photos)).eval()
+    traced = trace_methods(model, size)
+    check_equal(model, traced, size)
+    measured = measure(traced, manifest.splits["validation"].paths, size)
+    card = make_card(config.export, trained, run, network.read_size, temperature, judged, measured)
+    torchscript.save(place.model, traced, card, make_probe(model, size))
+    _register(config, place, card, judged["validation"])
+
+
+def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) -> Classifier:
+    """The trained network as it will be served: at another size, in another precision."""
+    if config.export.read_size > photos.size:
+        network.read_size = config.export.read_size
+    if config.export.precision == "int8":
+        training = photos["train"]
+        chosen = evenly_spaced(len(training), config.export.calibration_photos)
+        network = quantise(network, np.array(training[chosen]))
+    return network
+
+
+def _judge(
+    network: Classifier, config: TrainConfig, photos: DecodedPhotos, place: Place
+) -> dict[str, Predictions]:
+    """What the network says of validation and test; for the network as trained, the training wrote it."""
+    if config.export.precision == "fp32" and network.read_size is None:
+        return {split: predictions.read(place.train_report, split) for split in _JUDGED}
+    return {
+        split: Predictions(
+            log_softmax(predict_all(network, photos[split], title=f"{split} predictions"), axis=1),
+            np.array(photos.manifest.splits[split].targets),
+        )
+        for split in _JUDGED
+    }
+
+
+def _register(config: TrainConfig, place: Place, card: Card, validation: Predictions) -> None:
+    """Keep and register the artefact in MLflow; say what it is."""
+    before, after = (
+        metrics.expected_calibration_error(
+            softmax(validation.log_probabilities / temperature, axis=1), validation.targets
+        )
+        for temperature in (1.0, card.temperature)
+    )
+    tracker = Tracker(config.tracking, card.lineage.mlflow_run_id)
+    tracker.log_metrics({"temperature": card.temperature, "validation_ece": after})
+    sha = files.sha256(place.model)
+    version = tracker.register(card.name, place.model, {"sha256": sha, "card_version": card.version})
+    tracker.set_tags({"model.sha256": sha, "model.version": card.version})
+    tracker.finish()
+    accuracy = card.metrics["accuracy"]
+    print(
+        f"temperature {card.temperature:.3f}: validation ECE {before:.2%} -> {after:.2%}\n"
+        f"test accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], n={accuracy.n}\n"
+        f"{place.model}: {place.model.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, version "
+        f"{card.version}\nregistered in MLflow as {card.name} version {version}, "
+        f"alias @{config.tracking.alias}"
+    )

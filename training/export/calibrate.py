@@ -1,0 +1,58 @@
+"""Logits in, probabilities that mean what they say out: the temperature, and the network with it inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from torch.nn import functional
+
+from training.export.quantise import feature_maps
+from training.network.build import Classifier
+
+
+class CalibratedClassifier(torch.nn.Module):
+    """The artefact's methods (see `serving.contract.artifact`) over a trained network."""
+
+    prototypes: torch.Tensor
+
+    def __init__(self, network: Classifier, temperature: float, prototypes: torch.Tensor) -> None:
+        """`prototypes` is `f32[P,D]` of length one: directions of the training photos' features."""
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+        self.register_buffer("prototypes", prototypes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to `f32[N,K]`, rows summing to one."""
+        return torch.softmax(self.network(images) / self.temperature, dim=1)
+
+    def observe(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`u8[N,3,S,S]` to the probabilities `f32[N,K]` and the features' distance `f32[N]`."""
+        features = self.network.features(images)
+        distance = 1 - (functional.normalize(features) @ self.prototypes.T).amax(1)
+        return torch.softmax(self.network.head(features) / self.temperature, dim=1), distance
+
+    def explain(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to class activation maps `f32[N,K,h,w]` (Zhou et al. 2016), mean over classes 0."""
+        maps = feature_maps(self.network, images)
+        activation = torch.einsum("kd,ndhw->nkhw", self.network.head.weight, maps)
+        return activation - activation.mean(1, keepdim=True)
+
+
+def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> float:
+    """The temperature that minimises the log loss on validation (Guo et al. 2017, section 4.2).
+
+    Args:
+        log_probabilities: `f64[N,K]`.
+        targets: `i64[N]`.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(log_probabilities / np.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(targets)), targets].mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(10.0)), method="bounded")
+    return float(np.exp(found.x))

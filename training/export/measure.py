@@ -1,0 +1,27 @@
+"""What the service will measure of each validation photo: the counts of the drift reference come from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from common.cores import map_on_cores
+from serving.contract import reference
+from serving.contract.preprocess import preprocess
+from serving.runtime import torchscript
+
+
+def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> list[dict[str, float]]:
+    """What `serving.contract.reference` measures of each photo, as the service will."""
+    fused = torchscript.fuse(traced)
+
+    def one(path: Path) -> dict[str, float]:
+        image = preprocess(path.read_bytes(), size)
+        with torch.inference_mode():
+            probabilities, distance = fused.observe(torch.from_numpy(image.pixels)[None])
+        return reference.measure(
+            image.pixels, image.width, image.height, probabilities[0].tolist(), float(distance)
+        )
+
+    return map_on_cores(one, photos, "drift reference", initializer=torchscript.one_thread)

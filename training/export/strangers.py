@@ -1,0 +1,52 @@
+"""What the network was trained on, in a few directions: a photo far from all of them is a stranger to it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.cluster import KMeans
+from torch.nn import functional
+
+from training.network.build import Classifier, Features
+from training.network.predict import predict_all
+from training.photos.decoded import DecodedPhotos
+
+_PROTOTYPES: Final = 64  # a class
+_PHOTOS: Final = 4096  # of the training split
+
+
+def evenly_spaced(total: int, count: int) -> npt.NDArray[np.int64]:
+    """At most `count` of the numbers below `total`, evenly spaced, so that every export takes the same."""
+    return np.arange(total)[:: max(1, total // count)][:count]
+
+
+def find_prototypes(network: Classifier, photos: DecodedPhotos) -> torch.Tensor:
+    """`f32[P,D]`: the prototypes of the training split."""
+    targets = np.array(photos.manifest.splits["train"].targets)
+    chosen = evenly_spaced(len(targets), _PHOTOS)
+    images = photos["train"][chosen]
+    features = predict_all(Features(network), images, title="features of training photos")
+    return fit_prototypes(features, targets[chosen])
+
+
+def fit_prototypes(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> torch.Tensor:
+    """`f32[P,D]` of length one: the directions around which each class's features lie.
+
+    A photo of anything else lies away from all of them. Features collapse in training, so that a Gaussian
+    a class (Lee et al. 2018) says little; neighbours by angle say much (Sun et al. 2022), and the centres
+    of k-means stand for them at a hundredth of their size.
+
+    Args:
+        features: `f32[N,D]` of training photos.
+        targets: `i[N]`.
+    """
+    directions = functional.normalize(torch.from_numpy(features)).numpy()
+    centres = []
+    for number in np.unique(targets):
+        own = directions[targets == number]
+        kmeans = KMeans(min(_PROTOTYPES, len(own)), n_init=1, random_state=0)
+        centres.append(kmeans.fit(own).cluster_centers_)
+    return functional.normalize(torch.from_numpy(np.concatenate(centres).astype(np.float32)))

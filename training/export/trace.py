@@ -1,0 +1,55 @@
+"""The calibrated network in, a TorchScript module with the artefact's methods out, held to be the same."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Final, cast
+
+import torch
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+from common.errors import PipelineError
+from serving.contract import artifact
+from serving.runtime import torchscript
+from training.export.calibrate import CalibratedClassifier
+from training.export.quantise import feature_maps
+
+_TOLERANCE: Final = 1e-4
+
+
+def trace_methods(model: CalibratedClassifier, size: int) -> torch.jit.ScriptModule:
+    """Trace the artefact's methods on `u8[1,3,S,S]`; the batch axis stays free.
+
+    `explain` is left out where the pooled feature maps are not the features: then no map adds up to the
+    logit.
+    """
+    images = torch.zeros((1, 3, size, size), dtype=torch.uint8)
+    methods = {"forward": images, artifact.OBSERVE: images}
+    with torchscript.deprecation_silenced(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        maps = feature_maps(model.network, images)
+        pooled = maps.mean((2, 3)) if maps.ndim == 4 else maps
+        features = model.network.features(images)
+        if pooled.shape == features.shape and torch.allclose(pooled, features, atol=_TOLERANCE):
+            methods[artifact.EXPLAIN] = images
+        traced: torch.jit.ScriptModule = torch.jit.trace_module(model, methods)  # type: ignore[no-untyped-call]
+    return traced
+
+
+def check_equal(eager: torch.nn.Module, traced: torch.nn.Module, size: int) -> None:
+    """Hold the traced module to the eager one, on a batch size it was not traced with.
+
+    Raises:
+        PipelineError: they differ by more than 1e-4 in a probability.
+    """
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = eager(images)
+        observed, _ = cast("Any", traced).observe(images)
+        answers = (traced(images), observed)
+        difference = max(float((expected - answer).abs().max()) for answer in answers)
+    if not difference <= _TOLERANCE:
+        raise PipelineError(
+            f"The TorchScript model differs from the eager one by {difference:.2e} in a probability "
+            f"(allowed {_TOLERANCE}): the backbone does something that tracing cannot follow."
+        )

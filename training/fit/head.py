@@ -1,0 +1,93 @@
+"""First phase: a linear head on the frozen backbone's features, by scikit-learn's logistic regression.
+
+It is fitted on features of about the same spread, so that one penalty suits every backbone, and the scaling
+is then folded into the weights and biases of the network's `head`: what was fitted is what it computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+from common.errors import PipelineError
+from training.config import HeadConfig
+from training.network.build import Classifier, Features
+from training.network.predict import predict_all
+from training.photos.decoded import DecodedPhotos
+
+_MOST_STEPS: Final = 1000
+_FLOOR: Final = 0.1  # of the mean variance; measured with configs/train.yaml's penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well the head does on one split."""
+
+    loss: float
+    """Mean cross-entropy, in nats."""
+    accuracy: float
+
+
+def train_head(config: HeadConfig, network: Classifier, photos: DecodedPhotos) -> dict[str, Score]:
+    """Fit the head of `network` in place; return its scores on train and validation.
+
+    Raises:
+        PipelineError: a class has no training photo.
+    """
+    splits = photos.manifest.splits
+    features = {
+        split: predict_all(Features(network), photos[split], title=f"{split} features")
+        for split in ("train", "validation")
+    }
+    weight, bias = fit_head(
+        features["train"],
+        np.array(splits["train"].targets),
+        network.head.out_features,
+        config.inverse_penalty,
+    )
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(weight))
+        network.head.bias.copy_(torch.from_numpy(bias))
+    return {split: _score(network, rows, splits[split].targets) for split, rows in features.items()}
+
+
+def fit_head(
+    features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], classes: int, inverse_penalty: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weights `f64[K,D]` and biases `f64[K]` of a softmax over `classes`.
+
+    Args:
+        features: `f32[N,D]`.
+        targets: `i64[N]`, class numbers.
+        classes: K.
+        inverse_penalty: scikit-learn's `C`.
+
+    Raises:
+        PipelineError: a class has no row.
+    """
+    if len(np.unique(targets)) < classes:
+        raise PipelineError("A class has no training photo; see configs/labels.csv. Add some: make data.")
+    rows = features.astype(np.float64)  # in single precision the optimiser stops on rounding noise
+    mean, variance = rows.mean(0), rows.var(0)
+    # A feature that hardly varies would get a weight that fine-tuning stumbles over: hence the floor.
+    scale = np.sqrt(variance + _FLOOR * variance.mean())
+    fitted = LogisticRegression(C=inverse_penalty, max_iter=_MOST_STEPS).fit((rows - mean) / scale, targets)
+    weight = fitted.coef_ / scale
+    bias = fitted.intercept_ - weight @ mean
+    if classes == 2:  # scikit-learn keeps one row, the log odds: half of it for each side
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+def _score(network: Classifier, features: npt.NDArray[np.float32], targets: list[int]) -> Score:
+    classes = torch.tensor(targets)
+    with torch.inference_mode():
+        logits = network.head(torch.from_numpy(features))
+        loss = functional.cross_entropy(logits, classes)
+    return Score(float(loss), float((logits.argmax(1) == classes).double().mean()))

@@ -1,0 +1,43 @@
+"""One training: what is trained on which photos, and where its files go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import lightning
+import torch
+
+from training.config import TrainConfig
+from training.photos.decoded import DecodedPhotos
+from training.photos.manifest import Manifest
+from training.place import Place
+
+_NOT_TRAINING: Final = ("tracking", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every part of a training needs to know."""
+
+    config: TrainConfig
+    manifest: Manifest
+    place: Place
+    photos: DecodedPhotos
+    work: Path
+    """Folder of its progress, named by all that changes the training."""
+
+    @classmethod
+    def plan(cls, config: TrainConfig, manifest: Manifest, place: Place) -> Job:
+        """Make room for a training."""
+        photos = DecodedPhotos(manifest, config.model.input_size, place.decoded)
+        return cls(config, manifest, place, photos, place.work / _fingerprint(config, manifest))
+
+
+def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
+    values = {name: value for name, value in asdict(config).items() if name not in _NOT_TRAINING}
+    text = json.dumps([values, manifest.sha256, lightning.__version__, torch.__version__])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,98 @@
+"""Raw photos in, manifest out: every file is kept with its split, or dropped with its reason.
+
+Near-duplicates are found by perceptual hash and never part: a group is in one split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from common import files
+from common.errors import PipelineError
+from training.config import PrepareConfig
+from training.photos.inspect import inspect_all, list_files
+from training.photos.near_duplicates import group_near_duplicates, stable_group_names, without_conflicts
+from training.photos.split import SPLITS, assign_splits, earlier_splits, split_settings
+from training.place import Place
+
+_COLUMNS = ["path", "label", "split", "sha256", "phash", "group", "width", "height", "bytes"]
+
+
+def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
+    """Check, group and split the raw photos; write the manifest.
+
+    Returns:
+        The summary that is also written: counts by split, class and reason.
+
+    Raises:
+        PipelineError: no photos, a class without usable ones, or shares that leave none to train on.
+    """
+    if config.validation_share + config.test_share >= 1:
+        raise PipelineError("validation_share and test_share together leave nothing to train on.")
+    inspected = list(inspect_all(place.raw, list_files(place.raw)))
+    classes = {row.label for row in inspected}
+    kept = pd.DataFrame([row for row in inspected if not row.reason])
+    dropped = pd.DataFrame(
+        [(r.path, r.label, r.bytes, r.reason) for r in inspected if r.reason],
+        columns=["path", "label", "bytes", "reason"],
+    )
+    _check_classes(classes, kept)
+    kept["group"] = group_near_duplicates(kept["phash"].to_numpy(np.uint64), config.near_duplicate_bits)
+    kept, conflicting = without_conflicts(kept)
+    dropped = pd.concat([dropped, conflicting], ignore_index=True).sort_values("path")
+    _check_classes(classes, kept)
+    kept["group"] = stable_group_names(kept)
+    kept["split"] = assign_splits(kept, config, earlier_splits(place, config))
+    kept["phash"] = [f"{value:016x}" for value in kept["phash"]]
+    summary = _summarise(kept, dropped) | {"settings": split_settings(config)}
+    _check_splits(kept)
+    with files.atomic_folder(place.prepared) as folder:
+        kept.sort_values("path")[_COLUMNS].to_csv(folder / place.manifest.name, index=False)
+        dropped.to_csv(folder / place.dropped.name, index=False)
+        files.write_json(folder / place.summary.name, summary)
+    return summary
+
+
+def _check_classes(labels: set[str], kept: pd.DataFrame) -> None:
+    missing = sorted(labels - set(kept["label"] if len(kept) else []))
+    if missing:
+        raise PipelineError(
+            f"The class {missing[0]!r} has no usable photo: each of its files is empty, broken, no image "
+            "or filed under another class too. Add photos, or remove the class folder."
+        )
+    if len(labels) < 2:
+        raise PipelineError(
+            f"There is one class only ({', '.join(labels)}); a classifier needs at least two."
+        )
+
+
+def _check_splits(kept: pd.DataFrame) -> None:
+    table = pd.crosstab(kept["label"], kept["split"]).reindex(columns=SPLITS, fill_value=0)
+    for label, row in table.iterrows():
+        short = [split for split in SPLITS if row[split] == 0]
+        if short:
+            raise PipelineError(
+                f"The class {label!r} has {row.sum()} usable photos, too few for a {short[0]} split. "
+                "Add photos: about ten of a class are the least, hundreds are useful."
+            )
+
+
+def _summarise(kept: pd.DataFrame, dropped: pd.DataFrame) -> dict[str, object]:
+    labels = sorted(kept["label"].unique())
+    table = pd.crosstab(kept["split"], kept["label"]).reindex(
+        index=list(SPLITS), columns=labels, fill_value=0
+    )
+    sizes = kept["group"].value_counts()
+    return {
+        "files": len(kept) + len(dropped),
+        "kept": len(kept),
+        "dropped": len(dropped),
+        "dropped_by_reason": {
+            str(k): int(v) for k, v in dropped["reason"].value_counts().sort_index().items()
+        },
+        "photos": {split: {label: int(table.loc[split, label]) for label in labels} for split in SPLITS},
+        "near_duplicate_groups": int((sizes > 1).sum()),
+        "photos_in_near_duplicate_groups": int(sizes[sizes > 1].sum()),
+        "labels": labels,
+    }

@@ -1,0 +1,111 @@
+"""One raw file in, what it holds out: decoded by the very function that serves, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Final
+
+import imagehash
+from PIL import Image
+
+from common.cores import cores
+from common.errors import PipelineError
+from common.progress import progress
+from serving.contract.errors import ImageError
+from serving.contract.preprocess import preprocess
+
+_HASH_SIDE: Final = 224
+_REASONS: Final = {
+    "empty": "empty",
+    "unsupported-image": "not an image",
+    "broken-image": "undecodable",
+    "image-too-large": "too large",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What one file holds; `reason` is set when it cannot be used."""
+
+    path: str
+    label: str
+    bytes: int
+    reason: str = ""
+    sha256: str = ""
+    phash: int = 0
+    width: int = 0
+    height: int = 0
+
+
+def list_files(raw: Path) -> list[str]:
+    """Every file below `raw`, relative to it, 2.jpg before 10.jpg.
+
+    Raises:
+        PipelineError: there are none.
+    """
+    if not raw.is_dir():
+        raise PipelineError(f"There are no photos at {raw}. Fetch them first: make data.")
+    names = [path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file()]
+    if not names:
+        raise PipelineError(f"{raw} holds no files. Fetch the photos again: make data.")
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name))
+
+
+def inspect_all(raw: Path, names: list[str]) -> Iterator[Inspected]:
+    """Inspect on all cores, in order of the names."""
+    with ProcessPoolExecutor(cores(), _workers_deaf_to_interrupts()) as pool:
+        jobs = pool.map(inspect, [raw] * len(names), names, chunksize=32)
+        try:
+            with progress("prepare", len(names), "photos") as bar:
+                for job in jobs:
+                    bar.update()
+                    yield job
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _workers_deaf_to_interrupts() -> ForkServerContext:
+    """Context whose workers never see Ctrl-C, from their first instruction: the parent ends them.
+
+    A worker killed by it while it starts would break the pool, with a trace. What is ignored is inherited.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return multiprocessing.get_context("forkserver")
+
+
+def inspect(raw: Path, name: str) -> Inspected:
+    """Decode one file below `raw` and hash it, or say why it cannot be used."""
+    data = (raw / name).read_bytes()
+    label = name.split("/", 1)[0]
+    try:
+        image = preprocess(data, _HASH_SIDE)
+    except ImageError as error:
+        return Inspected(name, label, len(data), reason=_REASONS[error.code])
+    perceptual = imagehash.phash(Image.fromarray(image.pixels.transpose(1, 2, 0)))
+    return Inspected(
+        path=name,
+        label=label,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        phash=int(str(perceptual), 16),
+        width=image.width,
+        height=image.height,
+    )

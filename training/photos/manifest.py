@@ -1,0 +1,78 @@
+"""The manifest as training reads it: photos by split, with the numbers of their classes.
+
+Whoever trains, exports or audits reads photos by this module. Reviewed labels (`common.labels`) count here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from common import labels, manifest
+from common.errors import PipelineError
+from common.files import sha256
+from training.place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The photos of one split, in the manifest's order."""
+
+    paths: list[Path]
+    targets: list[int]
+    """Class numbers, indices into `Manifest.labels`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Photos by split, with their labels."""
+
+    labels: list[str]
+    splits: dict[str, Split]
+    """By name: train, validation and test."""
+    sha256: str
+    """Of the manifest file and the reviewed labels: names the exact photos, labels and split."""
+
+
+def read_manifest(place: Place) -> Manifest:
+    """Read the manifest; reviewed labels count in all splits but test.
+
+    The test split keeps its labels as they were found, so that figures on it compare with others'.
+
+    Raises:
+        ManifestError: there is no manifest, or it cannot be used.
+        LabelsError: the reviewed labels cannot be used.
+    """
+    table = manifest.read_manifest(place.manifest)
+    names = sorted(table["label"].unique())
+    test = table["split"] == "test"
+    reviewed = labels.read_reviewed(place.reviewed)
+    table = pd.concat([labels.correct(table[~test], reviewed), table[test]])
+    number = {label: index for index, label in enumerate(names)}
+    splits = {
+        str(name): Split(
+            [place.raw / path for path in rows["path"]], [number[label] for label in rows["label"]]
+        )
+        for name, rows in table.groupby("split")
+    }
+    digest = sha256(place.manifest)
+    if len(reviewed):
+        digest = hashlib.sha256((digest + sha256(place.reviewed)).encode()).hexdigest()
+    return Manifest(names, splits, digest)
+
+
+def every_nth_for_training(whole: Manifest, share: int) -> Manifest:
+    """The same manifest with one of `share` training photos, evenly spaced.
+
+    Raises:
+        PipelineError: that leaves a class without any.
+    """
+    train = whole.splits["train"]
+    part = Split(train.paths[::share], train.targets[::share])
+    if len(set(part.targets)) < len(whole.labels):
+        raise PipelineError(f"One of {share} photos leaves a class without any: take a smaller --share.")
+    digest = hashlib.sha256(f"{whole.sha256}:{share}".encode()).hexdigest()
+    return Manifest(whole.labels, whole.splits | {"train": part}, digest)

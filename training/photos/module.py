@@ -1,0 +1,122 @@
+"""Decoded photos in, batches out: `u8[N,3,S,S]` and `i64[N]` class numbers, for Lightning's trainer.
+
+Photos come decoded (see `training.photos.decoded`). Order and augmentation of a photo depend on the seed, the
+epoch and the photo alone, so a resumed run continues exactly as an unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.transforms import v2
+
+from common.errors import PipelineError
+from training.config import TrainConfig
+from training.photos.augment import augmentation
+from training.photos.manifest import Manifest
+from training.photos.sampler import EpochSlices
+from training.seeds import derived_seed
+
+Photo = tuple[torch.Tensor, int]
+"""Pixels `u8[3,S,S]` and class number."""
+
+
+class PhotoDataset(Dataset[Photo]):
+    """Photos for evaluation, by index."""
+
+    def __init__(self, images: npt.NDArray[np.uint8], targets: list[int]) -> None:
+        """`images` is `u8[N,3,S,S]`."""
+        self.images, self.targets = images, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Photo:
+        return torch.tensor(self.images[index]), self.targets[index]
+
+
+class AugmentedDataset(Dataset[Photo]):
+    """Photos for training, addressed by `(epoch, index)`: the pair seeds the augmentation."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        targets: list[int],
+        augment: list[v2.Transform],
+        epochs_per_pass: int,
+        seed: int,
+    ) -> None:
+        """`images` is `u8[N,3,S,S]`; `augment` has one transform a pass."""
+        self.images, self.targets, self.augment = images, targets, augment
+        self.epochs_per_pass, self.seed = epochs_per_pass, seed
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: tuple[int, int]) -> Photo:
+        epoch, index = key
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self.seed, epoch, index))
+            image = self.augment[epoch // self.epochs_per_pass](torch.tensor(self.images[index]))
+        return image, self.targets[index]
+
+
+class PhotoData(LightningDataModule):
+    """Training photos with augmentation, validation photos as the service sees them."""
+
+    def __init__(
+        self, manifest: Manifest, photos: Mapping[str, npt.NDArray[np.uint8]], config: TrainConfig
+    ) -> None:
+        """`photos` holds `u8[N,3,S,S]` of each split."""
+        super().__init__()
+        self.manifest, self.photos, self.config = manifest, photos, config
+
+    def train_dataloader(self) -> DataLoader[Photo]:
+        """Batches of `(u8[N,3,s,s], i64[N])`; s is the size of the pass.
+
+        Raises:
+            PipelineError: several processes cannot share the batches equally.
+        """
+        config, targets = self.config, self.manifest.splits["train"].targets
+        rank, world = self._rank_and_world()
+        batch_size = config.loader.batch_size
+        if batch_size % world or (world > 1 and len(targets) < batch_size):
+            raise PipelineError(
+                f"{world} processes cannot share batches of {batch_size} photos out of {len(targets)}: make "
+                "loader.batch_size a multiple of the processes, and no larger than the training split."
+            )
+        epochs = config.finetune.epochs_per_pass
+        augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
+        dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed)
+        slices = EpochSlices(len(targets), epochs, batch_size, config.seed, rank, world)
+        return self._loader(dataset, sampler=slices, drop_last=len(targets) >= batch_size)
+
+    def val_dataloader(self) -> DataLoader[Photo]:
+        """Batches of `(u8[N,3,S,S], i64[N])`; each process takes every photo of its own."""
+        rank, world = self._rank_and_world()
+        photos = PhotoDataset(self.photos["validation"], self.manifest.splits["validation"].targets)
+        return self._loader(Subset(photos, range(rank, len(photos), world)))
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self, dataset: Dataset[Any], sampler: EpochSlices | None = None, *, drop_last: bool = False
+    ) -> DataLoader[Photo]:
+        loader = self.config.loader
+        return DataLoader(
+            dataset,
+            batch_size=loader.batch_size // self._rank_and_world()[1],
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=loader.workers,
+            persistent_workers=False,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,63 @@
+"""`python -m training track`: keep a live evaluation (reports/live) as a run in MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.errors import PipelineError
+from training.config import TrackingConfig, TrainConfig
+from training.options import parse
+from training.place import Place
+
+
+def main(arguments: list[str]) -> int:
+    """Keep the folder named; print the run."""
+    parser = argparse.ArgumentParser(prog="python -m training track", description=__doc__)
+    parser.add_argument("folder", type=Path, help="what `python -m evaluation live` wrote")
+    folder = parser.parse_args(arguments).folder
+    settings = parse(TrainConfig, Place().train_config, [], command="track", about="")
+    print(f"MLflow run {log_live(settings.tracking, folder)}")
+    return 0
+
+
+def log_live(tracking: TrackingConfig, folder: Path) -> str:
+    """Keep what a live evaluation wrote as a run of the experiment `<experiment>-live`; return its id.
+
+    Raises:
+        PipelineError: there is no live evaluation in the folder, or MLflow cannot be reached.
+    """
+    from training.tracking import Tracker
+
+    try:
+        figures = json.loads((folder / "live.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PipelineError(f"There is no live evaluation in {folder}: make evaluate-live first.") from error
+    tracker = Tracker(replace(tracking, experiment=f"{tracking.experiment}-live"))
+    tracker.log_metrics(_scalars(figures))
+    tracker.set_tags(
+        {f"model.{name}": str(value) for name, value in figures["model"].items()}
+        | {f"gate.{name}": str(passed) for name, passed in figures["gates"].items()}
+        | {"against_test": figures.get("against_test", {}).get("verdict", "not compared")}
+    )
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            tracker.log_file(path)
+    tracker.finish()
+    return tracker.run_id
+
+
+def _scalars(figures: dict[str, Any]) -> dict[str, float]:
+    """What is a number, and the value of what has an interval and is defined."""
+    names = ("failed_share", "throughput_per_second", "retries", "photos")
+    values = {name: figures[name] for name in names}
+    values |= {
+        name: figure["value"]
+        for name, figure in figures.items()
+        if isinstance(figure, dict) and isinstance(figure.get("value"), float | int)
+    }
+    values |= {f"latency_{name}_ms": value for name, value in figures["latency_ms"].items()}
+    return {name: float(value) for name, value in values.items()}
