@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.service import drift
-from serving.http import apidoc, problems
+from serving.http import problems
 from serving.http.app import create_app
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
@@ -274,7 +274,9 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
         ]
     said = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
-    assert {code: problem["detail"] for code, problem in said.items()} == apidoc.DETAILS
+    assert {code: problem["detail"] for code, problem in said.items()} == {
+        code: kind.example for code, kind in problems.KINDS.items() if kind.example
+    }
     paths = client.get("/schema/openapi.json").json()["paths"]
     for code, problem in said.items():
         path = "/feedback" if code == "feedback-off" else "/predict"
@@ -401,10 +403,10 @@ def test_another_model_is_swapped_in_and_a_bad_one_is_not(model: Path, tmp_path:
             first = (await client.get("/health")).json()["model"]["sha256"]
             before = (await client.post("/predict", content=JPEG)).json()["probabilities"]
             path.write_bytes(b"damaged")
-            assert not await service.reload()
+            assert not await service.models.reload()
             assert (await client.get("/health")).json()["model"]["sha256"] == first
             tiny.write_artifact(path, seed=2)
-            assert await service.reload()
+            assert await service.models.reload()
             assert (await client.get("/health")).json()["model"]["sha256"] != first
             after = await client.post("/predict", content=JPEG)
             assert after.json()["probabilities"] != before

@@ -21,6 +21,8 @@ from serving.telemetry.metrics import Metrics
 class Gate:
     """A handler that computes when the test lets it."""
 
+    artifact = None
+
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
         self.computed: list[bytes] = []

@@ -16,11 +16,14 @@ import httpx
 import pytest
 from PIL import Image
 
-from serving.contract.errors import UnknownLabel, UnknownRequest
-from serving.observers import feedback
+from serving.__main__ import main
+from serving.contract.answer import Answer
+from serving.contract.artifact import Artifact
+from serving.contract.errors import BrokenImage, UnknownLabel, UnknownRequest
 from serving.observers.feedback import Feedback
+from serving.observers.observation import Observation
 from serving.settings import Settings
-from tests import processes
+from tests import processes, tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
 
@@ -103,7 +106,7 @@ def test_labelled_photos_become_training_data(
     tell(labelling, "a", "dog")
     tell(labelling, "b", "cat")
     out = tmp_path / "out"
-    assert feedback.main([str(tmp_path / "f.db"), str(out)]) == 0
+    assert main(["export-feedback", str(tmp_path / "f.db"), str(out)]) == 0
     assert "2 labelled answers, 2 with their photo" in capsys.readouterr().out
     assert (out / "dog/a.jpeg").read_bytes() == encode(scene(width=100))
     assert Image.open(io.BytesIO((out / "cat/b.jpeg").read_bytes())).width == 100
@@ -112,20 +115,26 @@ def test_labelled_photos_become_training_data(
         ("a", "dog", "dog/a.jpeg"),
         ("b", "cat", "cat/b.jpeg"),
     ]
-    assert feedback.main([str(tmp_path / "none.db"), str(out)]) == 2
+    assert main(["export-feedback", str(tmp_path / "none.db"), str(out)]) == 2
     assert "There is no feedback database" in capsys.readouterr().err
 
 
 def opened(tmp_path: Path, **options: object) -> Feedback:
     """A store."""
     usual = {"keep_photos": False, "days": 30, "most_bytes": 10**9}
-    return Feedback(tmp_path / "f.db", **usual | options)
+    store = Feedback(tmp_path / "f.db", **usual | options)
+    store.open()
+    return store
 
 
 def remember(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
     """Answers, all cats."""
+    answer = Answer(
+        "cat", 0.9, {"cat": 0.9, "dog": 0.1}, uncertain=False, unfamiliar=None, feature_distance=None
+    )
+    artifact = Artifact(tiny.card(), [], "0" * 64)
     for name in names:
-        store.remember(name, "cat", 0.9, "1", "0" * 64, photo)
+        store.observe(Observation(name, photo, BrokenImage("not decoded here"), answer, artifact, {}))
 
 
 def test_photos_are_kept_only_where_the_operator_says_so(tmp_path: Path):
