@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hmac
-from typing import Any
+from typing import Any, cast
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from serving.contract.errors import Unauthorized
-from serving.service import Service
+from serving.http.request import ServiceRequest
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """Compare the key in constant time, if the service has one, before anything of the body is read.
+
+    It awaits nothing, but Litestar would hand a plain function to a thread: 0.1 ms of each request.
 
     Raises:
         Unauthorized: the key is missing or wrong.
     """
-    service: Service = connection.app.state.service
-    key = service.settings.api_key
+    key = cast("ServiceRequest", connection).service.settings.api_key
     if not key:
         return
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")

@@ -35,7 +35,7 @@ class FeedbackReceipt(msgspec.Struct, frozen=True):
     """Whether the answer had this label."""
 
 
-def _require_store(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+async def _require_store(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     if connection.app.state.service.feedback is None:
         raise FeedbackOff("This service keeps no answers to label: SERVING_FEEDBACK is not set.")
 

@@ -21,7 +21,6 @@ from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
 from serving.observers.observation import Observation, notify
 
-
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 

@@ -9,6 +9,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from litestar import Request, Response
@@ -30,15 +31,15 @@ class ServiceRequest(Request[Any, Any, Any]):
 
     _whole: bytes | None = None
 
-    @property
+    @cached_property
     def service(self) -> Service:
         """The parts of this process."""
         return cast("Service", self.app.state.service)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The caller's X-Request-ID if it is a plain token, else a new one; the same each time."""
-        state = self.scope["state"]
+        state = self.scope["state"]  # an exception handler has another instance of the same request
         if _ID not in state:
             given = self.headers.get("x-request-id", "")
             state[_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
