@@ -35,7 +35,12 @@ LABELS = ["cat", "dog"]
 def labelling(model: Path, tmp_path: Path) -> Iterator[Client]:
     """A service that keeps answers and photos."""
     settings = Settings(
-        model=str(model), workers=1, api_key="secret", feedback=str(tmp_path / "f.db"), feedback_photos=True
+        model=str(model),
+        workers=1,
+        api_key="secret",
+        feedback=str(tmp_path / "f.db"),
+        feedback_photos=True,
+        max_body_bytes=1_000_000,
     )
     with running(settings) as client:
         yield client
@@ -79,13 +84,18 @@ def test_labels_become_a_live_accuracy(labelling: Client):
         ({"request_id": "a", "label": "fish"}, 422, "unknown-label"),
         ({"request_id": "a"}, 400, "malformed-feedback"),
         ([], 400, "malformed-feedback"),
+        ({"request_id": 7, "label": "cat"}, 400, "malformed-feedback"),
+        (b"", 400, "malformed-feedback"),
+        (b'{"request_id": "a", ', 400, "malformed-feedback"),
+        (bytes(1_000_001), 413, "body-too-large"),
         ({"request_id": "' or 1=1 --", "label": "cat"}, 404, "unknown-request"),
     ],
 )
 def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: int, problem: str):
     """With its cause, and nothing is stored."""
     ask(labelling, "a")
-    reply = labelling.post("/feedback", json=body, headers=KEY)
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    reply = labelling.post("/feedback", headers=KEY, **sent)
     assert (reply.status_code, reply.json()["type"]) == (status, f"urn:problem:{problem}")
     assert labelling.app.state.service.feedback.accuracy() == (0, 0)
 
