@@ -104,7 +104,7 @@ def test_the_healthcheck_of_the_image_tells_ready_from_not(
 ):
     """Without curl and without a shell."""
     port = url.rsplit(":", 1)[-1]
-    command = [sys.executable, "-m", "serving.healthcheck"]
+    command = [sys.executable, "-m", "serving", "healthcheck"]
     for number, status in ((port, 0), ("1", 1)):
         done = subprocess.run(
             command, cwd=ROOT, env=environment(PORT=number), capture_output=True, text=True, check=False

@@ -10,8 +10,9 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from serving.contract import artifact
-from serving.contract.reference import Window, make_reference
+from serving.contract.reference import make_reference
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.telemetry.drift import DriftMonitor, Window
 from serving.telemetry.metrics import Metrics
 from tests.tiny import ROOT
 
@@ -26,9 +27,10 @@ def served_names() -> set[str]:
     """Every series that a new service has, and those that come with the first request."""
     registry = CollectorRegistry()
     photo = {"brightness": 0.5, "confidence": 0.9}
-    served = Metrics(registry)
-    served.drift.window = Window(make_reference([photo] * 10, 2), 10)
-    served.drift.window.add(photo)
+    Metrics(registry)
+    drift = DriftMonitor(registry, 10)
+    drift.window = Window(make_reference([photo] * 10, 2), 10)
+    drift.window.add(photo)
     names = set()
     for family in registry.collect():
         kinds = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
