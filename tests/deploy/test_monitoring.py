@@ -186,15 +186,6 @@ def test_another_edge_in_the_code_turns_the_check_red(
     assert (metric, "le", edge) in {(demand.metrics[0], demand.label, demand.value) for demand in missed}
 
 
-def test_an_outcome_that_alerts_count_is_one_that_the_service_knows(exposition: str):
-    """The reader of the text is not so lenient that anything would do."""
-    names = {
-        sample.name for family in text_string_to_metric_families(exposition) for sample in family.samples
-    }
-    assert {name for demand in demands() for name in demand.metrics} <= names
-    assert missing("") == demands()
-
-
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
 def test_every_alert_has_its_entry_in_the_runbook_and_a_test(alert: dict):
     """The link leads to a heading, and promtool sees it fire."""
