@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tiny import ROOT
-
-sys.path.insert(0, str(ROOT / "deploy"))  # where deploy.py, copied to a host, finds host/
-
 import deploy
+
+sys.path.extend(deploy.__path__)  # where deploy.py, copied to a host, finds host/
+
 import host.proxy as proxy_module
+from deploy import deploy as command
 from host.books import Books
 from host.containers import PORTS, Containers
 from host.proxy import Proxy
@@ -56,7 +56,7 @@ class Host:
     def call(self, *words: object) -> Done:
         """deploy.py, as an operator calls it."""
         options = ("--state", self.state_folder, "--url", self.url, "--smoke", self.smoke)
-        status = deploy.main([str(word) for word in (*words, *options)])
+        status = command.main([str(word) for word in (*words, *options)])
         return Done(status, *self._capsys.readouterr())
 
     def deploy(self, image: str) -> Done:
