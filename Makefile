@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+# uv where it is there, else pip; `make UV=` takes pip all the same.
+UV := $(shell command -v uv)
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 # A build of torch other than the package index's own, as TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
 # The files pin everything, by hash; torch and torchvision come after what they need.
 PIP_LOCKED := $(PIP_INSTALL) --no-deps --require-hashes
 PIP_TORCH := $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
@@ -25,6 +27,7 @@ URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
 FILE ?=
 IMAGE ?=
+NAME ?=
 STAGING ?=
 ONLY ?=
 IN ?=
@@ -35,7 +38,7 @@ SCALE ?= 1
 TO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
+.PHONY: help setup rename data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
   test test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse rehearse-compose
@@ -49,9 +52,9 @@ help: ## List the targets
 # --- the environment, .venv: each target adds what it needs, and nothing is installed twice ---
 
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
-	  { echo "error: Python 3.11 or 3.12 is needed; '$(PYTHON)' is another. Use make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; now = sys.version_info[:2]; (3, 11) <= now <= (3, 14) or sys.exit( \
+	  "error: Python 3.11 to 3.14 is needed, and $(PYTHON) is %s.%s: name another, as make PYTHON=python3.13" % now)'
+	$(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
 
 $(VENV)/.serve: requirements/serve.txt requirements/torch.txt requirements/torch-cuda.txt | $(PY)
 	@echo "Installing what serving needs (once; a few minutes)…"
@@ -81,6 +84,9 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 	@touch $@
 
 setup: $(VENV)/.dev ## Install everything into .venv
+
+rename: ## Make this another project's repository: make rename NAME=flowers
+	@$(PYTHON) scripts/rename.py "$(NAME)"
 
 # --- the line of dvc.yaml, and what belongs to training ---
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compile requirements/*.in to pinned *.txt with hashes; present pins are kept, `--upgrade` takes the newest.
+# Compile requirements/*.in to pinned *.txt with hashes, one set of versions for every Python from 3.11 and every
+# system (markers say what only some need); present pins are kept, `--upgrade` takes the newest.
 # torch and torchvision come from different indexes (with CUDA, without), so their files have no one hash: they are
 # pinned in torch.txt, and the CUDA libraries that torch brings where it is built for CUDA in torch-cuda.txt, a
 # constraints file.
@@ -10,8 +11,8 @@ flask='^(flask|werkzeug|blinker|itsdangerous)=='
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
 for name in serve train dev ray browser; do
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
-  uv pip compile "$@" --quiet --no-header --no-emit-index-url --no-annotate --python-version 3.11 --generate-hashes \
-    "$name.in" -o "$name.all"
+  uv pip compile "$@" --quiet --no-python-downloads --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+    --no-header --no-emit-index-url --no-annotate "$name.in" -o "$name.all"
 done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
