@@ -16,7 +16,10 @@ from tests.tiny import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
 EXAMPLE = re.search(r"^rename:.*NAME=(\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
 MADE_UNDER_THE_OLD_NAME = ("models/", "reports/", "CHANGELOG.md", "docs/model-card.md", "dvc.lock")
-QUICK = ("tests/test_docs.py", "tests/deploy/test_files.py", "tests/training/test_config.py")
+HOLD_THE_NAME = (
+    *("tests/test_docs.py", "tests/test_readme.py", "tests/deploy"),
+    *("tests/training/test_config.py", "tests/training/test_tracking.py"),
+)
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +125,8 @@ def test_nothing_of_the_old_name_is_left(copy: Path):
     assert tomllib.loads((copy / "pyproject.toml").read_text())["project"]["name"] == EXAMPLE
 
 
+@pytest.mark.slow
 def test_the_renamed_repository_passes_its_tests(copy: Path):
-    """Those of its documents, its delivery and its configuration, which hold the name."""
-    done = run(copy, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *QUICK)
+    """Those of its documents, its delivery, its configuration and its experiments, which hold the name."""
+    done = run(copy, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *HOLD_THE_NAME)
     assert done.returncode == 0, done.stdout
