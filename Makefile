@@ -162,7 +162,7 @@ shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, a
 
 # --- delivery (docs/delivery.md) ---
 
-image: ## Build the service's image, IMAGE=cats-dogs-api:latest, with MODEL inside
+image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside
 	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
 
 image-train: ## Build the training image, which runs the line on mounted data

@@ -9,10 +9,13 @@ cd "$(dirname "$0")/../requirements"
 # The service takes files of flask-swagger-ui, and nothing that imports Flask.
 flask='^(flask|werkzeug|blinker|itsdangerous)=='
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
-for name in serve train dev ray browser; do
+# Each adds to the set before the colon, and changes none of its versions: they are installed over one another.
+for pair in :serve serve:train train:dev train:ray dev:browser; do
+  name=${pair#*:} inner=${pair%:*}
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
-  uv pip compile "$@" --quiet --no-python-downloads --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-    --no-header --no-emit-index-url --no-annotate "$name.in" -o "$name.all"
+  uv pip compile "$@" --quiet --no-python-downloads --universal --fork-strategy fewest --python-version 3.11 \
+    --generate-hashes --no-header --no-emit-index-url --no-annotate ${inner:+--constraints "$inner.all"} \
+    "$name.in" -o "$name.all"
 done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
