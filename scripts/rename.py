@@ -21,7 +21,7 @@ class RenameError(Exception):
 
 
 def occurrences_of(name: str) -> re.Pattern[str]:
-    """The name as a word or before a dash (cats-dogs-api); not in the documents' example, NAME=flowers."""
+    """The name as a word or before a dash, as in NAME-api; not in the documents' example, NAME=flowers."""
     return re.compile(rf"(?<!\w)(?<!NAME=){re.escape(name)}(?!\w)")
 
 
