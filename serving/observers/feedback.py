@@ -201,8 +201,12 @@ class Feedback:
 def connect(path: Path) -> sqlite3.Connection:
     """The database with its tables; a commit is on disk before it returns."""
     database = sqlite3.connect(path, check_same_thread=False)
-    database.execute(f"pragma busy_timeout = {_BUSY_MS}")
-    database.execute("pragma journal_mode = wal")
-    database.execute("pragma synchronous = full")
-    database.executescript(_SCHEMA)
+    try:
+        database.execute(f"pragma busy_timeout = {_BUSY_MS}")
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = full")
+        database.executescript(_SCHEMA)
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
