@@ -35,7 +35,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn the repository's links into the site's."""
     del config
-    source = {name: root for root, name in ROOT_PAGES.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    source = {name: root for root, name in ROOT_PAGES.items()}.get(
+        page.file.src_uri, f"docs/{page.file.src_uri}"
+    )
     here = posixpath.dirname(source)
 
     def site_link(match: re.Match[str]) -> str:

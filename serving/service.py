@@ -16,8 +16,8 @@ from serving.contract.errors import NotReady
 from serving.engine.workers import Engine
 from serving.lifecycle import Lifecycle, State
 from serving.models import Models, reason_of
+from serving.observation import Observer
 from serving.observers.feedback import Feedback
-from serving.observers.observation import Observer
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings

@@ -20,7 +20,7 @@ from serving.http.feedback import feedback
 from serving.http.operations import drift, health, live, metrics
 from serving.http.predict import predict
 from serving.http.request import ServiceRequest, handling
-from serving.observers.observation import Observer
+from serving.observation import Observer
 from serving.service import Service
 from serving.settings import Settings
 

@@ -19,7 +19,7 @@ from serving.http.authorisation import require_key
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
-from serving.observers.observation import Observation, notify
+from serving.observation import Observation, notify
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 

@@ -19,7 +19,7 @@ import structlog
 
 from serving.contract.answer import Answer
 from serving.contract.errors import UnknownLabel, UnknownRequest
-from serving.observers.observation import Observation
+from serving.observation import Observation
 
 _SCHEMA: Final = """
 create table if not exists answers (

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from serving.contract.answer import Answer, Refusal
-from serving.observers.observation import Observation
+from serving.observation import Observation
 from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler
 from serving.telemetry.metrics import Metrics

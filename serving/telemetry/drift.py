@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from serving.contract.artifact import Artifact
 from serving.contract.reference import Drift, DriftReport, QuantityReport, Reference, compare
-from serving.observers.observation import Observation
+from serving.observation import Observation
 
 
 class Window:

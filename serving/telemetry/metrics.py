@@ -22,7 +22,7 @@ from prometheus_client import (
 
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
-from serving.observers.observation import Observation
+from serving.observation import Observation
 
 _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,

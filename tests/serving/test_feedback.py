@@ -20,8 +20,8 @@ from serving.__main__ import main
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
 from serving.contract.errors import BrokenImage, UnknownLabel, UnknownRequest
+from serving.observation import Observation
 from serving.observers.feedback import Feedback
-from serving.observers.observation import Observation
 from serving.settings import Settings
 from tests import processes, tiny
 from tests.conftest import Client, running

@@ -17,7 +17,7 @@ from serving.contract.artifact import Artifact
 from serving.contract.errors import BrokenImage
 from serving.contract.preprocess import DecodedImage
 from serving.contract.reference import make_reference
-from serving.observers.observation import Observation
+from serving.observation import Observation
 from serving.settings import Settings
 from serving.telemetry.drift import DriftMonitor
 from tests import tiny

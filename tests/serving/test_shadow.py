@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.contract.preprocess import preprocess
-from serving.observers.observation import Observation
+from serving.observation import Observation
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.settings import Settings
