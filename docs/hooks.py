@@ -1,7 +1,7 @@
 """What the site takes from outside docs/: pages of the repository's root, under the site's names.
 
-`make docs` runs this through mkdocs. Links between the pages stay those that work in the repository; here they are
-turned into links of the site, and links to source files into names.
+`make docs` runs this through mkdocs. Links between the pages stay those that work in the repository; here they
+become links of the site, and links to source files become plain text.
 """
 
 from __future__ import annotations

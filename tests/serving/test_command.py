@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from serving.__main__ import COMMANDS, main
 from serving.settings import Settings, variable
-from tests.tiny import ROOT
-
-
-def loaded(arguments: list[str]) -> set[str]:
-    """The top-level modules that a process has loaded after running a command."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['serving', *{arguments!r}]\n"
-        "try:\n    runpy.run_module('serving', run_name='__main__')\n"
-        "except SystemExit:\n    pass\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stderr.split()}
-
-
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
-def test_help_loads_nothing_heavy(arguments: list[str]):
-    """No torch, no web framework."""
-    assert not loaded(arguments) & {"torch", "litestar", "uvicorn"}
-
-
-def test_the_health_check_loads_the_standard_library_alone():
-    """It starts every five seconds in each container."""
-    bare = [sys.executable, "-c", "import sys; print(*sys.modules)"]
-    always = subprocess.run(bare, capture_output=True, text=True, check=True).stdout.split()
-    others = loaded(["healthcheck", "--help"]) - set(always) - set(sys.stdlib_module_names)
-    assert others <= {"common", "serving"}
 
 
 def test_help_names_every_setting_and_command(capsys: pytest.CaptureFixture[str]):
