@@ -1,6 +1,6 @@
 """What the site takes from outside docs/: pages of the repository's root, under the site's names.
 
-`make docs` runs this through mkdocs. Links between the pages stay those that work in the repository; here they
+`make docs` runs this through mkdocs. Links between pages stay those that work in the repository; here they
 become links of the site, and links to source files become plain text.
 """
 
