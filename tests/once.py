@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,10 @@ class Once:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             if not done.exists():
                 folder.mkdir()
-                make(folder)
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # libraries' own; the test that comes first is not at fault
+                    make(folder)
                 done.touch()
         return folder
