@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ class Once:
         with folder.with_name(f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
                 folder.mkdir()
                 with warnings.catch_warnings():
                     warnings.simplefilter(
