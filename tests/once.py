@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,12 @@ class Once:
         with folder.with_name(f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
                 folder.mkdir()
-                make(folder)
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # libraries' own; the test that comes first is not at fault
+                    make(folder)
                 done.touch()
         return folder

@@ -56,9 +56,9 @@ class Pipeline:
         return done.stdout + done.stderr
 
     def would_run(self) -> list[str]:
-        """The stages that `dvc repro` would run now."""
+        """The stages that a change since the last run concerns, itself or by what would be made before it."""
         with Repo(str(self.folder)) as repo:
-            return [stage.name for stage in repo.reproduce(dry=True)]
+            return [stage.name for stage in repo.reproduce(dry=True, force_downstream=True)]
 
     def opened(self, stage: str) -> set[str]:
         """Files but code that a stage opened in the first run, by the names that they have in the end."""

@@ -80,6 +80,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
         [client.get_experiment_by_name(train_config().tracking.experiment).experiment_id]
     )
     assert run.info.status == "FINISHED"
+    assert run.data.tags["best_phase"] == "finetune", "else the weights that are compared are the head's"
     assert not list(place.work.iterdir())
 
 

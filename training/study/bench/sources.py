@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from PIL import Image
@@ -64,9 +64,13 @@ def sources(config: TrainConfig, photos: DecodedPhotos, steps: int) -> Mapping[s
             num_workers=loader.workers,
         )
 
-    held = next(iter(decoded()))
+    held = [next(iter(decoded()))] * steps
+
+    def from_memory() -> Batches:
+        return DataLoader(cast("Dataset[Any]", held), batch_size=None)
+
     return {
         "decoded cache (this project)": decoded,
         "files, as ImageFolder does": from_files,
-        LIMIT: lambda: [held] * steps,
+        LIMIT: from_memory,
     }
