@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-# uv where it is there, else pip; `make UV=` takes pip all the same.
+# uv where it is there, else pip; `make UV=` takes pip all the same, in an environment that uv did not make.
 UV := $(shell command -v uv)
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -55,9 +55,9 @@ help: ## List the targets
 # --- the environment, .venv: each target adds what it needs, and nothing is installed twice ---
 
 $(PY):
-	@$(PYTHON) -c 'import sys; now = sys.version_info[:2]; (3, 11) <= now <= (3, 14) or sys.exit( \
-	  "error: Python 3.11 to 3.14 is needed, and $(PYTHON) is %s.%s: name another, as make PYTHON=python3.13" % now)'
-	$(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
+	@$(PYTHON) -c 'import sys; now = sys.version_info[:2]; (3, 11) <= now <= (3, 13) or sys.exit( \
+	  "error: Python 3.11 to 3.13 is needed, and $(PYTHON) is %s.%s: name another, as make PYTHON=python3.13" % now)'
+	$(if $(UV),$(UV) venv --quiet --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
 
 $(VENV)/.serve: requirements/serve.txt requirements/torch.txt requirements/torch-cuda.txt | $(PY)
 	@echo "Installing what serving needs (once; a few minutes)…"
