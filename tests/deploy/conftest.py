@@ -17,10 +17,13 @@ sys.path.extend(deploy.__path__)  # where deploy.py, copied to a host, finds hos
 
 import host.proxy as proxy_module
 from deploy import deploy as command
-from host.books import Books
+from host.books import Books, Release
 from host.containers import PORTS, Containers
 from host.proxy import Proxy
-from tests.deploy.stand_ins import LABELS, Clock, Engine, Haproxy, Image, free_port, photo
+from tests.deploy.haproxy import Haproxy
+from tests.deploy.stand_ins import LABELS, Clock, Engine, Image, free_port, photo
+
+RELEASE = Release("registry/api@sha256:" + "c" * 64, "api-1", "green", "7", "2026-01-01T00:00:00Z")
 
 
 @dataclass(frozen=True)

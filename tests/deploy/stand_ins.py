@@ -1,7 +1,6 @@
-"""An engine, haproxy and a clock, as far as deploy/host uses them: a deploy takes milliseconds and no Docker.
+"""An engine and a clock, as far as deploy/host uses them: a deploy takes milliseconds and no Docker.
 
-A container is a small HTTP server in this process; haproxy is its admin socket and a public address that
-answers as the container with the traffic does. What the real ones do beside that, `make rehearse` tries.
+A container is a small HTTP server in this process. What a real engine does besides, `make rehearse` tries.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from host.containers import PORTS
 
 Answer = tuple[int, str]
 PHOTO_BYTES = 400
@@ -102,7 +98,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _served(server: socketserver.BaseServer) -> Iterator[None]:
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    """Have a server answer in a thread of its own."""
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
     try:
         yield
@@ -116,7 +113,7 @@ def serving(port: int, answer: Callable[[str, bytes, dict[str, str]], Answer]) -
     """Answer HTTP on a port of the loopback interface; yield its number."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.answer = answer
-    with _served(server):
+    with served(server):
         yield server.server_address[1]
 
 
@@ -220,72 +217,3 @@ class Engine:
     def listening(self, port: int) -> Container | None:
         """The running container behind a port."""
         return next((one for one in self.containers.values() if one.running and one.port == port), None)
-
-
-class Haproxy:
-    """The admin socket's few commands, and the public address."""
-
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        self._engine, self._map = engine, folder / "active.map"
-        self.active = "blue"
-        self.states = {(backend, slot): "ready" for backend in PORTS for slot in PORTS}
-        self.open_requests = {slot: [0] for slot in PORTS}
-        """What `show stat` counts, one number a call; the last one stays."""
-        self.blind = False
-        """Its checks see no server."""
-        self.deaf = False
-        """It takes the switch and sends the traffic where it did."""
-
-    def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """As the active slot's container does; as the other's, if that one is away."""
-        for slot in sorted(PORTS, key=lambda slot: slot != self.active):
-            container = self._engine.listening(PORTS[slot])
-            if container and self.states[self.active, slot] == "ready":
-                return container.answer(path, body, headers)
-        return 503, "no server is available"
-
-    def command(self, line: str) -> str:  # noqa: PLR0911 (one a command)
-        """One command of the runtime API; the texts are those of HAProxy 2.6."""
-        match line.split():
-            case ["get", "map", path, "active"] if path == str(self._map):
-                found = "type=str, case=sensitive, found=yes, idx=tree"
-                return f'{found}, key="active", value="{self.active}", type="str"'
-            case ["set", "map", path, "active", slot] if path == str(self._map):
-                self.active = self.active if self.deaf else slot
-                return ""
-            case ["get" | "set", "map", *_]:
-                return "Unknown map identifier. Please use #<id> or <file>."
-            case ["set", "server", where, "state", state]:
-                backend, slot = where.split("/")
-                if (backend, slot) not in self.states:
-                    return "No such server."
-                self.states[backend, slot] = state
-                return ""
-            case ["show", "stat"]:
-                return self._statistics()
-        return "Unknown command, but maybe one of the following ones is a better match:"
-
-    def _statistics(self) -> str:
-        lines = ["# pxname,svname,qcur,qmax,scur,smax,status,weight", "public,FRONTEND,,,7,9,OPEN,"]
-        for backend, slot in self.states:
-            up = self._engine.listening(PORTS[slot]) and not self.blind
-            status = "MAINT" if self.states[backend, slot] == "maint" else "UP" if up else "DOWN"
-            counts = self.open_requests[slot]
-            count = (counts.pop(0) if len(counts) > 1 else counts[0]) if backend == slot else 0
-            lines.append(f"{backend},{slot},0,0,{count},9,{status},1")
-        return "\n".join(lines) + "\n"
-
-    @contextmanager
-    def serve(self) -> Iterator[str]:
-        """Listen on the socket and on the public address; yield the address."""
-        haproxy = self
-
-        class Admin(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                self.wfile.write(haproxy.command(self.rfile.readline().decode().strip()).encode() + b"\n\n")
-
-        path = self._map.with_name("haproxy.sock")
-        admin = socketserver.ThreadingUnixStreamServer(str(path), Admin)
-        with _served(admin), serving(0, self.answer) as port:
-            yield f"http://127.0.0.1:{port}"
-        path.unlink()
