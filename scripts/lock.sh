@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../requirements"
 flask='^(flask|werkzeug|blinker|itsdangerous)=='
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
 # Each adds to the set before the colon, and changes none of its versions: they are installed over one another.
-for pair in :serve serve:train train:dev train:ray dev:browser; do
+for pair in :serve serve:train train:dev train:ray dev:browser dev:docs; do
   name=${pair#*:} inner=${pair%:*}
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
   uv pip compile "$@" --quiet --no-python-downloads --universal --fork-strategy fewest --python-version 3.11 \
@@ -19,7 +19,7 @@ for pair in :serve serve:train train:dev train:ray dev:browser; do
 done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
-for name in serve train dev ray browser; do
+for name in serve train dev ray browser docs; do
   left_out="$cuda|$torch"
   [ "$name" != serve ] || left_out="$left_out|$flask"
   awk -v left_out="$left_out" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"

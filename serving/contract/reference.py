@@ -36,7 +36,9 @@ class Reference(msgspec.Struct, frozen=True):
     """The reference: photos that the model was validated on, as it answered them."""
 
     photos: int
+    """How many were counted."""
     quantities: dict[str, Counts]
+    """By name of the quantity, as `measure` gives it."""
 
 
 class Drift(msgspec.Struct, frozen=True):
