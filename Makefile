@@ -38,19 +38,26 @@ OUT ?=
 ENGINE ?=
 WORKERS ?= 2
 SCALE ?= 1
-TO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rename data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
+# What `make help` shows.
+FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
+
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
   monitoring-test rehearse rehearse-compose
 
-help: ## List the targets
+help: ## List the twelve targets that you need first
+	@for target in $(FIRST); do \
+	  awk -F ':.*## ' -v target=$$target '$$1 == target { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)); \
+	done
+	@echo
+	@echo "make help-all lists the rest. Words in capitals are variables: make train DATA=path/to/folder."
+
+help-all: ## List every target
 	@awk -F ':.*## ' '/^# --- / { gsub(/^# --- | ---$$/, ""); print "\n" $$0 } \
 	  /^[a-z][a-z-]*:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo
-	@echo "Words in capitals are variables: make train DATA=path/to/folder. README.md has the whole story."
 
 # --- the environment, .venv: each target adds what it needs, and nothing is installed twice ---
 
@@ -86,18 +93,23 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 	$(PIP_LOCKED) -r requirements/browser.txt
 	@touch $@
 
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
+	@echo "Installing what builds the documentation (once)…"
+	$(PIP_LOCKED) -r requirements/docs.txt
+	@touch $@
+
 setup: $(VENV)/.dev ## Install everything into .venv
 
-rename: ## Make this another project's repository: make rename NAME=flowers
+rename: ## Rename the project in all its files: make rename NAME=flowers
 	@$(PYTHON) scripts/rename.py "$(NAME)"
 
-# --- the line of dvc.yaml, and what belongs to training ---
+# --- the pipeline, and training ---
 
 data: $(VENV)/.train ## Fetch and prepare the photos; DATA= a zip, a folder, an address, kaggle or sample
 	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
 	dvc repro prepare
 
-train: $(VENV)/.train ## Run the whole line, data to evaluated model; DATA= as for data
+train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DATA= as for data
 	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
 	dvc repro
 
@@ -107,14 +119,14 @@ export: $(VENV)/.train ## Write models/model.pt from the best checkpoint
 evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
 	dvc repro evaluate
 
-slices: $(VENV)/.train ## Where MODEL is weak: by kind of photo and of damage (build/slices)
+slices: $(VENV)/.train ## Measure where MODEL is weak, by kind of photo and of damage (build/slices)
 	$(PY) -m evaluation slices --model "$(MODEL)"
 
-ablation: $(VENV)/.train ## What each part of the recipe is worth: ten short trainings (build/ablation, 1 hour)
+ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten short trainings (build/ablation, 1 hour)
 	$(PY) -m training ablation
 
-bench-train: $(VENV)/.train ## Photos a second in fine-tuning, beside other loops; TO=0.99: the time to an accuracy
-	$(PY) -m training bench $(if $(TO),--to $(TO))
+bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources of batches (build/bench-train)
+	$(PY) -m training bench 
 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
@@ -122,18 +134,18 @@ audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (buil
 release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
 	$(PY) -m evaluation release
 
-promote: $(VENV)/.train ## Compare models/model.pt with MODEL; if it may take its place, release it as @champion
+promote: $(VENV)/.train ## Compare models/model.pt with MODEL; release it as @champion if it may replace it
 	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)"
 	$(PY) -m evaluation release
 	$(PY) -m training promote models/model.pt
 
-data-push: $(VENV)/.train ## Share photos and models: to the DVC remote DVC_REMOTE_URL=s3://bucket/path
+data-push: $(VENV)/.train ## Push photos and models to the DVC remote DVC_REMOTE_URL=s3://bucket/path
 	bash scripts/data_remote.sh push
 
-data-pull: $(VENV)/.train ## Get what dvc.lock names from the DVC remote
+data-pull: $(VENV)/.train ## Pull what dvc.lock names from the DVC remote
 	bash scripts/data_remote.sh pull
 
-mlflow: $(VENV)/.train ## Serve the experiments on port MLFLOW_PORT
+mlflow: $(VENV)/.train ## Show the experiments in MLflow on MLFLOW_PORT
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --port "$(MLFLOW_PORT)"
 
 # --- the service, and asking it ---
@@ -141,7 +153,7 @@ mlflow: $(VENV)/.train ## Serve the experiments on port MLFLOW_PORT
 serve: $(VENV)/.serve ## Serve MODEL on HOST:PORT
 	HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" $(PY) -m serving
 
-predict: ## Ask the running service about FILE
+predict: ## Send FILE to the running service
 	@[ -n "$(FILE)" ] || { echo "error: name a photo: make predict FILE=dog.jpg" >&2; exit 2; }
 	@curl --fail-with-body --silent --show-error -F "file=@$(FILE)" $(URL)/predict; echo
 
@@ -150,44 +162,44 @@ evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL 
 	@status=0; $(PY) -m evaluation live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
 	  if [ $$status -le 1 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
-score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Answer all photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster
+score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Score the photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster
 	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }
 	$(PY) -m evaluation score "$(IN)" "$(OUT)" --model "$(MODEL)" --engine "$(or $(ENGINE),local)" --workers "$(WORKERS)"
 
-drift: $(VENV)/.train ## Compare the latest photos of the service at URL with those of validation (reports/drift)
+drift: $(VENV)/.train ## Compare the latest photos of the service at URL with its reference (reports/drift)
 	$(PY) -m evaluation drift --url "$(URL)"
 
-shifts: $(VENV)/.train ## Which changes of the photos the drift alarm notices, and how soon (build/shifts, 3 minutes)
+shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (build/shifts, 3 minutes)
 	$(PY) -m evaluation shifts --model "$(MODEL)"
 
-# --- delivery (docs/delivery.md) ---
+# --- delivery (docs/deploy.md) ---
 
 image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside
 	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
 
-image-train: ## Build the training image, which runs the line on mounted data
+image-train: ## Build the training image, which runs the pipeline on mounted data
 	IMAGE="$(IMAGE)" bash deploy/build.sh train
 
-smoke-image: ## Start the image as a container and ask it all that a deploy asks
+smoke-image: ## Start the image as a container and run a deploy's checks on it
 	IMAGE="$(IMAGE)" bash deploy/smoke.sh
 
-compose: ## The service with Prometheus, Alertmanager and Grafana here; STAGING=1 IMAGE=name@sha256:… on a staging host
+compose: ## Start the service with Prometheus, Alertmanager and Grafana; STAGING=1 IMAGE=name@sha256:… on a staging host
 	$(if $(STAGING),IMAGE="$(IMAGE)" DEPLOYMENT="$(lastword $(subst @, ,$(IMAGE)))") docker compose --file deploy/compose.yml \
 	  $(if $(STAGING),--file deploy/compose.staging.yml) up --detach
 
-deploy: ## On the host: replace the running service by IMAGE=name@sha256:…, losing no request
+deploy: ## On the host: replace the running service with IMAGE=name@sha256:…, losing no request
 	python3 deploy/deploy.py deploy "$(IMAGE)"
 
-rollback: ## On the host: the release before, again
+rollback: ## On the host: return to the previous release
 	python3 deploy/deploy.py rollback
 
-deploy-remote: ## The same on DEPLOY_HOST=user@host, by ssh
+deploy-remote: ## Deploy on DEPLOY_HOST=user@host over ssh
 	bash deploy/remote.sh deploy "$(IMAGE)"
 
-rollback-remote: ## The same on DEPLOY_HOST
+rollback-remote: ## Roll back on DEPLOY_HOST over ssh
 	bash deploy/remote.sh rollback
 
-validate: ## Check that URL serves IMAGE=name@sha256:… and answers rightly
+validate: ## Check that URL serves IMAGE=name@sha256:… and predicts correctly
 	python3 deploy/deploy.py validate "$(IMAGE)" --url "$(URL)"
 
 evaluate-staging: $(VENV)/.train ## Judge URL on the labelled photos of the zip at LABELLED_URL
@@ -196,15 +208,15 @@ evaluate-staging: $(VENV)/.train ## Judge URL on the labelled photos of the zip 
 monitoring-test: ## Check Prometheus' rules and Alertmanager's routes (promtool, amtool)
 	bash deploy/monitoring/test.sh
 
-rehearse-compose: ## Bring deploy/compose.yml up with a real engine, use it and take it down (5 minutes)
+rehearse-compose: ## Start deploy/compose.yml on a real engine, use it and stop it (5 minutes)
 	python3 deploy/rehearsal/compose.py
 
-rehearse: ## Deliver on this machine with the real components, and try all that can go wrong (10 minutes)
+rehearse: ## Rehearse delivery on this machine with real components and planned faults (10 minutes)
 	python3 deploy/rehearse.py
 
 # --- trying and checking ---
 
-demo: $(VENV)/.train ## The whole line on drawn pictures: train, export, serve, predict, evaluate, stop
+demo: $(VENV)/.train ## Run the whole pipeline on drawn pictures, serve the model and evaluate the service
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh
 
 test: $(VENV)/.dev ## Run the tests, or those that ONLY=word names (all: under 3 minutes)
@@ -213,7 +225,7 @@ test: $(VENV)/.dev ## Run the tests, or those that ONLY=word names (all: under 3
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: real trainings, processes, signals; ONLY= as for test
 	$(PYTEST) -m slow --timeout 600 -k "$(ONLY)"
 
-test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two processes of Ray answer what one process does (1 minute)
+test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two Ray processes score as one does (1 minute)
 	$(PY) -m pytest -m ray tests/evaluation
 
 test-browser: $(VENV)/.browser ## Use the pages as a person does, in Chromium (CHROMIUM=its path), and check them with axe
@@ -225,7 +237,7 @@ test-walk: $(VENV)/.dev ## Type the README's commands in a fresh clone, on drawn
 test-distributed: $(VENV)/.dev ## Check that two processes train what one does (2 minutes)
 	$(PY) -m pytest -m distributed tests/training
 
-test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with a sub-folder a class
+test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a folder with one sub-folder per class
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make test-real LABELLED=…" >&2; exit 2; }
 	MODEL="$(MODEL)" bash scripts/with_service.sh \
 	  sh -c 'exec $(PY) -m evaluation live --url "$$URL" --labelled "$(LABELLED)" --model "$(MODEL)" --out build/test-real'
@@ -233,7 +245,7 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
 	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness
 
-bench: $(VENV)/.dev ## Compare the service with its peers and the limit: docs/performance.md (20 minutes; wrk, h2load)
+bench: $(VENV)/.dev ## Compare the service with its peers and the machine's limit: docs/performance.md (20 minutes; wrk, h2load)
 	$(PY) -m bench
 
 coverage: $(VENV)/.dev ## Run the tests and report what they cover (build/coverage.md); fails below pyproject.toml's floor
@@ -245,11 +257,21 @@ coverage: $(VENV)/.dev ## Run the tests and report what they cover (build/covera
 lint-delivery: $(VENV)/.dev ## Check Dockerfiles, workflows, manifests, rules and shell scripts
 	bash deploy/lint.sh
 
-lint: $(VENV)/.dev ## Check format, style, types and import rules
+lint: $(VENV)/.dev ## Check format, style, types, import rules and the words of the prose
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports --no-cache
+	$(PY) scripts/words.py
+
+reference: $(VENV)/.dev ## Write docs/reference from the code
+	$(PY) scripts/reference.py
+
+docs: $(VENV)/.docs ## Build the documentation as a site (build/docs), check its links and prose, execute its notebook
+	$(PY) scripts/tour.py --check
+	bash scripts/prose.sh
+	mkdocs build --quiet
+	@echo "build/docs/index.html opens without a server and without a network."
 
 format: $(VENV)/.dev ## Format the code
 	ruff format .
@@ -258,5 +280,5 @@ format: $(VENV)/.dev ## Format the code
 lock: $(VENV)/.dev ## Compile requirements/*.txt from *.in
 	bash scripts/lock.sh
 
-clean: ## Delete what can be made again (not data, models or experiments)
+clean: ## Delete what can be rebuilt (not data, models or experiments)
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

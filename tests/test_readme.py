@@ -1,8 +1,8 @@
-"""What the README tells a person to type works as it stands."""
+"""What the README and the how-to pages tell a person to type works as it stands."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import shutil
 import subprocess
@@ -20,12 +20,22 @@ from tests import processes
 from tests.tiny import ROOT
 
 README = (ROOT / "README.md").read_text()
+SERVE = (ROOT / "docs/serve.md").read_text()
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(
+        f"docs/{n}.md"
+        for n in ("get-started", "train", "serve", "deploy", "watch", "evaluate", "loop", "runbook")
+    ),
+]
+TYPED = "\n".join((ROOT / page).read_text() for page in PAGES)
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def blocks(language: str) -> list[str]:
-    """The README's blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    """A text's blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +78,7 @@ def test_the_example_of_the_api_is_a_real_answer(url: str):
 
 def test_the_python_client_works(url: str, place: Path):
     """Typed as it stands."""
-    (code,) = blocks("python")
+    (code,) = blocks("python", SERVE)
     done = subprocess.run(
         [sys.executable, "-c", code.replace(ADDRESS, url)],
         cwd=place,
@@ -80,7 +90,7 @@ def test_the_python_client_works(url: str, place: Path):
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in blocks("sh") if "make " in b], ids=lambda b: b.split("\n")[0][:50]
+    "block", [b for b in blocks("sh", TYPED) if "make " in b], ids=lambda b: b.split("\n")[0][:50]
 )
 def test_every_make_line_is_one_that_make_takes(block: str):
     """With the variables it names; what the lines do is tested by the rooms' tests, the demo and CI."""
@@ -94,7 +104,8 @@ def test_every_make_line_is_one_that_make_takes(block: str):
 
 
 def test_every_command_of_the_environment_exists():
-    """Modules that the README starts with python -m are there, and so are the programs of .venv/bin."""
-    for program, module in re.findall(r"\.venv/bin/(\w+)(?: -m (\w+(?:\.\w+)*))?", README):
+    """Programs of .venv/bin are there, and so are the packages' commands that are named."""
+    for program in set(re.findall(r"\.venv/bin/([\w-]+)", TYPED)):
         assert (Path(sys.executable).parent / program).exists(), program
-        assert not module or importlib.util.find_spec(module), module
+    for package, command in set(re.findall(r"python -m (training|evaluation|serving) ([a-z-]+)", TYPED)):
+        assert command in importlib.import_module(f"{package}.__main__").COMMANDS, command

@@ -2,7 +2,7 @@
 
 By itself glibc gives a block of more than 32 MiB, as many activations of a batch are, back to the kernel as
 soon as it is freed (`M_MMAP_THRESHOLD` in mallopt(3)). Each of its pages is then faulted in and zeroed anew,
-step by step (figures: docs/training.md).
+step by step (figures: docs/experiments.md).
 """
 
 from __future__ import annotations
