@@ -71,7 +71,9 @@ def links(document: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("path", ["README.md", ".ci/run", ".github/workflows/ci.yml", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci/run", ".github/workflows/ci.yml"]
+)
 def test_every_make_target_named_exists(path: str):
     """In the README, in CI and in the changelog."""
     text = (ROOT / path).read_text()

@@ -32,15 +32,8 @@ from training.photos import drawn
 
 pytestmark = [pytest.mark.walk, pytest.mark.timeout(600)]
 
-PAGES = "\n".join(
-    [
-        README,
-        *(
-            (ROOT / f"docs/{page}.md").read_text()
-            for page in ("get-started", "train", "serve", "evaluate", "watch")
-        ),
-    ]
-)
+HOW_TO = ("get-started", "train", "serve", "evaluate", "watch")
+PAGES = "\n".join([README, *((ROOT / f"docs/{page}.md").read_text() for page in HOW_TO)])
 ELSEWHERE = {
     "make demo": "CI",
     "make test": "CI",
@@ -52,6 +45,7 @@ ELSEWHERE = {
     "make promote MODEL=models/release/model-int8.pt": "the same with another champion",
     ".venv/bin/python -m evaluation offline": "make evaluate",
     "mkdir -p feedback": "for docker run",
+    "make evaluate-live URL=http://127.0.0.1:8000 LABELLED=path/to/labelled MODEL=models/model.pt": "shorter",
     "make shifts": "3 minutes; tests/evaluation/test_drift.py",
 }
 """Lines that are not typed here, and what does or would."""
@@ -64,7 +58,7 @@ BEGINS: tuple[str | tuple[str, ...], ...] = (
         "until ",
         "cp models",
         "kill -",
-    ),  # reload and stop: tests/serving/test_process.py
+    ),  # tests/serving/test_process.py
     "SERVING_FEEDBACK=",  # the settings of test_labels_come_back
     ".venv/bin/python -m evaluation compare",  # tests/evaluation/test_compare.py; make promote
     "docker ",  # make smoke-image
@@ -80,8 +74,8 @@ def commands(text: str) -> list[str]:
 
 
 def _lines() -> list[str]:
-    """Every command of the pages: the lines of their blocks, and what is named in the text."""
-    prose = re.sub(r"```.*?```", "", PAGES, flags=re.DOTALL)
+    """Every command: the lines of the pages' blocks, and what the README names in its text."""
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
     spans = re.findall(r"`((?:[A-Z_]+=\S+ )*(?:make|\.venv/bin/\S+) [^`]*)`", prose)
     return commands("\n".join(blocks("sh", PAGES))) + [" ".join(span.split()) for span in spans]
 
