@@ -7,12 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 kind=${1:?serve or train}
+project=$(sed -n 's/^name = "\(.*\)"$/\1/p' pyproject.toml)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || revision+=-dirty
 options=(--build-arg "REVISION=$revision")
 case $kind in
   serve | labels)
-    image=${IMAGE:-cats-dogs-api:latest}
+    image=${IMAGE:-$project-api:latest}
     model=${MODEL:-models/release/model.pt}
     [ -f "$model" ] || { echo "error: there is no model $model: make train, or name one with MODEL=…" >&2; exit 2; }
     version=$(python3 - "$model" <<'CARD'
@@ -29,7 +30,7 @@ CARD
     fi
     options+=("${labels[@]/#/--build-arg=}")
     ;;
-  train) image=${IMAGE:-cats-dogs-train:latest} ;;
+  train) image=${IMAGE:-$project-train:latest} ;;
   *) echo "error: '$kind' is not an image: serve or train" >&2; exit 2 ;;
 esac
 # BUILD_ARGS is a list of options, split on purpose.

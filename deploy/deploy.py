@@ -28,7 +28,7 @@ from pathlib import Path
 from host.books import Books
 from host.checks import validate
 from host.containers import Containers
-from host.errors import DeployError, RefusedError
+from host.errors import DeployError, RefusedError, WrongCallError
 from host.proxy import Proxy
 from host.steps import Deployer, say
 
@@ -110,8 +110,15 @@ def status(books: Books, proxy: Proxy) -> str:
 
 
 def api_key(env_file: Path | None) -> str:
-    """The service's key among its settings, for the smoke test."""
-    text = env_file.read_text(encoding="utf-8") if env_file else ""
+    """The service's key among its settings, for the smoke test.
+
+    Raises:
+        WrongCallError: the file of settings cannot be read.
+    """
+    try:
+        text = env_file.read_text(encoding="utf-8") if env_file else ""
+    except OSError as error:
+        raise WrongCallError(f"{env_file} cannot be read: {error.strerror}. See --env-file.") from error
     if not text and "SERVING_API_KEY" in os.environ:
         return os.environ["SERVING_API_KEY"]
     found = re.search(r"^SERVING_API_KEY=(.*)$", text, re.MULTILINE)

@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-image=${IMAGE:-cats-dogs-api:latest}
+project=$(sed -n 's/^name = "\(.*\)"$/\1/p' pyproject.toml)
+image=${IMAGE:-$project-api:latest}
 port=${SMOKE_PORT:-18000}
-name=cats-dogs-smoke-$$
+name=$project-smoke-$$
 where=(--publish "127.0.0.1:$port:8000")
 [ "${NETWORK:-}" != host ] || where=(--network host --env "PORT=$port" --env HOST=127.0.0.1)
 trap 'docker rm --force "$name" >/dev/null' EXIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from evaluation.release.gates import GATES
+from evaluation.figures.gates import GATES
 
 
 def offline(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`python -m serving.healthcheck`: 0 if the service in this container is ready, 1 with the reason if not.
+"""`python -m serving healthcheck`: 0 if the service in this container is ready, 1 with the reason if not.
 
 For the image's HEALTHCHECK: needs no curl and no shell, and imports nothing but the standard library.
 """
@@ -12,8 +12,11 @@ import sys
 _TIMEOUT_SECONDS = 2.0
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Ask `/health/ready` on the port that the service listens on."""
+    if arguments:
+        print(__doc__)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     port = int(os.environ.get("PORT") or 8000)
     host = os.environ.get("HOST") or "127.0.0.1"
     connection = http.client.HTTPConnection(
@@ -33,7 +36,3 @@ def main() -> int:
     if response.status != http.HTTPStatus.OK:
         print(text, file=sys.stderr)
     return int(response.status != http.HTTPStatus.OK)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

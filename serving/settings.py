@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -32,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True):
     model: str = "models/release/model.pt"
     """MODEL: path of the artefact."""
     deployment: str = ""
-    """DEPLOYMENT: what was deployed, as the image's digest; /health tells it."""
+    """DEPLOYMENT: what was deployed, as the image's digest; /health reports it."""
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto takes a GPU where torch has one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_workers)
@@ -125,3 +126,13 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             "SERVING_FEEDBACK needs SERVING_API_KEY: labels from anyone are worth nothing."
         )
     return settings
+
+
+def describe() -> str:
+    """The settings with their defaults and meanings, which are the docstrings below the fields."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    defaults = {variable(name): value for name, value in msgspec.structs.asdict(Settings()).items()}
+    lines = ["Settings, from the environment, and what they are if not set:"]
+    for name, meaning in re.findall(r'^    """([A-Z_]+): (.+?)"""', text, re.DOTALL | re.MULTILINE):
+        lines += [f"  {name}={defaults[name]}", f"      {meaning}"]
+    return "\n".join(lines)

@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from serving.http import apidoc
+from serving.http.predict import EXAMPLE
 from tests import processes
 from tests.tiny import ROOT
 
@@ -52,12 +54,15 @@ def test_the_first_request_is_answered_as_shown(url: str, place: Path):
 
 
 def test_the_example_of_the_api_is_a_real_answer(url: str):
-    """The released model's, of the smoke test's cat."""
+    """The released model's, of the smoke test's cat, under the project's name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
     with (ROOT / "deploy/smoke/cat.jpg").open("rb") as photo:
-        answer, example = httpx.post(f"{url}/predict", files={"file": photo}).json(), apidoc.ANSWER_EXAMPLE
+        answer = httpx.post(f"{url}/predict", files={"file": photo}).json()
+    example = msgspec.to_builtins(EXAMPLE)
     assert answer.keys() == example.keys()
-    for name in ("prediction", "uncertain", "unfamiliar", "model"):
+    for name in ("prediction", "uncertain", "unfamiliar"):
         assert answer[name] == example[name], name
+    assert answer["model"] | {"name": project} == example["model"]
     assert answer["probabilities"] == pytest.approx(example["probabilities"], abs=0.01)
 
 

@@ -281,7 +281,7 @@ def test_labels_come_back(clone: Clone, monkeypatch: pytest.MonkeyPatch):
         answer = clone.ask(clone.folder / "photos/cat/0.jpg")
         label = {"request_id": answer["request_id"], "label": "cat"}
         httpx.post(f"{clone.url}/feedback", json=label, headers=KEY).raise_for_status()
-    clone.type(".venv/bin/python -m serving.observers.feedback feedback.db labelled")
+    clone.type(".venv/bin/python -m serving export-feedback feedback.db labelled")
     assert len(list((clone.folder / "labelled/cat").iterdir())) == 1
 
 

@@ -60,11 +60,17 @@ class Books:
         path = self.folder / "state.json"
         if not path.exists():
             return State()
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        releases = {
-            k: Release(**content[k]) if content[k] else None for k in ("active", "previous", "candidate")
-        }
-        return State(**releases, phase=content["phase"])
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            releases = {
+                k: Release(**content[k]) if content[k] else None for k in ("active", "previous", "candidate")
+            }
+            return State(**releases, phase=content["phase"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise WrongCallError(
+                f"{path} is damaged ({error}). Bring it back, or move it away and stop the containers "
+                f"labelled deploy.state={self.folder.resolve()}."
+            ) from error
 
     def save(self) -> None:
         """Write the state; a crash leaves the old or the new one, never half of one."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from host.errors import RefusedError, WrongCallError
 
@@ -39,14 +41,28 @@ def validate(
         return request(f"{url}/health/ready")[0] == 200
 
     wait_for(ready, ready_seconds, f"check 'ready' failed: {url} is not ready")
-    health = json.loads(request(f"{url}/health")[1])
+    health = fields(request(f"{url}/health")[1])
     if digest and health.get("deployment") != digest:
         raise RefusedError(
             f"check 'identity' failed: {url} answers as {health.get('deployment')!r}, not {digest}."
         )
+    model: dict[str, str] = health.get("model", {})
+    if not {"name", "version", "sha256"} <= set(model):
+        raise RefusedError(f"check 'identity' failed: {url}/health names no model.")
     smoke(url, photos, key)
-    model: dict[str, str] = health["model"]
     return model
+
+
+def smoke_photos(folder: Path) -> list[Path]:
+    """The photos of a folder, named for their label, as `cat.jpg`.
+
+    Raises:
+        WrongCallError: there are none.
+    """
+    photos = sorted(path for path in folder.glob("*") if path.suffix in (".jpg", ".png"))
+    if not photos:
+        raise WrongCallError(f"{folder} has no photos named for their label, as cat.jpg.")
+    return photos
 
 
 def smoke(url: str, folder: Path, key: str) -> None:
@@ -54,21 +70,23 @@ def smoke(url: str, folder: Path, key: str) -> None:
 
     Args:
         url: Address of a service.
-        folder: Photos, as `cat.jpg`, `dog.jpg`.
+        folder: See `smoke_photos`.
         key: The service's API key, or empty.
 
     Raises:
         RefusedError: naming the check.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    photos = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
-    if not photos:
-        raise WrongCallError(f"{folder} has no photos named for their label, as cat.jpg.")
+    photos = smoke_photos(folder)
     for path in photos:
         status, text = request(f"{url}/predict", path.read_bytes(), headers)
         if status != 200:
             raise RefusedError(f"check 'smoke' failed: {path.name} was answered with {status}: {text[:300]}")
-        said = json.loads(text)["prediction"]
+        said = fields(text).get("prediction")
+        if said is None:
+            raise RefusedError(
+                f"check 'smoke' failed: {path.name} was answered without a prediction: {text[:300]}"
+            )
         if said != path.stem:
             raise RefusedError(f"check 'smoke' failed: {path.name} was taken for a {said}: {text[:300]}")
     status, text = request(f"{url}/predict", photos[0].read_bytes()[:100], headers)
@@ -87,11 +105,20 @@ def request(url: str, body: bytes | None = None, headers: dict[str, str] | None 
     asked = urllib.request.Request(url, body, {**kind, **(headers or {})})
     try:
         with urllib.request.urlopen(asked, timeout=10) as answer:
-            return answer.status, answer.read().decode()
+            return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return 0, str(error)
+
+
+def fields(text: str) -> dict[str, Any]:
+    """Those of a JSON object; none if the text is something else, as another server's page is."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, failure: str) -> None:

@@ -45,9 +45,10 @@ class Containers:
         return done
 
     def start(self, release: Release) -> None:
-        """Create and start the container of a release; a present one of that name is started again."""
+        """Start the container of a release again; where there is none, or it will not start, a new one."""
         if self.run("start", release.container, check=False).returncode == 0:
             return
+        self.remove(release.container)
         port = PORTS[release.slot]
         if self._network == "host":
             where = ["--network", "host", "--env", f"PORT={port}", "--env", "HOST=127.0.0.1"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 import uuid
 from pathlib import Path
 
 from host.books import Books, Release, State, now
-from host.checks import request, smoke, validate, wait_for
+from host.checks import fields, request, smoke, smoke_photos, validate, wait_for
 from host.containers import PORTS, Containers
 from host.errors import RefusedError
 from host.proxy import Proxy
@@ -71,6 +70,7 @@ class Deployer:
         state = self.state
         self.engine.run("version")  # nothing is begun that could not be ended
         self.proxy.active()
+        smoke_photos(self._smoke)
         if state.candidate is None:
             return
         if state.phase == "draining":
@@ -153,15 +153,16 @@ class Deployer:
         status, text = request(f"{self.proxy.url}/health")
         return (
             status == 200
-            and json.loads(text).get("deployment") == release.digest
-            and (self.engine.running(release.container))
+            and fields(text).get("deployment") == release.digest
+            and self.engine.running(release.container)
         )
 
     def _take_back(self, candidate: Release) -> None:
         """All traffic to the active release, and the candidate away; the one kept for rollback stays."""
         state = self.state
         if state.active:
-            self.proxy.open(state.active.slot)
+            with contextlib.suppress(RefusedError):  # it may have died too: the candidate goes all the same
+                self.proxy.open(state.active.slot)
             self.proxy.switch(state.active.slot)
         self.proxy.close(candidate.slot)
         if state.previous and candidate.container == state.previous.container:

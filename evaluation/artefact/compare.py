@@ -16,8 +16,7 @@ from common.manifest import labelled, read_split
 from common.photos import find_labelled
 from evaluation.artefact.comparison import compare
 from evaluation.artefact.results import Comparison
-from evaluation.figures import intervals, pictures
-from evaluation.release import gates
+from evaluation.figures import gates, intervals, pictures
 
 _SHOWN: Final = 20
 """Lost photos in the picture."""

@@ -20,8 +20,7 @@ from common.labels import correct, read_reviewed
 from common.manifest import labelled, read_split
 from evaluation.artefact.results import Audited, Model, Offline
 from evaluation.artefact.targets import targets
-from evaluation.figures import intervals, metrics, pictures
-from evaluation.release import gates
+from evaluation.figures import gates, intervals, metrics, pictures
 from serving.contract.answer import Refusal
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread

@@ -43,8 +43,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     """A record of figures from its JSON; a null in a figure is what is not defined, NaN.
 
     Raises:
-        msgspec.ValidationError: the JSON is that of another record.
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or that of another record.
     """
     return msgspec.convert(json.loads(data, object_hook=_undefined), kind)
 

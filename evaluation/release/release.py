@@ -16,9 +16,8 @@ from typing import Final
 from common.errors import UserError
 from common.files import atomic_folder, write_json
 from evaluation.artefact.results import Offline
-from evaluation.figures import intervals
+from evaluation.figures import gates, intervals
 from evaluation.release import card as model_card
-from evaluation.release import gates
 from serving.contract import artifact
 
 _MODEL: Final = Path("models/model.pt")

@@ -16,8 +16,7 @@ import numpy as np
 
 from common.cores import map_on_cores
 from common.photos import find_labelled
-from evaluation.figures import intervals, metrics
-from evaluation.release import gates
+from evaluation.figures import gates, intervals, metrics
 from evaluation.service import report
 from evaluation.service.client import ask_all
 from evaluation.service.replies import Health, Reply, as_arrays, stages_ms, with_prediction

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from common.files import write_json, write_text
-from evaluation.figures import intervals, metrics, pages, pictures
-from evaluation.release import gates
+from evaluation.figures import gates, intervals, metrics, pages, pictures
 from evaluation.service.replies import Reply, as_arrays, stages_ms, with_prediction
 from evaluation.service.results import Live
 

@@ -113,7 +113,8 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
     def as_json(self) -> dict[str, Any]:
         """For JSON, the measured figures among the others."""
         content: dict[str, Any] = msgspec.to_builtins(self)
-        return content | (content.pop("measured") or {})
+        measured = content.pop("measured")
+        return content | (measured or {})
 
 
 class Quantity(msgspec.Struct, frozen=True):

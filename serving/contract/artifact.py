@@ -46,8 +46,11 @@ class ProbeImage(msgspec.Struct, frozen=True):
     """One encoded image and the probabilities the trainer's eager model gave for it."""
 
     name: str
+    """File name, which says what the picture tries."""
     data: bytes
+    """Encoded, as a caller would send it."""
     probabilities: list[float]
+    """By class, of the eager model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,10 @@
 """What can be wrong with a request, in the words of the problem and not of a protocol.
 
-The handler and the engine raise these; only `serving.http.app` knows that a code becomes a HTTP
+The handler and the engine raise these; only `serving.http.problems` knows that a code becomes a HTTP
 status, and only `training.photos.prepare` that it becomes a reason in the list of dropped files.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from common.errors import UserError
 
@@ -17,7 +15,7 @@ class ServingError(UserError):
     `code` is the stable machine-readable name of the fault, `detail` one sentence for a person.
     """
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

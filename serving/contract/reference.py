@@ -1,20 +1,20 @@
 """What photos and answers were like at training, and how far a window of today's is from that.
 
-`training.export.stage` counts the validation photos into a `Reference` that the artefact's card carries; the
-service keeps a `Window` of its latest answers and compares the two, without any label.
+`training.export.stage` counts the validation photos into a `Reference` that the artefact's card carries.
+`serving.telemetry.drift` counts the latest answers of the service into the same bins and compares the two,
+without any label; `DriftReport` is what `GET /drift` answers.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 _SAMPLES: Final = 255.0
 _EVERY: Final = 8  # row and column: enough for a mean, at a tenth of the event loop's time
@@ -36,7 +36,9 @@ class Reference(msgspec.Struct, frozen=True):
     """The reference: photos that the model was validated on, as it answered them."""
 
     photos: int
+    """How many were counted."""
     quantities: dict[str, Counts]
+    """By name of the quantity, as `measure` gives it."""
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -48,6 +50,35 @@ class Drift(msgspec.Struct, frozen=True):
     """Two-sample chi-square test as a standard normal deviate (Wilson and Hilferty 1931)."""
     photos: int
     """Photos in the window."""
+
+
+class QuantityReport(msgspec.Struct, frozen=True):
+    """One quantity of the window alongside the reference."""
+
+    edges: list[float]
+    """Inner edges of the bins, as in `Counts`."""
+    reference: list[int]
+    """Photos of the reference by bin."""
+    window: list[int]
+    """Photos of the window by bin."""
+    distance: float | None
+    """As in `Drift`; null while the window has no photo with this quantity."""
+    z: float | None
+    """Likewise."""
+
+
+class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `GET /drift`; for a model without a reference, no photos and no quantities alone."""
+
+    photos: int
+    """Photos in the window."""
+    size: int | UnsetType = UNSET
+    """Photos that the window holds at most."""
+    reference_photos: int | UnsetType = UNSET
+    """Photos behind the reference."""
+    estimated_accuracy: float | UnsetType | None = UNSET
+    """Mean confidence: the share of right answers while the calibration holds; null of an empty window."""
+    quantities: dict[str, QuantityReport]
 
 
 def measure(
@@ -98,67 +129,6 @@ def make_reference(photos: Sequence[Mapping[str, float]], classes: int) -> Refer
 def _count(edges: Sequence[float], values: npt.NDArray[np.float64]) -> list[int]:
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return [int(count) for count in counts]
-
-
-class Window:
-    """The latest photos of a service, by bin of the reference. Not for several threads."""
-
-    def __init__(self, reference: Reference, size: int) -> None:
-        self.reference, self.size = reference, size
-        self._photos: deque[tuple[dict[str, int], float]] = deque(maxlen=size)
-        self._counts = {name: [0] * len(known.counts) for name, known in reference.quantities.items()}
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """Count one photo; the oldest one leaves a full window."""
-        bins = {
-            name: bisect_right(known.edges, values[name])
-            for name, known in self.reference.quantities.items()
-            if name in values
-        }
-        if len(self._photos) == self.size:
-            for name, number in self._photos[0][0].items():
-                self._counts[name][number] -= 1
-        self._photos.append((bins, values["confidence"]))
-        for name, number in bins.items():
-            self._counts[name][number] += 1
-
-    @property
-    def photos(self) -> int:
-        """How many are in the window."""
-        return len(self._photos)
-
-    def drifts(self) -> dict[str, Drift]:
-        """Distance and test by quantity; none of an empty window."""
-        return {
-            name: compare(known.counts, self._counts[name])
-            for name, known in self.reference.quantities.items()
-            if sum(self._counts[name])
-        }
-
-    def estimated_accuracy(self) -> float:
-        """Mean confidence: the share of right answers if the calibration still holds; NaN if empty."""
-        confidences = [confidence for _, confidence in self._photos]
-        return math.fsum(confidences) / len(confidences) if confidences else math.nan
-
-    def export(self) -> dict[str, Any]:
-        """The window as `GET /drift` tells it, ready for JSON; `evaluation.service.drift` reads it."""
-        drifts = self.drifts()
-        return {
-            "photos": self.photos,
-            "size": self.size,
-            "reference_photos": self.reference.photos,
-            "estimated_accuracy": self.estimated_accuracy() if self.photos else None,
-            "quantities": {
-                name: {
-                    "edges": known.edges,
-                    "reference": known.counts,
-                    "window": self._counts[name],
-                    "distance": drifts[name].distance if name in drifts else None,
-                    "z": drifts[name].z if name in drifts else None,
-                }
-                for name, known in self.reference.quantities.items()
-            },
-        }
 
 
 def compare(reference: Sequence[int], window: Sequence[int]) -> Drift:

@@ -1,9 +1,10 @@
 """A bounded queue and a few worker threads, each computing one micro-batch on its own.
 
-On a CPU a batch is one photo; on an accelerator a worker takes what waits, up to `max_batch`. A
-request that cannot be answered in time is refused at once, one whose caller has gone away or whose
-time has run out in the queue is not computed, and whatever a worker meets, its requests are
-answered and the worker goes on. The engine knows the handler's stages and no HTTP.
+Encoded photos in, `Result`s out; `serving.http.predict` submits them. On a CPU a batch is one photo; on
+an accelerator a worker takes what waits, up to `max_batch`. `Admission` refuses at once what cannot be
+answered in time; a request whose caller has gone away or whose time has run out in the queue is not
+computed, and whatever a worker meets, its requests are answered and the worker survives. The engine knows
+the handler's stages and no HTTP.
 """
 
 from __future__ import annotations
@@ -15,31 +16,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
-
-import torch
 
 from serving.contract.answer import Answer, Refusal
+from serving.contract.artifact import Artifact
 from serving.contract.errors import DeadlineExceeded, EngineError, ImageError, NotReady, Overloaded
 from serving.contract.preprocess import DecodedImage
+from serving.engine.admission import Admission
+from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler
 from serving.telemetry.metrics import Metrics
-
-_SMOOTHING: Final = 0.1
-_FIRST_GUESS_SECONDS: Final = 0.02
-_CAUTION: Final = 1.25  # times the expected wait: who would be just in time by the mean is often late
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What became of one request that was computed."""
 
+    decoded: DecodedImage | ImageError
+    """Its pixels, or why there are none."""
     answer: Answer | Refusal
-    image: DecodedImage | ImageError
+    artifact: Artifact
+    """Of the model that answered: after a reload, perhaps not the present one."""
     seconds: dict[str, float]
     """Duration by stage: queue, decode, infer; of a batch, decode and infer of the whole."""
-    handler: ImageClassifierHandler
-    """Who answered: after a reload, perhaps not the present one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,14 +65,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handler, self._metrics, self._clock = handler, metrics, clock
-        self._queue_size, self._deadline_seconds = queue_size, deadline_seconds
+        self._admission = Admission(workers=workers, queue_size=queue_size, deadline_seconds=deadline_seconds)
         self._max_batch, self._max_delay_seconds = max_batch, max_delay_seconds
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._in_flight = 0
         self._busy_since: dict[str, float] = {}
-        self._service_seconds = _FIRST_GUESS_SECONDS
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
             for number in range(workers)
@@ -100,7 +97,7 @@ class Engine:
             return max((self._clock() - since for since in self._busy_since.values()), default=0.0)
 
     def close(self, timeout_seconds: float) -> bool:
-        """Take nothing more, compute what was accepted, stop; tell whether all workers ended."""
+        """Take nothing more, compute what was accepted, stop; whether all workers ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -124,7 +121,7 @@ class Engine:
         """
         job = _Job(
             body,
-            arrived + self._deadline_seconds,
+            arrived + self._admission.deadline_seconds,
             self._clock(),
             asyncio.get_running_loop().create_future(),
         )
@@ -133,8 +130,7 @@ class Engine:
             self._queue.append(job)
             self._metrics.queue_depth.set(len(self._queue))
             self._changed.notify()
-        remaining = job.deadline - job.queued_at
-        expiry = job.loop.call_later(remaining, self._expire, job)
+        expiry = job.loop.call_later(job.deadline - job.queued_at, self._expire, job)
         try:
             return await job.future
         except DeadlineExceeded:
@@ -146,37 +142,24 @@ class Engine:
     def _expire(self, job: _Job) -> None:
         """Answer a job whose time is up, though a worker may still be at it."""
         if not job.future.done():
-            job.future.set_exception(self._too_late())
-
-    def _too_late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"The answer was not ready within {self._deadline_seconds:g} s.")
+            job.future.set_exception(self._admission.too_late())
 
     def _admit(self, job: _Job) -> None:
         """Refuse a job that is hopeless. The lock is held."""
         if self._closing:
             raise NotReady("The service is shutting down.")
-        ahead = len(self._queue) + self._in_flight
-        wait = ahead / len(self._threads) * self._service_seconds
-        expected = _CAUTION * (wait + self._service_seconds)
-        late = job.queued_at + expected - job.deadline
-        if len(self._queue) >= self._queue_size:
-            self._metrics.rejected.labels("queue-full").inc()
-            raise Overloaded(
-                f"{len(self._queue)} requests are waiting already.",
-                retry_after_seconds=max(late, wait),
-                reason="queue-full",
+        try:
+            self._admission.check(
+                waiting=len(self._queue),
+                computing=self._in_flight,
+                remaining_seconds=job.deadline - job.queued_at,
             )
-        if late > 0 and ahead:
-            self._metrics.rejected.labels("too-slow").inc()
-            raise Overloaded(
-                f"The answer would take {expected:.1f} s, more than the deadline of "
-                f"{self._deadline_seconds:g} s.",
-                retry_after_seconds=late,
-                reason="too-slow",
-            )
+        except Overloaded as refusal:
+            self._metrics.rejected.labels(refusal.reason).inc()
+            raise
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # one photo a core beats all cores on one photo
+        torchscript.one_thread()
         name = threading.current_thread().name
         while jobs := self._take(name):
             try:
@@ -222,7 +205,7 @@ class Engine:
         started = self._clock()
         timely = [job for job in jobs if started <= job.deadline]
         outcomes: dict[_Job, Result | Exception] = {
-            job: self._too_late() for job in jobs if started > job.deadline
+            job: self._admission.too_late() for job in jobs if started > job.deadline
         }
         try:
             outcomes.update(zip(timely, self._compute(timely, started), strict=True))
@@ -245,10 +228,9 @@ class Engine:
         done = self._clock()
         stages = {"decode": decoded - started, "infer": done - decoded}
         with self._changed:
-            each = (done - started) / len(jobs)
-            self._service_seconds += _SMOOTHING * (each - self._service_seconds)
+            self._admission.learn((done - started) / len(jobs))
         return [
-            Result(answer, image, {"queue": started - job.queued_at} | stages, handler)
+            Result(image, answer, handler.artifact, {"queue": started - job.queued_at} | stages)
             for job, answer, image in zip(jobs, answers, batch.images, strict=True)
         ]
 

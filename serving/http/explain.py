@@ -1,7 +1,6 @@
-"""Why an answer: the photo with the class's activation map laid over it, as a PNG.
+"""`POST /explain`: one photo in, a PNG of it with the predicted class's activation map laid over it out.
 
-Computed only when asked (`POST /explain`), one at a time and beside the engine, so that no prediction
-waits for it in the queue.
+Maps are computed one at a time and outside the engine, so that no prediction waits for one in the queue.
 """
 
 from __future__ import annotations
@@ -13,10 +12,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from litestar import Response, post
 from PIL import Image
 
 from serving.contract.errors import NotExplainable, Overloaded
 from serving.contract.preprocess import preprocess
+from serving.http import problems
+from serving.http.authorisation import require_key
+from serving.http.request import ServiceRequest
+from serving.http.upload import UploadOperation
+from serving.runtime import torchscript
 from serving.runtime.handler import Batch, ImageClassifierHandler
 
 _MOST_WAITING: Final = 8
@@ -24,6 +29,23 @@ _SIDE: Final = 448  # longest side of the picture, in pixels
 _OPACITY: Final = 0.55
 _WARM: Final = np.array((213, 94, 0), np.float32)  # speaks for the answer: Okabe and Ito's vermilion
 _COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their blue
+
+
+@post(
+    "/explain",
+    status_code=200,
+    media_type="image/png",
+    response_description="The heat map.",
+    guards=[require_key],
+    operation_class=UploadOperation,
+    responses=problems.documented((400, 401, 408, 413, 415, 422, 500, 501, 503)),
+)
+async def explain(request: ServiceRequest) -> Response[bytes]:
+    """A PNG of the photo: vermilion where it speaks for the answer, blue where against it."""
+    encoded, _ = await request.photo()
+    explainer: Explainer = request.app.state.explainer
+    label, picture = await explainer.explain(request.service.models.handler, encoded)
+    return Response(picture, media_type="image/png", headers={"X-Prediction": label})
 
 
 class Explainer:
@@ -53,7 +75,7 @@ class Explainer:
 
 
 def _explain(handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
-    torch.set_num_threads(1)  # of this thread: predictions keep the other cores
+    torchscript.one_thread()  # predictions keep the other cores
     image = preprocess(body, handler.artifact.card.input_size, handler.limits)
     maps = handler.explain(image)
     if maps is None:

@@ -1,25 +1,28 @@
-"""RFC 9457 problem details: the one place where a fault's code becomes a HTTP status."""
+"""RFC 9457 problem details: the one place where a fault's code becomes a HTTP status.
+
+Exceptions in, `Response[Problem]` out; the routes take from here what OpenAPI says of their faults.
+"""
 
 from __future__ import annotations
 
 import math
-import re
-import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
+from serving.http.request import ServiceRequest
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:problem:"
-_TRACE_PARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
-)
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+EXAMPLE_ID: Final = "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90"
+"""The request id that the documented examples show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +31,47 @@ class Kind:
 
     status: int
     title: str
+    example: str = ""
+    """A detail that the service gives, word for word; a test holds it to that."""
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "missing-file": Kind(400, "No image was sent"),
+    "missing-file": Kind(
+        400,
+        "No image was sent",
+        'There is no multipart field "file" (found \'other\'). Send the image as curl -F "file=@dog.jpg".',
+    ),
     "malformed-upload": Kind(400, "The upload cannot be parsed"),
     "malformed-feedback": Kind(400, "The feedback cannot be read"),
     "bad-request": Kind(400, "The request is not understood"),
-    "unauthorized": Kind(401, "The API key is missing or wrong"),
+    "unauthorized": Kind(
+        401,
+        "The API key is missing or wrong",
+        'Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
+    ),
     "not-found": Kind(404, "There is nothing at this address"),
     "unknown-request": Kind(404, "This request is not remembered"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
     "image-too-large": Kind(413, "The image is too large"),
-    "unsupported-image": Kind(415, "Not an accepted image format"),
-    "empty": Kind(422, "The image is empty"),
-    "broken-image": Kind(422, "The image is broken"),
+    "unsupported-image": Kind(
+        415,
+        "Not an accepted image format",
+        "The bytes are not an image of an accepted format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF).",
+    ),
+    "empty": Kind(422, "The image is empty", "The image is empty (0 bytes)."),
+    "broken-image": Kind(
+        422, "The image is broken", "The JPEG image cannot be decoded: it is truncated or corrupt."
+    ),
     "unknown-label": Kind(422, "The label is none of the model's"),
     "disconnected": Kind(499, "The caller went away"),
     "not-explainable": Kind(501, "This model cannot explain itself"),
-    "feedback-off": Kind(404, "This service takes no feedback"),
+    "feedback-off": Kind(
+        404,
+        "This service takes no feedback",
+        "This service keeps no answers to label: SERVING_FEEDBACK is not set.",
+    ),
     "internal": Kind(500, "The service failed"),
     "overloaded": Kind(503, "The service is overloaded"),
     "not-ready": Kind(503, "The service is not ready"),
@@ -78,45 +101,55 @@ def code_of(error: Exception) -> str:
 
 
 def detail_of(error: Exception) -> str:
-    """A sentence for the caller; of an error that is not ours it tells nothing from inside."""
+    """A sentence for the caller; of an error that is not ours it reveals nothing from inside."""
     if isinstance(error, ServingError):
         return error.detail
     return KINDS[code_of(error)].title + "."
 
 
-def response(error: Exception, identifier: str) -> Response[bytes]:
+def response(error: Exception, request_id: str) -> Response[Problem]:
     """The answer to a request that ended in `error`."""
-    headers = {"X-Request-ID": identifier}
+    headers = {"X-Request-ID": request_id}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
         headers |= {key: value for key, value in error.headers.items() if key.lower() == "allow"}
-    return build(code_of(error), detail_of(error), identifier, headers)
+    problem = _problem(code_of(error), detail_of(error), request_id)
+    return Response(problem, media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
 
 
-def build(code: str, detail: str, identifier: str, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """The answer for a problem of kind `code`."""
+def _problem(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
-    problem = Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, identifier)
-    return Response(
-        msgspec.json.encode(problem), media_type=MEDIA_TYPE, status_code=kind.status, headers=headers
-    )
+    return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, request_id)
 
 
-def request_id(request: Request[Any, Any, Any]) -> str:
-    """The caller's X-Request-ID if it is a plain token, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def trace_context(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """`trace_id` and `parent_span_id` of a W3C traceparent header; nothing if there is no valid one."""
-    found = _TRACE_PARENT.fullmatch(request.headers.get("traceparent", ""))
-    return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
-
-
-def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Litestar's hook for everything that a route did not answer itself (404, 405, faults)."""
-    return response(error, request_id(request))
+    return response(error, request.id)
+
+
+def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:
+    """What OpenAPI says of a route's faults, with an example of each kind."""
+    return {status: _documented(status) for status in statuses}
+
+
+def _documented(status: int) -> ResponseSpec:
+    kinds = {code: kind for code, kind in KINDS.items() if kind.status == status}
+    examples = [
+        Example(
+            id=code,
+            summary=kind.title,
+            value=msgspec.to_builtins(_problem(code, kind.example or f"{kind.title}.", EXAMPLE_ID)),
+        )
+        for code, kind in kinds.items()
+    ]
+    description = "; ".join(kind.title for kind in kinds.values()) + "."
+    return ResponseSpec(
+        Problem,
+        generate_examples=False,
+        description=description,
+        media_type=MEDIA_TYPE,
+        examples=examples,
+    )

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from serving.contract.errors import ServingError
 
 FIELD: Final = "file"
+
+
+@dataclass
+class UploadOperation(Operation):
+    """What OpenAPI says of an upload, and Litestar cannot derive: a form or the bytes themselves."""
+
+    def __post_init__(self) -> None:
+        """Describe the body."""
+        image = Schema(
+            type=OpenAPIType.STRING,
+            content_media_type="application/octet-stream",
+            description="The encoded image.",
+        )
+        form = Schema(type=OpenAPIType.OBJECT, properties={FIELD: image}, required=[FIELD])
+        content = {"multipart/form-data": form, "application/octet-stream": image, "image/*": image}
+        self.request_body = RequestBody(
+            required=True, content={kind: OpenAPIMediaType(schema=schema) for kind, schema in content.items()}
+        )
 
 
 class UploadError(ServingError):
@@ -44,7 +64,7 @@ class UploadTooSlow(UploadError):
 class CallerGone(UploadError):
     """The caller closed the connection before the body was complete."""
 
-    code: ClassVar[str] = "disconnected"
+    code = "disconnected"
 
 
 async def read_body(

@@ -1,18 +1,14 @@
 """What callers say was right: labels for answered requests, in a SQLite file that survives a kill.
 
-Answers are remembered by request id for a time, so that a label can follow. `python -m serving.observers.feedback DB
-OUT` exports the labelled ones; photos, where the operator had them kept, as a folder for `make train DATA=…`.
+As an observer the store remembers each answer by its request id for a time, so that a label can follow by
+`POST /feedback`. `serving.observers.export` reads the labelled ones back.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import csv
-import io
 import queue
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from PIL import Image
 
+from serving.contract.answer import Answer
 from serving.contract.errors import UnknownLabel, UnknownRequest
+from serving.observation import Observation
 
 _SCHEMA: Final = """
 create table if not exists answers (
@@ -53,7 +50,7 @@ class Feedback:
         most_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open or make the database.
+        """Prepare a store; `open` it before use.
 
         Args:
             path: The SQLite file.
@@ -61,33 +58,47 @@ class Feedback:
             days: How long an answer, its photo and its label are kept.
             most_bytes: Size of the database at which the oldest unlabelled answers go.
             clock: Seconds since the epoch.
-
-        Raises:
-            OSError: the file cannot be made or is no database.
         """
         self._path, self._keep_photos, self._days = path, keep_photos, days
         self._most_bytes, self._clock = most_bytes, clock
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        try:
-            self._database = connect(path)
-        except sqlite3.DatabaseError as error:
-            raise OSError(f"{path} is not a feedback database: {error}") from error
         self._waiting: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
         self._counting, self._waiting_bytes = threading.Lock(), 0
         self._swept = float("-inf")
         self.dropped = 0
         """Answers that were not remembered, since the disk was too slow."""
         self._thread = threading.Thread(target=self._work, name="feedback", daemon=True)
+
+    def open(self) -> None:
+        """Open or make the database, and start to write.
+
+        Raises:
+            OSError: the file cannot be made or is no database.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = connect(self._path)
+        except sqlite3.DatabaseError as error:
+            raise OSError(f"{self._path} is not a feedback database: {error}") from error
         self._thread.start()
 
-    def remember(
-        self, request_id: str, prediction: str, probability: float, version: str, sha256: str, photo: bytes
-    ) -> None:
+    def observe(self, observation: Observation) -> None:
         """Keep an answer for a label to come; never waits."""
-        kept = photo if self._keep_photos else None
+        answer = observation.answer
+        if not isinstance(answer, Answer):
+            return
+        kept = observation.encoded if self._keep_photos else None
         size = len(kept or b"")
-        row = (request_id, self._clock(), prediction, probability, version, sha256, kept)
+        version, sha256 = observation.artifact.card.version, observation.artifact.sha256
+        row = (
+            observation.request_id,
+            self._clock(),
+            answer.prediction,
+            answer.probability,
+            version,
+            sha256,
+            kept,
+        )
         with self._counting:
             if self._waiting.qsize() >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
                 self.dropped += 1
@@ -130,7 +141,9 @@ class Feedback:
         return int(right), int(count)
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, and close the file, if it was opened."""
+        if self._thread.ident is None:
+            return
         self._waiting.put(None)
         self._thread.join(10)
         with self._lock:
@@ -188,58 +201,12 @@ class Feedback:
 def connect(path: Path) -> sqlite3.Connection:
     """The database with its tables; a commit is on disk before it returns."""
     database = sqlite3.connect(path, check_same_thread=False)
-    database.execute(f"pragma busy_timeout = {_BUSY_MS}")
-    database.execute("pragma journal_mode = wal")
-    database.execute("pragma synchronous = full")
-    database.executescript(_SCHEMA)
-    return database
-
-
-def export(path: Path, out: Path) -> tuple[int, int]:
-    """Write `labels.csv` and, of the photos that were kept, `<label>/<request id>.<format>`.
-
-    Returns:
-        Labelled answers, and photos among them.
-
-    Raises:
-        FileNotFoundError: there is no database.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no feedback database at {path}.")
-    out.mkdir(parents=True, exist_ok=True)
-    names = ("request_id", "at", "prediction", "probability", "version", "label", "labelled_at", "photo")
-    count = photos = 0
-    with contextlib.closing(connect(path)) as database, (out / "labels.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow([*names[:-1], "path"])
-        query = f"select {', '.join(names)} from answers where label is not null order by labelled_at"  # noqa: S608
-        for *values, photo in database.execute(query):
-            name = ""
-            if photo is not None:
-                with Image.open(io.BytesIO(photo)) as image:
-                    name = f"{values[5]}/{values[0]}.{str(image.format).lower()}"
-                (out / name).parent.mkdir(exist_ok=True)
-                (out / name).write_bytes(photo)
-                photos += 1
-            table.writerow([*values, name])
-            count += 1
-    return count, photos
-
-
-def main(arguments: list[str]) -> int:
-    """Export; 0 when done, 2 if there is nothing to export."""
-    parser = argparse.ArgumentParser(prog="python -m serving.observers.feedback", description=__doc__)
-    parser.add_argument("database", type=Path)
-    parser.add_argument("out", type=Path, help="folder to write to")
-    options = parser.parse_args(arguments)
     try:
-        count, photos = export(options.database, options.out)
-    except (OSError, sqlite3.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {count} labelled answers, {photos} with their photo")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        database.execute(f"pragma busy_timeout = {_BUSY_MS}")
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = full")
+        database.executescript(_SCHEMA)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database

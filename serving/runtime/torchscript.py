@@ -1,4 +1,4 @@
-"""TorchScript: the network of an artefact, saved, loaded and fused. The one place of serving that knows it."""
+"""TorchScript: the network of an artefact, saved, loaded and fused. No other module of serving knows it."""
 
 from __future__ import annotations
 

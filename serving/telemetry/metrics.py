@@ -1,11 +1,14 @@
-"""What Prometheus sees. One instance a process, on a registry that is passed in."""
+"""What Prometheus sees: one `Metrics` a process, on a registry that is passed in.
+
+It is an observer of each computed photo; the engine, the routes and the models count the rest on it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,13 +19,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
-from serving.contract.reference import Window
+from serving.observation import Observation
 
 _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
@@ -35,43 +35,14 @@ _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
 _RATIO: Final = tuple(i / 10 for i in range(1, 11))
 
 
-class DriftCollector(Collector):
-    """Compares the window with the reference when it is asked, and not at each request."""
+class MetricsSummary(msgspec.Struct, frozen=True):
+    """The JSON view of `GET /metrics`, since the start of the process."""
 
-    def __init__(self) -> None:
-        self.window: Window | None = None
-        """Set by the service once a model with a drift reference is loaded."""
-
-    def collect(self) -> Iterable[Metric]:
-        """The window's distances, tests and estimate; nothing where the model has no drift reference."""
-        if self.window is None:
-            return
-        photos = GaugeMetricFamily(
-            "classifier_drift_window_photos", "Latest predictions that are compared with the reference."
-        )
-        photos.add_metric([], self.window.photos)
-        yield photos
-        if not self.window.photos:
-            return
-        accuracy = GaugeMetricFamily(
-            "classifier_drift_estimated_accuracy_ratio",
-            "Mean confidence in the window: the share of right answers while the calibration holds.",
-        )
-        accuracy.add_metric([], self.window.estimated_accuracy())
-        distance = GaugeMetricFamily(
-            "classifier_drift_distance_ratio",
-            "Jensen-Shannon distance between window and reference, 0 the same to 1 nothing in common.",
-            labels=["quantity"],
-        )
-        z = GaugeMetricFamily(
-            "classifier_drift_test_z",
-            "Two-sample test of window against reference as a standard normal deviate.",
-            labels=["quantity"],
-        )
-        for quantity, found in self.window.drifts().items():
-            distance.add_metric([quantity], found.distance)
-            z.add_metric([quantity], found.z)
-        yield from (accuracy, distance, z)
+    request_count: int
+    average_latency_ms: float | None
+    """Null before the first computed request."""
+    outcomes: dict[str, int]
+    """Answers to `/predict` by outcome: ok, or the problem's code."""
 
 
 class Metrics:
@@ -79,6 +50,16 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._register_requests(registry)
+        self._register_photos(registry)
+        self._register_feedback(registry)
+        self._register_models(registry)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._create_series()
+
+    def _register_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "classifier_requests_total",
             "Answers to /predict by outcome: ok, or the problem's code.",
@@ -108,6 +89,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+
+    def _register_photos(self, registry: CollectorRegistry) -> None:
         self.predictions = Counter(
             "classifier_predictions_total", "Predictions by label.", ["label"], registry=registry
         )
@@ -127,8 +110,6 @@ class Metrics:
             "Predictions on photos that look like nothing in the training photos.",
             registry=registry,
         )
-        self.drift = DriftCollector()
-        registry.register(self.drift)
         self.input_bytes = Histogram(
             "classifier_input_size_bytes", "Encoded size of an image.", buckets=_BYTES, registry=registry
         )
@@ -144,12 +125,8 @@ class Metrics:
             buckets=_RATIO,
             registry=registry,
         )
-        self.reloads = Counter(
-            "classifier_model_reloads_total",
-            "Attempts to load another model.",
-            ["outcome"],
-            registry=registry,
-        )
+
+    def _register_feedback(self, registry: CollectorRegistry) -> None:
         self.feedback = Counter(
             "classifier_feedback_total",
             "Labels that callers sent by what the answer was: right or wrong.",
@@ -169,6 +146,16 @@ class Metrics:
             "Answers since the start that were not remembered: the disk was too slow.",
             registry=registry,
         )
+
+    def _register_models(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
+        self.model = Info("classifier_model", "The model that is served.", registry=registry)
+        self.reloads = Counter(
+            "classifier_model_reloads_total",
+            "Attempts to load another model.",
+            ["outcome"],
+            registry=registry,
+        )
         self.shadow = Counter(
             "classifier_shadow_total",
             "Photos offered to the shadow model by outcome: agreed, disagreed, dropped or failed.",
@@ -182,12 +169,9 @@ class Metrics:
             registry=registry,
         )
         self.shadow_model = Info("classifier_shadow_model", "The shadow model.", registry=registry)
-        self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
-        self.model = Info("classifier_model", "The model that is served.", registry=registry)
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        # A series that exists from the start can be a rate.
+
+    def _create_series(self) -> None:
+        """Let every series of a known label exist from the start: only then is its first increase a rate."""
         self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
         for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
             self.rejected.labels(reason)
@@ -207,10 +191,16 @@ class Metrics:
         for label in card.labels:
             self.predictions.labels(label)
 
-    def answered(self, answer: Answer, values: Mapping[str, float]) -> None:
-        """Count one prediction and what its photo was like (see `serving.contract.reference.measure`)."""
-        self.input_side.observe(values["longest_side"])
-        self.input_brightness.observe(values["brightness"])
+    def observe(self, observation: Observation) -> None:
+        """Count one computed photo, and what it and its answer were like."""
+        for stage, seconds in observation.seconds.items():
+            self.stages[stage].observe(seconds)
+        self.input_bytes.observe(len(observation.encoded))
+        answer, quantities = observation.answer, observation.quantities
+        if not isinstance(answer, Answer):
+            return
+        self.input_side.observe(quantities["longest_side"])
+        self.input_brightness.observe(quantities["brightness"])
         self.predictions.labels(answer.prediction).inc()
         self.probability.observe(answer.probability)
         if answer.uncertain:
@@ -218,8 +208,13 @@ class Metrics:
         if answer.unfamiliar:
             self.unfamiliar.inc()
 
-    def summary(self) -> dict[str, object]:
-        """The JSON view of `/metrics`: counts since the start and the mean latency."""
+    def labelled(self, right: int, count: int) -> None:
+        """Announce the live accuracy: of the latest `count` labelled answers, `right` were right."""
+        self.feedback_window.set(count)
+        self.feedback_accuracy.set(right / count if count else math.nan)
+
+    def summary(self) -> MetricsSummary:
+        """The counts since the start and the mean latency."""
         outcomes = {
             sample.labels["outcome"]: int(sample.value)
             for metric in self.requests.collect()
@@ -229,8 +224,8 @@ class Metrics:
         samples = [sample for metric in self.latency.collect() for sample in metric.samples]
         total = sum(s.value for s in samples if s.name.endswith("_sum"))
         count = sum(s.value for s in samples if s.name.endswith("_count"))
-        return {
-            "request_count": sum(outcomes.values()),
-            "average_latency_ms": round(1000 * total / count, 3) if count else None,
-            "outcomes": outcomes,
-        }
+        return MetricsSummary(
+            request_count=sum(outcomes.values()),
+            average_latency_ms=round(1000 * total / count, 3) if count else None,
+            outcomes=outcomes,
+        )

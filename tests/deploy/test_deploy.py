@@ -82,7 +82,8 @@ def test_validates_a_service_by_its_digest_and_its_answers(url: str, tmp_path: P
     """Right photos, a broken one, metrics; another digest or answer is refused by the check's name."""
     done = deploy("validate", f"x@{DIGEST}", "--url", url)
     assert done.returncode == 0, done.stderr
-    assert "answers rightly: model cats-dogs" in done.stdout
+    released = json.loads((ROOT / "models/release/card.json").read_text())
+    assert f"answers rightly: model {released['name']}" in done.stdout
     other = deploy("validate", "x@sha256:" + "b" * 64, "--url", url)
     assert other.returncode == 1
     assert "check 'identity' failed" in other.stderr
@@ -104,7 +105,7 @@ def test_the_healthcheck_of_the_image_tells_ready_from_not(
 ):
     """Without curl and without a shell."""
     port = url.rsplit(":", 1)[-1]
-    command = [sys.executable, "-m", "serving.healthcheck"]
+    command = [sys.executable, "-m", "serving", "healthcheck"]
     for number, status in ((port, 0), ("1", 1)):
         done = subprocess.run(
             command, cwd=ROOT, env=environment(PORT=number), capture_output=True, text=True, check=False

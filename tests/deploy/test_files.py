@@ -1,70 +1,17 @@
-"""What the files of delivery say of the service is so."""
+"""What images, labels and workflows say of the project is so."""
 
 from __future__ import annotations
 
-import json
 import re
+import subprocess
 
 import pytest
-import yaml
-from prometheus_client import CollectorRegistry
 
 from serving.contract import artifact
-from serving.contract.reference import Window, make_reference
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
-from serving.telemetry.metrics import Metrics
 from tests.tiny import ROOT
 
 DEPLOY = ROOT / "deploy"
-RULES = yaml.safe_load((DEPLOY / "monitoring/rules.yml").read_text())["groups"]
-ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
-DASHBOARD = json.loads((DEPLOY / "monitoring/grafana/dashboards/classifier.json").read_text())
-QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-
-
-def served_names() -> set[str]:
-    """Every series that a new service has, and those that come with the first request."""
-    registry = CollectorRegistry()
-    photo = {"brightness": 0.5, "confidence": 0.9}
-    served = Metrics(registry)
-    served.drift.window = Window(make_reference([photo] * 10, 2), 10)
-    served.drift.window.add(photo)
-    names = set()
-    for family in registry.collect():
-        kinds = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
-        names |= {family.name + suffix for suffix in kinds.get(family.type, [""])}
-    return names
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [*(rule["expr"] for group in RULES for rule in group["rules"]), *QUERIES],
-    ids=lambda e: e[:60],
-)
-def test_every_expression_asks_for_metrics_that_the_service_has(expression: str):
-    """Rules and panels name no series that is never there."""
-    named = set(re.findall(r"\b(?:classifier|process)_[a-z_]+", re.sub(r"\bjob:\w+", "", expression)))
-    assert named <= served_names()
-    assert named or "job:" in expression or "up" in expression
-
-
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
-def test_every_alert_has_its_entry_in_the_runbook_and_a_test(alert: dict):
-    """The link leads to a heading, and promtool sees it fire."""
-    path, anchor = alert["annotations"]["runbook"].split("#")
-    headings = re.findall(r"^## (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
-    assert anchor in {heading.lower() for heading in headings}
-    assert alert["alert"] in headings
-    cases = yaml.safe_load((DEPLOY / "monitoring/rules_test.yml").read_text())["tests"]
-    fired = {check["alertname"] for case in cases for check in case["alert_rule_test"] if check["exp_alerts"]}
-    assert alert["alert"] in fired
-
-
-def test_recorded_series_are_recorded():
-    """An alert asks for no recording that is not made."""
-    recorded = {rule["record"] for group in RULES for rule in group["rules"] if "record" in rule}
-    asked = set(re.findall(r"\bjob:[\w:]+", " ".join(rule["expr"] for rule in ALERTS)))
-    assert asked == recorded
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
@@ -100,8 +47,6 @@ def test_both_images_stand_on_the_same_base():
 
 def test_the_build_labels_name_the_model_that_is_built_in():
     """What deploy.py compares with what is served."""
-    import subprocess
-
     text = subprocess.run(
         ["bash", "deploy/build.sh", "labels"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

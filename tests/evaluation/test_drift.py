@@ -17,6 +17,7 @@ from evaluation.__main__ import main
 from evaluation.service import drift
 from serving.contract import reference
 from serving.runtime import torchscript
+from serving.telemetry.drift import Window
 from tests import processes, tiny
 from tests.pictures import encode
 from training.export.measure import measure
@@ -32,10 +33,10 @@ def window(shift: float, n: int = 500) -> dict[str, object]:
             for value, label in zip(random.normal(by, 1, count), random.integers(0, 2, count), strict=True)
         ]
 
-    latest = reference.Window(reference.make_reference(photos(2000, 0), 2), 1000)
+    latest = Window(reference.make_reference(photos(2000, 0), 2), 1000)
     for photo in photos(n, shift):
         latest.add(photo)
-    return latest.export()
+    return msgspec.to_builtins(latest.report())
 
 
 def run(tmp_path: Path, content: object) -> int:

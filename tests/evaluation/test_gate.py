@@ -9,8 +9,8 @@ import pytest
 
 from evaluation.__main__ import main
 from evaluation.artefact.results import Comparison, Offline
+from evaluation.figures import gates
 from evaluation.figures.intervals import Figure
-from evaluation.release import gates
 from evaluation.service.results import Consistency, Live
 from tests.tiny import ROOT
 

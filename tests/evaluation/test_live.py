@@ -28,7 +28,7 @@ def predicted(cat: float) -> tuple[int, dict[str, object], dict[str, str]]:
 
 
 @contextmanager
-def service(answer: Answer, health: int = 200) -> Iterator[str]:
+def service(answer: Answer, health: int = 200, *, ours: bool = True) -> Iterator[str]:
     """A service whose answer to its n-th request is `answer(n)`."""
     count = iter(range(10_000))
     lock = threading.Lock()
@@ -46,7 +46,7 @@ def service(answer: Answer, health: int = 200) -> Iterator[str]:
 
         def do_GET(self) -> None:
             content = {"model": {"name": "fake", "version": "1"}} if health == 200 else {"reason": "loading"}
-            self.reply(health, content)
+            self.reply(health, content if ours else ["ok"])
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -140,6 +140,7 @@ def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
     [
         ("no service", "does not answer"),
         ("not ready", "is not ready: loading"),
+        ("another service", "does not answer (ValidationError)"),
         ("no folder", "There is no folder"),
         ("no photos", "has no labelled photos"),
         ("other class", "a label is 'bird'"),
@@ -154,7 +155,8 @@ def test_what_cannot_be_evaluated_is_an_error_with_its_cause(
         folder.mkdir()
     if case == "other class":
         (labelled / "Cat").rename(labelled / "bird")
-    with service(lambda _: predicted(0.9), 503 if case == "not ready" else 200) as url:
+    health, ours = 503 if case == "not ready" else 200, case != "another service"
+    with service(lambda _: predicted(0.9), health, ours=ours) as url:
         address = "http://127.0.0.1:9" if case == "no service" else url
         status, figures = evaluate(address, folder, tmp_path, "{accuracy_min: 0.5}")
     assert (status, figures) == (2, {})

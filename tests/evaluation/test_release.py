@@ -131,3 +131,30 @@ def test_nothing_to_release_is_an_error_with_the_next_step(
     Path(missing).unlink()
     assert main(["release"]) == 2
     assert "make train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "not JSON"])
+def test_figures_that_are_no_evaluation_are_an_error(
+    text: str, candidate: dict[str, object], capsys: pytest.CaptureFixture[str]
+):
+    """Exit 2 and the next step; nothing is released."""
+    Path("reports/evaluation/metrics.json").write_text(text)
+    assert main(["release"]) == 2
+    assert "is no evaluation" in capsys.readouterr().err
+    assert not Path("models/release").exists()
+
+
+def test_a_release_that_fails_halfway_leaves_the_earlier_one_whole(
+    candidate: dict[str, object], monkeypatch: pytest.MonkeyPatch
+):
+    """Model, card and figures change together."""
+    assert release(candidate) == 0
+    before = {path.name: path.read_bytes() for path in Path("models/release").iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("evaluation.release.release.write_json", full)
+    assert release(candidate | {"n": 99}) == 2
+    assert {path.name: path.read_bytes() for path in Path("models/release").iterdir()} == before
+    assert [path.name for path in Path("models").iterdir() if "partial" in path.name] == []

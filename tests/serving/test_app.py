@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 from litestar.testing import AsyncTestClient
@@ -19,10 +20,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.service import drift
-from serving.http import apidoc, problems
+from serving.contract.reference import DriftReport
+from serving.http import feedback, operations, predict, problems
 from serving.http.app import create_app
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
+from serving.telemetry.metrics import MetricsSummary
 from tests import tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
@@ -164,6 +167,15 @@ def test_one_line_is_logged_for_a_prediction_and_never_the_photo(client: Client)
     assert all(len(json.dumps(line)) < 500 for line in lines)
 
 
+def test_a_refusal_is_logged_under_the_id_that_the_caller_gets(client: Client):
+    """Though nobody gave one, and another object answers than took the request."""
+    with structlog.testing.capture_logs() as lines:
+        answers = [client.post("/predict", content=content) for content in (b"nonsense", b"")]
+    assert [line["request_id"] for line in lines] == [answer.json()["request_id"] for answer in answers]
+    assert "decode;dur=" in answers[0].headers["server-timing"]
+    assert lines[0]["decode_ms"] > 0
+
+
 def test_health_names_model_and_lineage(client: Client):
     """What an operator asks first: which model is it, and where is it from."""
     content = client.get("/health").json()
@@ -274,7 +286,9 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
         ]
     said = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
-    assert {code: problem["detail"] for code, problem in said.items()} == apidoc.DETAILS
+    assert {code: problem["detail"] for code, problem in said.items()} == {
+        code: kind.example for code, kind in problems.KINDS.items() if kind.example
+    }
     paths = client.get("/schema/openapi.json").json()["paths"]
     for code, problem in said.items():
         path = "/feedback" if code == "feedback-off" else "/predict"
@@ -289,6 +303,28 @@ def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
     operation = schema["paths"]["/predict"]["post"]
     assert "multipart/form-data" in operation["requestBody"]["content"]
     assert set(operation["responses"]) >= {"200", "400", "413", "415", "422", "503", "504"}
+
+
+@pytest.mark.parametrize(
+    ("path", "struct"),
+    [
+        ("/predict", predict.Prediction),
+        ("/feedback", feedback.FeedbackReceipt),
+        ("/health", operations.HealthReport),
+        ("/health/live", operations.LivenessReport),
+        ("/metrics", MetricsSummary),
+        ("/drift", DriftReport),
+    ],
+)
+def test_each_answer_is_described_by_the_struct_that_it_is_made_of(
+    client: Client, path: str, struct: type[msgspec.Struct]
+):
+    """No second copy of its fields."""
+    schema = client.get("/schema/openapi.json").json()
+    (operation,) = schema["paths"][path].values()
+    described = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert described == {"$ref": f"#/components/schemas/{struct.__name__}"}
+    assert list(schema["components"]["schemas"][struct.__name__]["properties"]) == [*struct.__struct_fields__]
 
 
 def test_every_code_has_a_status():
@@ -326,17 +362,17 @@ def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: p
 
 def test_a_model_that_fails_its_proof_never_serves(tmp_path: Path):
     """State failed, with the reason, and whoever runs the process is told."""
-    told = threading.Event()
+    reported = threading.Event()
     settings = Settings(model=str(tmp_path / "none.pt"))
-    with running(settings, until="failed", on_failure=told.set) as client:
+    with running(settings, until="failed", on_failure=reported.set) as client:
         health = client.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "failed")
         assert "no model at" in health.json()["reason"]
         assert client.post("/predict", content=JPEG).status_code == 503
-    assert told.is_set()
+    assert reported.is_set()
 
 
-def test_a_fault_inside_is_a_500_that_tells_nothing(client: Client, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_inside_is_a_500_that_reveals_nothing(client: Client, monkeypatch: pytest.MonkeyPatch):
     """The exception's text goes to the log with its trace, and not to the caller; the worker lives on."""
 
     def broken(*_: object) -> None:
@@ -401,10 +437,10 @@ def test_another_model_is_swapped_in_and_a_bad_one_is_not(model: Path, tmp_path:
             first = (await client.get("/health")).json()["model"]["sha256"]
             before = (await client.post("/predict", content=JPEG)).json()["probabilities"]
             path.write_bytes(b"damaged")
-            assert not await service.reload()
+            assert not await service.models.reload()
             assert (await client.get("/health")).json()["model"]["sha256"] == first
             tiny.write_artifact(path, seed=2)
-            assert await service.reload()
+            assert await service.models.reload()
             assert (await client.get("/health")).json()["model"]["sha256"] != first
             after = await client.post("/predict", content=JPEG)
             assert after.json()["probabilities"] != before

@@ -21,6 +21,8 @@ from serving.telemetry.metrics import Metrics
 class Gate:
     """A handler that computes when the test lets it."""
 
+    artifact = None
+
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
         self.computed: list[bytes] = []
@@ -176,7 +178,7 @@ def test_a_caller_who_goes_away_is_not_computed():
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("x"), MemoryError(), SystemExit(1)])
-def test_whatever_a_worker_meets_it_answers_and_goes_on(failure: BaseException):
+def test_whatever_a_worker_meets_it_answers_and_survives(failure: BaseException):
     """The failing request gets an error, the next one its answer, from the same worker."""
     handler = Gate()
     handler.open.set()

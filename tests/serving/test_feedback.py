@@ -16,11 +16,14 @@ import httpx
 import pytest
 from PIL import Image
 
-from serving.contract.errors import UnknownLabel, UnknownRequest
-from serving.observers import feedback
+from serving.__main__ import main
+from serving.contract.answer import Answer
+from serving.contract.artifact import Artifact
+from serving.contract.errors import BrokenImage, UnknownLabel, UnknownRequest
+from serving.observation import Observation
 from serving.observers.feedback import Feedback
 from serving.settings import Settings
-from tests import processes
+from tests import processes, tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
 
@@ -32,7 +35,12 @@ LABELS = ["cat", "dog"]
 def labelling(model: Path, tmp_path: Path) -> Iterator[Client]:
     """A service that keeps answers and photos."""
     settings = Settings(
-        model=str(model), workers=1, api_key="secret", feedback=str(tmp_path / "f.db"), feedback_photos=True
+        model=str(model),
+        workers=1,
+        api_key="secret",
+        feedback=str(tmp_path / "f.db"),
+        feedback_photos=True,
+        max_body_bytes=1_000_000,
     )
     with running(settings) as client:
         yield client
@@ -76,13 +84,18 @@ def test_labels_become_a_live_accuracy(labelling: Client):
         ({"request_id": "a", "label": "fish"}, 422, "unknown-label"),
         ({"request_id": "a"}, 400, "malformed-feedback"),
         ([], 400, "malformed-feedback"),
+        ({"request_id": 7, "label": "cat"}, 400, "malformed-feedback"),
+        (b"", 400, "malformed-feedback"),
+        (b'{"request_id": "a", ', 400, "malformed-feedback"),
+        (bytes(1_000_001), 413, "body-too-large"),
         ({"request_id": "' or 1=1 --", "label": "cat"}, 404, "unknown-request"),
     ],
 )
 def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: int, problem: str):
     """With its cause, and nothing is stored."""
     ask(labelling, "a")
-    reply = labelling.post("/feedback", json=body, headers=KEY)
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    reply = labelling.post("/feedback", headers=KEY, **sent)
     assert (reply.status_code, reply.json()["type"]) == (status, f"urn:problem:{problem}")
     assert labelling.app.state.service.feedback.accuracy() == (0, 0)
 
@@ -103,7 +116,7 @@ def test_labelled_photos_become_training_data(
     tell(labelling, "a", "dog")
     tell(labelling, "b", "cat")
     out = tmp_path / "out"
-    assert feedback.main([str(tmp_path / "f.db"), str(out)]) == 0
+    assert main(["export-feedback", str(tmp_path / "f.db"), str(out)]) == 0
     assert "2 labelled answers, 2 with their photo" in capsys.readouterr().out
     assert (out / "dog/a.jpeg").read_bytes() == encode(scene(width=100))
     assert Image.open(io.BytesIO((out / "cat/b.jpeg").read_bytes())).width == 100
@@ -112,20 +125,26 @@ def test_labelled_photos_become_training_data(
         ("a", "dog", "dog/a.jpeg"),
         ("b", "cat", "cat/b.jpeg"),
     ]
-    assert feedback.main([str(tmp_path / "none.db"), str(out)]) == 2
+    assert main(["export-feedback", str(tmp_path / "none.db"), str(out)]) == 2
     assert "There is no feedback database" in capsys.readouterr().err
 
 
 def opened(tmp_path: Path, **options: object) -> Feedback:
     """A store."""
     usual = {"keep_photos": False, "days": 30, "most_bytes": 10**9}
-    return Feedback(tmp_path / "f.db", **usual | options)
+    store = Feedback(tmp_path / "f.db", **usual | options)
+    store.open()
+    return store
 
 
 def remember(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
     """Answers, all cats."""
+    answer = Answer(
+        "cat", 0.9, {"cat": 0.9, "dog": 0.1}, uncertain=False, unfamiliar=None, feature_distance=None
+    )
+    artifact = Artifact(tiny.card(), [], "0" * 64)
     for name in names:
-        store.remember(name, "cat", 0.9, "1", "0" * 64, photo)
+        store.observe(Observation(name, photo, BrokenImage("not decoded here"), answer, artifact, {}))
 
 
 def test_photos_are_kept_only_where_the_operator_says_so(tmp_path: Path):

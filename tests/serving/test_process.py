@@ -104,7 +104,7 @@ def test_ctrl_c_is_a_clean_end(model: Path, environment: Environment):
         assert process.popen.wait(30) == 0
 
 
-def test_a_port_in_use_is_told_before_anything_is_loaded(model: Path, environment: Environment):
+def test_a_port_in_use_is_reported_before_anything_is_loaded(model: Path, environment: Environment):
     """Exit 1 with the address, the cause and the next step."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving.contract.reference import Window, compare, make_reference, measure
+from serving.contract.reference import compare, make_reference, measure
 from serving.runtime import torchscript
 from serving.settings import Settings
+from serving.telemetry.drift import Window
 from tests import tiny
 from tests.conftest import running
 from tests.pictures import encode, scene
@@ -78,15 +79,15 @@ def test_a_window_forgets():
         window.add(photo)
     assert window.photos == 500
     assert window.drifts()["brightness"].z < 4
-    assert sum(window.export()["quantities"]["brightness"]["window"]) == 500
+    assert sum(window.report().quantities["brightness"].window) == 500
 
 
 def test_an_empty_window_says_nothing():
-    """No distance, no estimate, and an export all the same."""
+    """No distance, no estimate, and a report all the same."""
     window = Window(make_reference(photos(100), 2), 10)
     assert window.drifts() == {}
     assert math.isnan(window.estimated_accuracy())
-    assert window.export()["estimated_accuracy"] is None
+    assert window.report().estimated_accuracy is None
 
 
 def test_the_service_compares_its_window(tmp_path: Path):
@@ -102,9 +103,10 @@ def test_the_service_compares_its_window(tmp_path: Path):
         for _ in range(12):
             answer = client.post("/predict", content=encode(scene())).json()
         assert answer["unfamiliar"] is True
-        told = client.get("/drift").json()
-        assert (told["photos"], told["size"], told["reference_photos"]) == (10, 10, 50)
-        assert told["quantities"]["brightness"]["distance"] > 0.5
+        report = client.get("/drift").json()
+        assert list(report) == ["photos", "size", "reference_photos", "estimated_accuracy", "quantities"]
+        assert (report["photos"], report["size"], report["reference_photos"]) == (10, 10, 50)
+        assert report["quantities"]["brightness"]["distance"] > 0.5
         text = client.get("/metrics").text
     assert "classifier_drift_window_photos 10.0" in text
     assert 'classifier_drift_distance_ratio{quantity="brightness"}' in text

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.contract.preprocess import preprocess
+from serving.observation import Observation
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.settings import Settings
@@ -35,7 +37,7 @@ def ask(client: Client, photos: int) -> None:
 def wait_until_loaded(client: Client) -> None:
     """Until the second artefact is there."""
     deadline = time.monotonic() + 30
-    while client.app.state.service.shadow is None:
+    while not client.app.state.service.shadow.started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -97,22 +99,25 @@ def test_what_there_is_no_room_for_is_dropped(model: Path):
         return handle(data)
 
     handler.handle = slow
-    shadow = Shadow(handler, metrics, 1.0)
-    shadow.start()
+    busy = False
+    shadow = Shadow(metrics, 1.0, lambda: busy)
+    shadow.start(handler)
     body = encode(scene())
     answer = handle([{"body": body}])[0]
+    observation = Observation("a", body, preprocess(body, tiny.SIDE), answer, handler.artifact, {})
 
     def dropped() -> float:
         return metrics.registry.get_sample_value("classifier_shadow_total", {"outcome": "dropped"})
 
-    shadow.offer(body, answer, busy=False)
+    shadow.observe(observation)
     assert entered.wait(30)
     for _ in range(4):
-        shadow.offer(body, answer, busy=False)
+        shadow.observe(observation)
     assert dropped() == 0
     began = time.monotonic()
-    shadow.offer(body, answer, busy=False)
-    shadow.offer(body, answer, busy=True)
+    shadow.observe(observation)
+    busy = True
+    shadow.observe(observation)
     assert dropped() == 2
     assert time.monotonic() - began < 1
     gate.set()

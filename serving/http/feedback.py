@@ -1,0 +1,65 @@
+"""`POST /feedback`: an answer's request id and its right label in, whether the answer was right out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Response, post
+from litestar.connection import ASGIConnection
+from litestar.exceptions import ClientException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import JSONBody
+
+from serving.contract.errors import FeedbackOff, MalformedFeedback
+from serving.http import problems
+from serving.http.authorisation import require_key
+from serving.http.problems import Problem
+from serving.http.request import ServiceRequest, handling
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True):
+    """The body of `POST /feedback`."""
+
+    request_id: str
+    """Of the answer, as `/predict` gave it."""
+    label: str
+    """What is right: one of the model's labels."""
+
+
+class FeedbackReceipt(msgspec.Struct, frozen=True):
+    """The label is on disk."""
+
+    was_right: bool
+    """Whether the answer had this label."""
+
+
+async def _require_store(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    if connection.app.state.service.feedback is None:
+        raise FeedbackOff("This service keeps no answers to label: SERVING_FEEDBACK is not set.")
+
+
+def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
+    return problems.response(MalformedFeedback('Send JSON: {"request_id": "…", "label": "…"}.'), request.id)
+
+
+@post(
+    "/feedback",
+    status_code=200,
+    response_description="Stored.",
+    guards=[_require_store, require_key],
+    exception_handlers=handling(ClientException, _malformed),
+    responses=problems.documented((400, 401, 404, 408, 413, 422, 503)),
+)
+async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> FeedbackReceipt:
+    """Say what was right: the request id of an answer, and the label."""
+    service = request.service
+    service.require_ready()
+    store = service.feedback
+    assert store is not None  # noqa: S101 (the guard has seen to it)
+    labels = service.models.handler.artifact.card.labels
+    right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
+    service.metrics.feedback.labels("right" if right else "wrong").inc()
+    service.metrics.labelled(*await asyncio.to_thread(store.accuracy))
+    return FeedbackReceipt(was_right=right)

@@ -1,0 +1,132 @@
+"""The routes of whoever operates the service: health, liveness, metrics and drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Schema
+from msgspec import UNSET, UnsetType
+from prometheus_client.exposition import choose_encoder
+
+from serving.contract.card import Lineage, Measured
+from serving.contract.reference import DriftReport
+from serving.http import problems
+from serving.http.authorisation import require_key
+from serving.http.request import ServiceRequest
+from serving.lifecycle import State
+from serving.telemetry.metrics import MetricsSummary
+
+_EXPOSITIONS: Final = ("text/plain", "application/openmetrics-text")
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """Which model is served."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the model file's bytes."""
+
+
+class HealthReport(msgspec.Struct, frozen=True):
+    """The answer to `GET /health`; what does not apply to the state is absent."""
+
+    status: str
+    """`ok`, or the state: starting, draining or failed."""
+    uptime_seconds: float
+    reason: str | UnsetType = UNSET
+    """Why the service is not ready."""
+    model: ServedModel | UnsetType = UNSET
+    metrics: dict[str, Measured] | UnsetType = UNSET
+    """Figures on the test split."""
+    lineage: Lineage | UnsetType = UNSET
+    deployment: str | UnsetType = UNSET
+    """What was deployed, as the image's digest."""
+
+
+class LivenessReport(msgspec.Struct, frozen=True):
+    """The answer to `GET /health/live`."""
+
+    status: str
+    """`alive` or `stuck`."""
+    reason: str | UnsetType = UNSET
+
+
+@get(
+    ["/health", "/health/ready"],
+    response_description="It serves.",
+    responses={
+        503: ResponseSpec(HealthReport, generate_examples=False, description="It does not serve, and why.")
+    },
+)
+async def health(request: ServiceRequest) -> Response[HealthReport]:
+    """200 when the service takes requests; 503 with its state and the reason otherwise."""
+    service = request.service
+    state, uptime_seconds = service.lifecycle.state, round(service.uptime_seconds, 3)
+    deployment = service.settings.deployment or UNSET
+    if state is State.READY:
+        artifact = service.models.handler.artifact
+        card = artifact.card
+        model = ServedModel(card.name, card.version, artifact.sha256)
+        report = HealthReport("ok", uptime_seconds, UNSET, model, card.metrics, card.lineage, deployment)
+    else:
+        report = HealthReport(str(state), uptime_seconds, service.lifecycle.reason, deployment=deployment)
+    status = 200 if state is State.READY else 503
+    return Response(report, status_code=status, headers={"Cache-Control": "no-store"})
+
+
+@get(
+    "/health/live",
+    response_description="It is alive.",
+    responses={503: ResponseSpec(LivenessReport, generate_examples=False, description="A worker is stuck.")},
+)
+async def live(request: ServiceRequest) -> Response[LivenessReport]:
+    """200 as long as the process is worth keeping; 503 when a worker does not come back."""
+    service = request.service
+    stuck = service.engine.stuck_seconds()
+    if stuck > service.settings.stuck_seconds:
+        reason = f"a worker has been at one batch for {stuck:.0f} s"
+        return Response(LivenessReport("stuck", reason), status_code=503)
+    return Response(LivenessReport("alive"))
+
+
+@dataclass
+class ExpositionOperation(Operation):
+    """What OpenAPI says of the text formats of `GET /metrics`; Litestar derives the JSON."""
+
+    def __post_init__(self) -> None:
+        """Add the two formats."""
+        for kind in _EXPOSITIONS:
+            self.responses["200"].content[kind] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))  # type: ignore[index,union-attr]
+
+
+@get(
+    "/metrics",
+    response_description="Prometheus text, OpenMetrics or a summary.",
+    guards=[require_key],
+    operation_class=ExpositionOperation,
+    responses=problems.documented((401,)),
+)
+async def metrics(request: ServiceRequest) -> Response[MetricsSummary]:
+    """Prometheus text, OpenMetrics or a JSON summary, by the Accept header."""
+    accept = request.headers.get("accept", "")
+    if "application/json" in accept:
+        return Response(request.service.metrics.summary())
+    encode, content_type = choose_encoder(accept)
+    text: Any = encode(request.service.metrics.registry)
+    return Response(text, headers={"Content-Type": content_type})
+
+
+@get(
+    "/drift",
+    response_description="The window.",
+    guards=[require_key],
+    responses=problems.documented((401,)),
+)
+async def drift(request: ServiceRequest) -> DriftReport:
+    """The latest photos by bin alongside those of validation, and how far the two are apart."""
+    return request.service.drift.report()

@@ -1,0 +1,169 @@
+"""`POST /predict`: one photo in, its `Prediction` or a problem out; each is counted and logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Response, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
+from msgspec import Meta
+
+from serving.contract.answer import Answer, Refusal
+from serving.contract.card import Card
+from serving.contract.errors import ServingError
+from serving.http import problems
+from serving.http.authorisation import require_key
+from serving.http.problems import Problem
+from serving.http.request import ServiceRequest, handling
+from serving.http.upload import UploadOperation
+from serving.observation import Observation, notify
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Model(msgspec.Struct, frozen=True):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The answer to `POST /predict`."""
+
+    prediction: str
+    """The most probable label."""
+    probability: Probability
+    """Its calibrated probability, 0 to 1."""
+    probabilities: dict[str, Probability]
+    """Probability of each label; they sum to 1."""
+    uncertain: bool
+    """The probability is below the model's abstain threshold."""
+    unfamiliar: bool | None
+    """The photo looks like nothing in the training photos; null where the model cannot tell."""
+    latency_ms: float
+    """From the arrival of the request to this answer, in the service."""
+    model: Model
+    request_id: str
+
+
+EXAMPLE: Final = Prediction(
+    prediction="cat",
+    probability=0.9995,
+    probabilities={"cat": 0.9995, "dog": 0.0005},
+    uncertain=False,
+    unfamiliar=False,
+    latency_ms=15.1,
+    model=Model("cats-dogs", "2026.11.25-0ace1447"),
+    request_id=problems.EXAMPLE_ID,
+)
+"""The released model's answer to `deploy/smoke/cat.jpg`; a test holds it to that."""
+
+
+class Refused(ServingError):
+    """A worker took the photo, and the handler refused it."""
+
+    def __init__(self, refusal: Refusal, seconds: Mapping[str, float]) -> None:
+        super().__init__(refusal.detail)
+        self.code, self.seconds = refusal.error, seconds
+
+
+def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
+    """Count, log and answer a request that ended in `error`."""
+    code = problems.code_of(error)
+    request.service.metrics.requests.labels(code).inc()
+    response = problems.response(error, request.id)
+    log = _log(request)
+    if isinstance(error, Refused):
+        response.headers["Server-Timing"] = _server_timing(error.seconds)
+        log = log.bind(**_stages_ms(error.seconds))
+    if isinstance(error, ServingError):
+        log.info("refused", outcome=code, detail=error.detail)
+    else:
+        log.error("failed to answer", outcome=code, exc_info=error)
+    return response
+
+
+@post(
+    "/predict",
+    status_code=200,
+    guards=[require_key],
+    exception_handlers=handling(Exception, refuse),
+    operation_class=UploadOperation,
+    responses={
+        200: ResponseSpec(
+            Prediction,
+            generate_examples=False,
+            description="The prediction.",
+            examples=[Example(id="cat", value=msgspec.to_builtins(EXAMPLE))],
+        ),
+        **problems.documented((400, 401, 408, 413, 415, 422, 500, 503, 504)),
+    },
+)
+async def predict(request: ServiceRequest) -> Response[Prediction]:
+    """Classify one photo: multipart field `file`, or the encoded image as the body."""
+    prediction, seconds = await classify(request)
+    headers = {"X-Request-ID": request.id, "Server-Timing": _server_timing(seconds)}
+    return Response(prediction, headers=headers)
+
+
+async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, float]]:
+    """Answer one photo: receive it, compute it, hand it to the observers.
+
+    Returns:
+        The answer, and the duration of each stage in seconds.
+
+    Raises:
+        ServingError: whatever is wrong with the request or the moment.
+    """
+    service = request.service
+    encoded, arrived = await request.photo()
+    result = await request.while_connected(service.engine.submit(encoded, arrived))
+    notify(
+        service.observers,
+        Observation(request.id, encoded, result.decoded, result.answer, result.artifact, result.seconds),
+    )
+    latency_seconds = service.clock() - arrived
+    service.metrics.latency.observe(latency_seconds)
+    if isinstance(result.answer, Refusal):
+        raise Refused(result.answer, result.seconds)
+    service.metrics.requests.labels("ok").inc()
+    prediction = _prediction(result.answer, result.artifact.card, 1000 * latency_seconds, request.id)
+    _log(request).info(
+        "predicted",
+        outcome="ok",
+        prediction=prediction.prediction,
+        probability=round(prediction.probability, 6),
+        uncertain=prediction.uncertain,
+        latency_ms=prediction.latency_ms,
+        **_stages_ms(result.seconds),
+    )
+    return prediction, result.seconds
+
+
+def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) -> Prediction:
+    return Prediction(
+        prediction=answer.prediction,
+        probability=answer.probability,
+        probabilities=answer.probabilities,
+        uncertain=answer.uncertain,
+        unfamiliar=answer.unfamiliar,
+        latency_ms=round(latency_ms, 3),
+        model=Model(card.name, card.version),
+        request_id=request_id,
+    )
+
+
+def _log(request: ServiceRequest) -> Any:
+    return request.service.log.bind(request_id=request.id, **request.trace)
+
+
+def _stages_ms(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {f"{stage}_ms": round(1000 * value, 3) for stage, value in seconds.items()}
+
+
+def _server_timing(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage};dur={1000 * value:.3f}" for stage, value in seconds.items())

@@ -1,0 +1,78 @@
+"""`python -m serving export-feedback DB OUT`: the labelled answers of a feedback database, as training data.
+
+Writes `labels.csv` and, of the photos that the operator had kept, `<label>/<request id>.<format>`: a folder
+for `make train DATA=…`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from common import files
+from common.errors import UserError
+from serving.observers.feedback import connect
+
+_COLUMNS: Final = ("request_id", "at", "prediction", "probability", "version", "label", "labelled_at")
+
+
+class ExportError(UserError):
+    """There is nothing to export; the text names the cause."""
+
+
+def export(database: Path, out: Path) -> tuple[int, int]:
+    """Write the labelled answers to the folder `out`, alongside what it holds already.
+
+    Returns:
+        Labelled answers, and photos among them.
+
+    Raises:
+        ExportError: there is no such database, or the file is another.
+    """
+    if not database.exists():
+        raise ExportError(f"There is no feedback database at {database}.")
+    query = f"select {', '.join(_COLUMNS)}, photo from answers where label is not null order by labelled_at"  # noqa: S608
+    count = photos = 0
+    try:
+        with (
+            contextlib.closing(connect(database)) as opened,
+            files.atomic_file(out / "labels.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow([*_COLUMNS, "path"])
+            for *values, photo in opened.execute(query):
+                name = _write_photo(out, values[0], values[5], photo) if photo else ""
+                photos += bool(name)
+                table.writerow([*values, name])
+                count += 1
+    except sqlite3.Error as error:
+        raise ExportError(f"{database} is not a feedback database: {error}.") from error
+    return count, photos
+
+
+def _write_photo(out: Path, request_id: str, label: str, photo: bytes) -> str:
+    """Write one photo below its label; its path in `out`."""
+    with Image.open(io.BytesIO(photo)) as image:
+        name = f"{label}/{request_id}.{str(image.format).lower()}"
+    with files.atomic_file(out / name) as partial:
+        partial.write_bytes(photo)
+    return name
+
+
+def main(arguments: list[str]) -> int:
+    """Export, and report how much."""
+    parser = argparse.ArgumentParser(prog="python -m serving export-feedback", description=__doc__)
+    parser.add_argument("database", type=Path, help="the file that SERVING_FEEDBACK names")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    options = parser.parse_args(arguments)
+    count, photos = export(options.database, options.out)
+    print(f"{options.out}: {count} labelled answers, {photos} with their photo")
+    return 0

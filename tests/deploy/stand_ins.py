@@ -1,0 +1,219 @@
+"""An engine and a clock, as far as deploy/host uses them: a deploy takes milliseconds and no Docker.
+
+A container is a small HTTP server in this process. What a real engine does besides, `make rehearse` tries.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Answer = tuple[int, str]
+PHOTO_BYTES = 400
+LABELS = ("cat", "dog")
+
+
+def photo(label: str) -> bytes:
+    """A stand-in for a photo of `label`."""
+    return f"{label} ".encode() * (PHOTO_BYTES // (len(label) + 1))
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.strftime, self.gmtime = time.strftime, time.gmtime
+
+    def monotonic(self) -> float:
+        """Seconds slept so far."""
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Return at once, later."""
+        self.seconds += seconds
+
+
+@dataclass
+class Image:
+    """What the containers of an image do; a good one unless told otherwise."""
+
+    name: str
+    version: str = "1"
+    label: str = "a" * 64
+    """The image's label model.sha256."""
+    model: str = "a" * 64
+    """The sha256 of the model that is served."""
+    ready: bool = True
+    crashes: bool = False
+    """The container ends as soon as it is started."""
+    restarts: bool = False
+    """The engine starts it again and again."""
+    cannot_start: bool = False
+    key: str = ""
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """By path: what it answers instead of the right thing."""
+
+    def answer(self, path: str, body: bytes, headers: dict[str, str], deployment: str) -> Answer:
+        """What the service says."""
+        model = {"name": "tiny", "version": self.version, "sha256": self.model}
+        right = {
+            "/health/ready": (200 if self.ready else 503, ""),
+            "/health": (200, json.dumps({"status": "ok", "deployment": deployment, "model": model})),
+            "/metrics": (200, 'classifier_requests_total{outcome="ok"} 1.0'),
+            "/predict": (422, "broken"),
+        } | self.answers
+        if (
+            path in ("/predict", "/metrics")
+            and self.key
+            and headers.get("Authorization") != f"Bearer {self.key}"
+        ):
+            return 401, "no key"
+        if path == "/predict" and path not in self.answers and len(body) == PHOTO_BYTES:
+            return 200, json.dumps({"prediction": body.split()[0].decode()})
+        return right[path]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, text = self.server.answer(self.path, body, dict(self.headers))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_POST = do_GET  # noqa: N815 (http.server's name)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    """Have a server answer in a thread of its own."""
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def serving(port: int, answer: Callable[[str, bytes, dict[str, str]], Answer]) -> Iterator[int]:
+    """Answer HTTP on a port of the loopback interface; yield its number."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+    server.answer = answer
+    with served(server):
+        yield server.server_address[1]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Container:
+    """One container; it listens while it runs."""
+
+    def __init__(self, image: Image, port: int, deployment: str) -> None:
+        self.image, self.port, self.deployment = image, port, deployment
+        self._server = None
+        self.restarts = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it listens."""
+        return self._server is not None
+
+    def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """What it says, on whatever address it was asked."""
+        return self.image.answer(path, body, headers, self.deployment)
+
+    def start(self) -> None:
+        """Listen."""
+        if not self.running and not self.image.crashes:
+            self._server = serving(self.port, self.answer)
+            self._server.__enter__()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server:
+            self._server.__exit__(None, None, None)
+            self._server = None
+
+
+class Engine:
+    """The engine's command line, as `subprocess.run` sees it."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, Image] = {}
+        self.containers: dict[str, Container] = {}
+
+    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        """Do one command and return what it printed."""
+        _, verb, *words = command
+        try:
+            said = getattr(self, f"_{verb}")(*words)
+        except KeyError as error:
+            return subprocess.CompletedProcess(command, 1, "", f"Error: No such object: {error.args[0]}")
+        except OSError as error:
+            return subprocess.CompletedProcess(command, 125, "", f"Error: {error}")
+        return subprocess.CompletedProcess(command, 0, said or "", "")
+
+    def _version(self) -> None:
+        pass
+
+    def _pull(self, image: str) -> None:
+        _ = self.images[image]
+
+    def _run(self, *words: str) -> None:
+        name = words[words.index("--name") + 1]
+        if name in self.containers:
+            raise OSError(f"the name {name} is in use")
+        image = self.images[words[-1]]
+        port = int(words[words.index("--publish") + 1].split(":")[1])
+        deployment = next(word.partition("=")[2] for word in words if word.startswith("DEPLOYMENT="))
+        container = self.containers[name] = Container(image, port, deployment)
+        if image.cannot_start:
+            raise OSError("no space left on device")
+        container.start()
+
+    def _start(self, name: str) -> None:
+        container = self.containers[name]
+        if container.image.cannot_start:
+            raise OSError("no space left on device")
+        container.start()
+
+    def _stop(self, *words: str) -> None:
+        self.containers[words[-1]].stop()
+
+    def _rm(self, *words: str) -> None:
+        self.containers.pop(words[-1]).stop()
+
+    def _logs(self, *words: str) -> str:
+        return f"{self.containers[words[-1]].image.name} says what it does"
+
+    def _inspect(self, _: str, form: str, name: str) -> str:
+        container = self.containers[name]
+        if "Running" in form:
+            return f"{container.running}\n".lower()
+        if "RestartCount" in form:
+            container.restarts += container.image.restarts
+            return f"{container.restarts}\n"
+        return f"{container.image.label}\n"
+
+    def listening(self, port: int) -> Container | None:
+        """The running container behind a port."""
+        return next((one for one in self.containers.values() if one.running and one.port == port), None)

@@ -1,0 +1,107 @@
+"""haproxy's socket, on a stand-in and, where there is one, on the real haproxy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from host.containers import PORTS
+from host.errors import RefusedError
+from host.proxy import Proxy
+from tests.deploy.haproxy import Haproxy
+from tests.deploy.stand_ins import Engine, Image, free_port
+from tests.tiny import ROOT
+
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@pytest.fixture(params=["a stand-in", HAPROXY] if HAPROXY else ["a stand-in"])
+def proxy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """With a service in each slot; the real haproxy too, where there is one, holds the stand-in to it."""
+    for slot in PORTS:
+        monkeypatch.setitem(PORTS, slot, free_port())
+    engine = Engine()
+    engine.images["x"] = Image("x")
+    for slot, port in PORTS.items():
+        engine.run(["engine", "run", "--name", slot, "--publish", f"h:{port}:8000", "DEPLOYMENT=", "x"])
+    made = Proxy(tmp_path, "http://127.0.0.1")
+    made.prepare()
+    with Haproxy(engine, tmp_path).serve() if request.param == "a stand-in" else real_haproxy(tmp_path):
+        yield made
+    for container in engine.containers.values():
+        container.stop()
+
+
+@contextmanager
+def real_haproxy(folder: Path) -> Iterator[None]:
+    """Run it with the project's configuration; its socket is there."""
+    text = (ROOT / "deploy/proxy/haproxy.cfg").read_text()
+    for slot, fixed in (("blue", "8001"), ("green", "8002")):
+        text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{PORTS[slot]}")
+    (folder / "haproxy.cfg").write_text(text)
+    environment = os.environ | {"STATE": str(folder), "PORT": str(free_port())}
+    with subprocess.Popen([HAPROXY, "-f", str(folder / "haproxy.cfg")], env=environment) as running:
+        deadline = time.monotonic() + 10
+        while not (folder / "haproxy.sock").exists():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            running.terminate()
+
+
+def test_the_traffic_is_switched_now_and_after_a_restart(proxy: Proxy):
+    """The map in memory and the file that a restart reads."""
+    assert proxy.active() == "blue"
+    proxy.switch("green")
+    assert proxy.active() == "green"
+    assert (proxy._map).read_text() == "active green\n"
+
+
+def test_a_slot_is_closed_and_opened_in_both_backends(proxy: Proxy):
+    """As the one with the traffic and as the backup of the other."""
+    proxy.close("green")
+    assert [row["status"] for row in proxy._rows("green")] == ["MAINT", "MAINT"]
+    proxy.open("green")
+    assert [row["status"][:2] for row in proxy._rows("green")] == ["UP", "UP"]
+    assert [row["pxname"] for row in proxy._rows("green")] == ["blue", "green"]
+    assert proxy.open_requests("green") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("get map /of/another/folder active", "Unknown map identifier"),
+        ("set map /of/another/folder active blue", "Unknown map identifier"),
+        ("set server blue/red state ready", "No such server."),
+        ("make coffee", "Unknown command"),
+    ],
+)
+def test_what_haproxy_refuses_is_said_in_its_words(proxy: Proxy, command: str, words: str):
+    """A haproxy that runs with another folder, for one."""
+    with pytest.raises(RefusedError, match=f"haproxy refused '{command}': {words}"):
+        proxy.ask(command)
+
+
+def test_a_missing_haproxy_is_said_with_how_to_start_it(tmp_path: Path):
+    """The command has the folder in it."""
+    with pytest.raises(RefusedError, match=r"haproxy does not answer at .* Start it: ") as raised:
+        Proxy(tmp_path, "http://127.0.0.1").active()
+    assert str(raised.value).endswith(f"STATE={tmp_path} PORT=80 haproxy -f proxy/haproxy.cfg")
+
+
+def test_the_slots_ports_are_those_of_haproxy_s_configuration():
+    """Each slot is a server in both backends: the one's own and the other's backup."""
+    text = (ROOT / "deploy/proxy/haproxy.cfg").read_text()
+    for slot, port in (("blue", 8001), ("green", 8002)):
+        assert PORTS[slot] == port
+        assert text.count(f"server {slot} 127.0.0.1:{port}") == 2

@@ -1,0 +1,37 @@
+"""`python -m serving` and its commands: quick, and clear about what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.__main__ import COMMANDS, main
+from serving.settings import Settings, variable
+
+
+def test_help_names_every_setting_and_command(capsys: pytest.CaptureFixture[str]):
+    """With its default and its meaning."""
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for field in Settings.__struct_fields__:
+        assert f"\n  {variable(field)}=" in text
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in text
+        assert command.summary in text
+
+
+def test_an_unknown_command_ends_with_2(capsys: pytest.CaptureFixture[str]):
+    """And the list of those that there are."""
+    assert main(["predict"]) == 2
+    assert "export-feedback" in capsys.readouterr().err
+
+
+def test_another_file_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """It is named, nothing is written, and the file stays."""
+    letter = tmp_path / "letter.txt"
+    letter.write_text("dear diary, " * 100)
+    assert main(["export-feedback", str(letter), str(tmp_path / "out")]) == 2
+    assert "letter.txt is not a feedback database" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert letter.read_text().startswith("dear diary")
