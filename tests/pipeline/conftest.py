@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ if stage:
     log = os.open(os.path.join(os.path.dirname(__file__), stage), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def opened(event, arguments):
-        if event == "open" and isinstance(arguments[0], (str, bytes)):
+        if event == "open" and arguments[1] and isinstance(arguments[0], (str, bytes)):  # not a folder
             path = os.path.abspath(os.fsdecode(arguments[0]))
             if path.startswith(here):
                 os.write(log, os.fsencode(path.removeprefix(here) + chr(10)))
@@ -57,7 +58,7 @@ class Pipeline:
 
     def would_run(self) -> list[str]:
         """The stages that a change since the last run concerns, itself or by what would be made before it."""
-        with Repo(str(self.folder)) as repo:
+        with contextlib.chdir(self.folder), Repo() as repo:
             return [stage.name for stage in repo.reproduce(dry=True, force_downstream=True)]
 
     def opened(self, stage: str) -> set[str]:
