@@ -126,7 +126,7 @@ ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten s
 	$(PY) -m training ablation
 
 bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources of batches (build/bench-train)
-	$(PY) -m training bench 
+	$(PY) -m training bench
 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
