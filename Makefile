@@ -270,8 +270,8 @@ reference: $(VENV)/.dev ## Write docs/reference from the code
 docs: $(VENV)/.docs ## Build the documentation as a site (build/docs), check its links and prose, execute its notebook
 	$(PY) scripts/tour.py --check
 	bash scripts/prose.sh
-	mkdocs build --quiet
-	@echo "build/docs/index.html opens without a server and without a network."
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+	@echo "Read it, without a network: python3 -m http.server --bind 127.0.0.1 --directory build/docs"
 
 format: $(VENV)/.dev ## Format the code
 	ruff format .

@@ -20,6 +20,7 @@ ROOT_PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
+_BADGE = re.compile(r"^\[!\[.*\n", re.MULTILINE)  # pictures of other hosts, and of the repository's host
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -49,4 +50,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         relative = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
         return f"{image}[{text}]({relative}{anchor})"
 
-    return _LINK.sub(site_link, markdown)
+    return _LINK.sub(site_link, _BADGE.sub("", markdown))

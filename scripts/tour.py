@@ -1,4 +1,4 @@
-"""Execute docs/tour.ipynb: `make docs` checks that every cell runs; `python scripts/tour.py` also keeps what they show."""
+"""Execute docs/tour.ipynb. With --check only see that every cell runs (`make docs`); else keep outputs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`make lint`: house words and un-English order in prose, docstrings, comments and messages, with what to write instead.
+"""House words and un-English order in prose, docstrings, comments and messages, with what to write instead.
 
-Reads every tracked document, Python file, Makefile, workflow and configuration; prints file, line and the better word;
-exits 1 if there is any. CONTRIBUTING.md has the glossary. Grammar is harper's part (`make lint`).
+`make lint` runs it over every tracked document, Python file, workflow and configuration: it prints file, line
+and the better word, and exits 1 if there is any. CONTRIBUTING.md has the glossary; `make docs` has grammar.
 """
 
 from __future__ import annotations
