@@ -70,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--network",
         choices=["publish", "host"],
         default="publish",
-        help="how the host reaches the container: a published port (default) or its own network",
+        help="how the host reaches the container: a published port (default) or the host's network",
     )
     add("--memory", default="2g", help="memory limit of the container, default 2g")
     add("--env-file", type=Path, help="settings of the service, one NAME=value per line")
