@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint what delivers: Dockerfiles, workflows, Kubernetes manifests, compose, YAML and shell scripts.
+# Lint the delivery files: Dockerfiles, workflows, Kubernetes manifests, compose, YAML and shell scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,21 +15,21 @@ yamllint --strict .github deploy configs dvc.yaml
 git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck
 kubernetes-validate --quiet --strict deploy/kubernetes/base/{serviceaccount,deployment,service,autoscaler,disruption,network}.yaml
 
-# The overlays are rendered by kubectl; what is before 1.24 does not name its kustomize and cannot read ours.
+# kubectl renders the overlays. Before 1.24 it does not report its kustomize version and cannot read ours.
 renders() { [[ $(kubectl version --client 2>/dev/null) == *Kustomize* ]]; }
 if ! type -P kubectl >/dev/null && [ "$(id -u)" = 0 ] && type -P apt-get >/dev/null; then
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends kubernetes-client || true
 fi
 if ! renders; then
-  unchecked="NOT CHECKED: deploy/kubernetes/overlays, for want of kubectl 1.24 or later (that of Debian 12 is older, of 13 is not)"
+  unchecked="NOT CHECKED: deploy/kubernetes/overlays. Install kubectl 1.24 or later (Debian 13 has it, Debian 12 an older one)."
   [ -z "${CI:-}" ] || { echo "error: $unchecked" >&2; exit 1; }
-  echo "delivery: no fault found. $unchecked"
+  echo "delivery: no problems found. $unchecked"
   exit
 fi
 mkdir -p build
 for overlay in staging production; do
   kubectl kustomize "deploy/kubernetes/overlays/$overlay" >"build/$overlay.yaml"
-  # The ServiceMonitor is Prometheus operator's, of which there is no schema here.
+  # ServiceMonitor belongs to the Prometheus operator, whose schema is not available offline.
   python - "build/$overlay.yaml" <<'BUILTIN'
 import pathlib, sys, yaml
 path = pathlib.Path(sys.argv[1])
@@ -39,4 +39,4 @@ path.write_text(yaml.safe_dump_all(documents))
 BUILTIN
   kubernetes-validate --quiet --strict "build/$overlay.yaml"
 done
-echo "delivery: no fault found"
+echo "delivery: no problems found"

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`make rehearse`: the whole delivery on this machine with the real components, and all that can go wrong.
+"""`make rehearse`: the whole delivery on this machine with the real components, including every failure.
 
 A registry, images pushed and pulled by digest, haproxy, deploy.py, Prometheus with the real rules,
-Alertmanager. Load runs from the first deploy to the end; every request is counted. Writes
-`build/rehearsal/transcript.md`; exits 1 if anything was not as it must be. Uses the docker engine that is
-there, or, as root on Debian, starts one of its own and ends it again.
+Alertmanager. Load runs from the first deploy to the end, and every request is counted. Writes
+`build/rehearsal/transcript.md`; exits with 1 if a check failed. Uses the running docker engine, or, as root
+on Debian, starts its own and stops it afterwards.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rehearsal.scenes import deploy, rehearse_deploys, rehearse_hardening
 
 
 def damage(model: Path, to: Path) -> Path:
-    """A copy with one bit of the weights turned over, where no format would notice."""
+    """Copy a model with one bit of its weights flipped, which the file format does not detect."""
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 0x10
     to.write_bytes(data)
@@ -36,7 +36,7 @@ def damage(model: Path, to: Path) -> Path:
 
 
 def main() -> int:
-    """Rehearse; 0 if everything was as it must be."""
+    """Run the rehearsal; return 0 if every check passed."""
     began = time.monotonic()
     shutil.rmtree(WORK, ignore_errors=True)
     STATE.mkdir(parents=True)
@@ -92,7 +92,7 @@ def main() -> int:
         )
         until((STATE / "haproxy.sock").exists, 10)
         done = deploy("deploy", first)
-        record.check("the first deploy", done.returncode == 0, done.stderr[-300:].replace("\n", " "))
+        record.check("the first deploy succeeds", done.returncode == 0, done.stderr[-300:].replace("\n", " "))
         monitoring_files()
         hook = http.server.ThreadingHTTPServer(("127.0.0.1", PORTS["webhook"]), Webhook)
         threading.Thread(target=hook.serve_forever, daemon=True).start()
@@ -121,12 +121,12 @@ def main() -> int:
             rehearse_hardening(record)
         record.check(
             "all requests of the rehearsal",
-            not failures(Counter(said for _, said in load.seen)),
-            show(Counter(said for _, said in load.seen)),
+            not failures(Counter(outcome for _, outcome in load.seen)),
+            show(Counter(outcome for _, outcome in load.seen)),
         )
         with Load((HERE / "smoke" / "cat.jpg").read_bytes()):
             rehearse_monitoring(record)
-    head = "| what | figure | as it must be |\n| --- | --- | --- |\n"
+    head = "| check | figure | passed |\n| --- | --- | --- |\n"
     (WORK / "transcript.md").write_text(head + "\n".join(record.lines) + "\n")
     print(
         f"{'FAILED' if record.failed else 'passed'} in {time.monotonic() - began:.0f} s: {WORK}/transcript.md"
@@ -135,7 +135,7 @@ def main() -> int:
 
 
 def containers_of_ours() -> list[str]:
-    """Names of the containers that deploy.py made in the rehearsal; a host may have others."""
+    """Return the names of the containers that deploy.py created here; the host may have others."""
     names = sh(
         "docker",
         "ps",

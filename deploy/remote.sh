@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Run deploy.py on DEPLOY_HOST (user@host) by ssh, with this checkout's deploy/ folder.
-# In CI: SSH_KEY and SSH_KNOWN_HOSTS hold the key and the host's, as text. Else ssh uses its own.
+# Run deploy.py on DEPLOY_HOST (user@host) over ssh, with this checkout's deploy/ folder.
+# In CI, SSH_KEY and SSH_KNOWN_HOSTS hold the private key and the host's key as text; otherwise ssh uses its own.
 # Usage: DEPLOY_HOST=user@host deploy/remote.sh deploy IMAGE@DIGEST | rollback | status
 set -euo pipefail
 cd "$(dirname "$0")"
 
-host=${DEPLOY_HOST:?name the host: DEPLOY_HOST=user@host}
+host=${DEPLOY_HOST:?name the host, DEPLOY_HOST=user@host}
 options=(-o BatchMode=yes -o StrictHostKeyChecking=yes)
 if [ -n "${SSH_KEY:-}" ]; then
   secrets=$(mktemp -d)
   trap 'rm -rf "$secrets"' EXIT
-  (umask 077; printf '%s\n' "$SSH_KEY" >"$secrets/key"; printf '%s\n' "${SSH_KNOWN_HOSTS:?}" >"$secrets/known_hosts")
+  (umask 077; printf '%s\n' "$SSH_KEY" >"$secrets/key"; printf '%s\n' "${SSH_KNOWN_HOSTS:?SSH_KEY is set, so set this to the host key too (ssh-keyscan)}" >"$secrets/known_hosts")
   options+=(-i "$secrets/key" -o "UserKnownHostsFile=$secrets/known_hosts")
 fi
 tar -c --exclude=__pycache__ deploy.py host smoke proxy | ssh "${options[@]}" "$host" 'mkdir -p cats-dogs-deploy && tar -x -C cats-dogs-deploy'
-# The arguments go as words of one remote command line, quoted here for its shell.
+# The remote shell parses one command line, so the arguments are quoted here.
 # shellcheck disable=SC2029
 ssh "${options[@]}" "$host" "python3 cats-dogs-deploy/deploy.py $(printf '%q ' "$@")"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Take out of SITE-PACKAGES what serving does without (headers, tests, the compiler of torch.compile, installers).
-# sympy, networkx and mpmath stay: torch.jit needs them.
+# Remove from SITE-PACKAGES what serving does not need (headers, tests, the compiler of torch.compile, installers).
+# sympy, networkx and mpmath stay because torch.jit imports them.
 # Usage: slim.sh SITE-PACKAGES
 set -euo pipefail
 cd "$1"
 
 rm -rf torch/include torch/share torch/test torch/_inductor torch/lib/libtorchbind_test.so
-rm -f torch/testing/_internal/py312_*.py # does not compile with an older Python
+rm -f torch/testing/_internal/py312_*.py # does not compile on older Pythons
 find torch/bin -type f ! -name torch_shm_manager -delete
 rm -rf faker faker-*.dist-info pip pip-*.dist-info setuptools setuptools-*.dist-info pkg_resources _distutils_hack distutils-precedence.pth
 find . -type d \( -name tests -o -name test -o -name __pycache__ \) -prune -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -delete
-# Symbols are for debuggers. Only torch's own: strip spoils libraries that auditwheel has patched (numpy's OpenBLAS).
+# Only debuggers need the symbols. Strip torch alone: it corrupts libraries patched by auditwheel (numpy's OpenBLAS).
 find torch -type f -name '*.so*' -exec sh -c 'for f; do strip --strip-unneeded "$f" 2>/dev/null || true; done' sh {} +

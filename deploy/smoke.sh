@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Start IMAGE as a container, as strictly as a deploy does, and ask it what a deploy asks; stop it.
-# NETWORK=host where the engine has no bridge.
+# Start IMAGE in a container as restricted as a deployed one, run the checks of a deploy, and stop it.
+# NETWORK=host for an engine without a bridge network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,5 +19,9 @@ if ! python3 deploy/deploy.py validate --url "http://127.0.0.1:$port" --ready-se
 fi
 docker stop --time 40 "$name" >/dev/null
 code=$(docker inspect --format '{{.State.ExitCode}}' "$name")
-[ "$code" = 0 ] || { echo "error: on SIGTERM it ended with $code, not 0" >&2; exit 1; }
-echo "$image: ready, answers rightly, stops cleanly."
+if [ "$code" != 0 ]; then
+  docker logs --tail 20 "$name"
+  echo "error: on SIGTERM $image exited with $code, not 0; the end of its log is above" >&2
+  exit 1
+fi
+echo "$image: ready, predicts correctly, stops cleanly."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on drawn pictures, in build/demo, as dvc.yaml has it: fetch, prepare, train, export,
-# evaluate; then the same again, which does nothing; then a live service. Touches no tracked file.
+# Run the pipeline of dvc.yaml on drawn pictures in build/demo (fetch, prepare, train, export, evaluate), run it
+# again to show that unchanged stages are skipped, then query a live service. Changes no tracked file.
 set -euo pipefail
 
 PYTHON=${PYTHON:-python}
@@ -20,12 +20,12 @@ export DATA=sample
 unset MLFLOW_TRACKING_URI
 dvc init --quiet --no-scm
 
-step "Draw pictures, split, train, export and evaluate them (dvc repro)"
+step "Draw pictures and split them; train, export and evaluate a model (dvc repro)"
 dvc repro
-step "The same pipeline again: nothing has changed, so nothing runs"
+step "Run the pipeline again: nothing has changed, so every stage is skipped"
 dvc repro
 
-step "Serve models/model.pt, ask it about one drawn dog, evaluate it live on the test split"
+step "Serve models/model.pt, predict one drawn dog, evaluate the service on the test split"
 cat >walk.sh <<'WALK'
 set -euo pipefail
 photos=(labelled/dog/*.jpg) photo=${photos[0]}
@@ -36,7 +36,7 @@ python -m evaluation live --url "$URL" --labelled labelled --gates gates.yaml
 echo "\$ curl $URL/metrics"
 curl --fail --silent "$URL/metrics" | grep -E '^classifier_(requests_total|predictions_total|ready|model_info)'
 WALK
-# The test split alone: pictures that the model has not seen.
+# Only the test split: pictures that the model has not seen.
 "$PYTHON" - <<'COPY'
 import csv, pathlib, shutil
 for row in csv.DictReader(open("data/prepared/manifest.csv")):
@@ -45,10 +45,10 @@ for row in csv.DictReader(open("data/prepared/manifest.csv")):
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pathlib.Path("data/raw", row["path"]), to)
 COPY
-# A model of drawings in a minute is not held to the limits of a release.
+# A model trained on drawings for a minute need not pass the gates of a release.
 printf 'live:\n  accuracy_min: 0.9\n  failed_share_max: 0.0\n' >gates.yaml
 MODEL=models/model.pt bash "$here/scripts/with_service.sh" bash walk.sh
 
-step "Done in $((SECONDS - began)) s. Everything is in $work: reports/ has the pictures."
-echo "See the experiment:  cd $work && ../../.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db"
-echo "Serve the real model of this repository:  make serve"
+step "Done in $((SECONDS - began)) s. Everything is in $work; the pictures are in $work/reports."
+echo "Browse the experiment:  cd $work && ../../.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db"
+echo "Serve the released model:  make serve"

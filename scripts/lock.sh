@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Compile requirements/*.in to pinned *.txt with hashes, one set of versions for every Python from 3.11 and every
-# system (markers say what only some need); present pins are kept, `--upgrade` takes the newest.
-# torch and torchvision come from different indexes (with CUDA, without), so their files have no one hash: they are
-# pinned in torch.txt, and the CUDA libraries that torch brings where it is built for CUDA in torch-cuda.txt, a
-# constraints file.
+# Compile requirements/*.in to *.txt with pinned versions and hashes: one set of versions for every Python from 3.11
+# and every system, with markers for packages that only some need. Existing pins are kept; `--upgrade` takes the newest.
+# torch and torchvision come from different indexes (with or without CUDA), so one hash cannot cover them. Their versions
+# are in torch.txt; torch-cuda.txt is a constraints file for the CUDA libraries that CUDA builds of torch depend on.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
-# The service takes files of flask-swagger-ui, and nothing that imports Flask.
+# The service uses the static files of flask-swagger-ui and never imports Flask.
 flask='^(flask|werkzeug|blinker|itsdangerous)=='
 cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
-# Each adds to the set before the colon, and changes none of its versions: they are installed over one another.
+# Each set after the colon extends the one before it at the same versions, because both go into one environment.
 for pair in :serve serve:train train:dev train:ray dev:browser dev:docs; do
   name=${pair#*:} inner=${pair%:*}
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true

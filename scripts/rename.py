@@ -1,8 +1,9 @@
-"""Give the repository another project's name: `make rename NAME=flowers`, before anything is installed.
+"""Rename the project: `make rename NAME=flowers`, before anything is installed.
 
-The name is [project].name of pyproject.toml. YAML, Dockerfiles, workflows and documents cannot read it there:
-they hold it as text, alone or followed by -api, -train and the like, and this rewrites it in every tracked
-file. What was made under the old name keeps it: the released model, its card and figures, the history.
+The name is [project].name of pyproject.toml. YAML, Dockerfiles, workflows and documents cannot read it from
+there: they repeat it as text, alone or followed by a suffix such as -api or -train. This script rewrites it
+in every tracked file. What was made under the old name keeps it: the released model with its card and
+figures, and the history.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ import sys
 from pathlib import Path
 
 KEPT = ("CHANGELOG.md", "docs/model-card.md", "dvc.lock", "models/", "reports/")
-LENGTH_MAX = 40  # Grafana's limit for a dashboard's uid, the shortest of those that the name must fit
+LENGTH_MAX = 40  # Grafana's limit for a dashboard's uid, the shortest limit that the name must fit
 
 
 class RenameError(Exception):
-    """It cannot be done, and nothing was changed."""
+    """The rename is not possible; nothing was changed."""
 
 
 def occurrences_of(name: str) -> re.Pattern[str]:
-    """The name as a word or before a dash, as in NAME-api; not in the documents' example, NAME=flowers."""
+    """Match the name as a word or before a dash, as in NAME-api, but not in the example NAME=flowers."""
     return re.compile(rf"(?<!\w)(?<!NAME=){re.escape(name)}(?!\w)")
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What git prints.
+    """Return the output of a git command.
 
     Raises:
-        RenameError: git is not there, or this is no repository.
+        RenameError: git is not installed, or root is not a repository.
     """
     try:
         command = ["git", "-C", str(root), *arguments]
@@ -40,7 +41,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def texts(root: Path) -> dict[Path, str]:
-    """The tracked text files that follow the project's name, and what stands in them."""
+    """Return the tracked text files that carry the project's name, with their contents."""
     found = {}
     for name in git(root, "ls-files", "-z").split("\0"):
         path = root / name
@@ -48,33 +49,33 @@ def texts(root: Path) -> dict[Path, str]:
             try:
                 found[path] = path.read_bytes().decode()
             except UnicodeDecodeError:
-                continue  # a picture, a model
+                continue  # binary, such as a picture or a model
     return found
 
 
 def check(root: Path, old: str, new: str, files: dict[Path, str]) -> None:
-    """Refuse a name that an image, a host or a later rename cannot take, or a tree git cannot restore."""
+    """Reject a name that is invalid or ambiguous, and a tree that git could not restore."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", new) or len(new) > LENGTH_MAX:
         raise RenameError(
-            f"{new!r} cannot name images, hosts and Kubernetes objects: use lower case letters, digits and"
-            f" single dashes, from a letter on, {LENGTH_MAX} characters at most: make rename NAME=flowers"
+            f"{new!r} cannot name images, hosts and Kubernetes objects: use lower-case letters, digits and"
+            f" single dashes, start with a letter, at most {LENGTH_MAX} characters: make rename NAME=flowers"
         )
     if new == old:
-        raise RenameError(f"the project is called {old!r} already")
+        raise RenameError(f"the project is already called {old!r}: choose another name")
     if used := [path for path, text in files.items() if occurrences_of(new).search(text)]:
         raise RenameError(
-            f"{new!r} is a word of this repository already ({used[0].relative_to(root)}; files: {len(used)}):"
-            f" a later rename could not distinguish them. Choose another name, such as {new}-classifier"
+            f"{new!r} already occurs in this repository ({used[0].relative_to(root)}; files: {len(used)}), so"
+            f" a later rename could not distinguish the two. Choose another name, such as {new}-classifier"
         )
     if git(root, "status", "--porcelain", "--untracked-files=no"):
         raise RenameError("there are uncommitted changes: commit them first, so that git can undo the rename")
 
 
 def rename(root: Path, new: str) -> dict[Path, int]:
-    """Rewrite the name in the repository at root; how often it stood in each file changed.
+    """Rewrite the name in the repository at root; return the number of occurrences per changed file.
 
     Raises:
-        RenameError: The name will not do, or the tree is not as committed.
+        RenameError: the name is not possible, or the tree has uncommitted changes.
     """
     files = texts(root)
     old = re.findall(r'^name = "(.+)"$', files[root / "pyproject.toml"], re.MULTILINE)[0]
@@ -89,7 +90,7 @@ def rename(root: Path, new: str) -> dict[Path, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Rename this repository and print what changed and what comes next; the exit status."""
+    """Rename this repository and print what changed and what to do next; return the exit status."""
     if len(arguments) != 1 or not arguments[0]:
         print("error: name the project: make rename NAME=flowers", file=sys.stderr)
         return 2
@@ -101,10 +102,10 @@ def main(arguments: list[str]) -> int:
         return 2
     for path, count in changed.items():
         print(f"{count:4} {path.relative_to(root)}")
-    print(f"Renamed to {arguments[0]}: {sum(changed.values())} places in {len(changed)} files.")
-    print(f"Kept, as made under the old name: {', '.join(KEPT)}.")
-    print("Next: make format test, look through git diff, commit (git restore . undoes it).")
-    print("Then: make train DATA=your/photos, and make release, for a model of that name.")
+    print(f"Renamed to {arguments[0]}: {sum(changed.values())} occurrences in {len(changed)} files.")
+    print(f"Unchanged, because they were made under the old name: {', '.join(KEPT)}.")
+    print("Next: run make format test, review git diff, and commit (git restore . undoes the rename).")
+    print("Then: run make train DATA=your/photos and make release for a model under the new name.")
     return 0
 
 

@@ -95,12 +95,12 @@ def test_a_renamed_repository_can_be_renamed_again(small: Path):
     [
         ("", "name the project: make rename NAME="),
         ("Old", "'Old' cannot name images"),
-        ("o_l", "lower case letters, digits and single dashes"),
-        ("1st", "from a letter on"),
+        ("o_l", "use lower-case letters, digits and single dashes"),
+        ("1st", "start with a letter"),
         ("end-", "cannot name"),
-        ("a" * 41, "40 characters at most"),
-        ("a-b", "is called 'a-b' already"),
-        ("cab", "a word of this repository already (words.sh; files: 1)"),
+        ("a" * 41, "at most 40 characters"),
+        ("a-b", "is already called 'a-b': choose another name"),
+        ("cab", "already occurs in this repository (words.sh; files: 1)"),
     ],
 )
 def test_refuses_a_name_that_will_not_do_and_changes_nothing(small: Path, name: str, words: str):

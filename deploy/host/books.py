@@ -1,4 +1,4 @@
-"""What a host runs, written down before each step; the journal and the lock beside it."""
+"""The state of a host, saved before each step, with the journal and the lock of its deploys."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from host.errors import LockedError, WrongCallError
 
 @dataclass(frozen=True)
 class Release:
-    """One container of one image."""
+    """A container of an image."""
 
     image: str
     container: str
     slot: str
     model: str
-    """Version of the model, as the service says."""
+    """Version of the model, as the service reports it."""
     deployed_at: str
 
     @property
     def digest(self) -> str:
-        """The image's digest."""
+        """Digest of the image."""
         return self.image.rsplit("@", 1)[-1]
 
 
 @dataclass
 class State:
-    """What this host runs. On disk before each step, so that the next call knows how far this one came."""
+    """What this host runs. Saved before each step, so that the next call knows how far this one got."""
 
     active: Release | None = None
     previous: Release | None = None
     candidate: Release | None = None
     phase: str = "idle"
-    """idle, starting (the candidate has no traffic), switching, draining (it has proven itself)."""
+    """idle, starting (the candidate has no traffic), switching, draining (it has passed every check)."""
 
 
 class Books:
@@ -52,7 +52,7 @@ class Books:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WrongCallError(
-                f"{folder} cannot be made: {error.strerror}. Name another with --state."
+                f"cannot create {folder}: {error.strerror}. Choose another folder with --state."
             ) from error
         self.state = self._read()
 
@@ -68,33 +68,34 @@ class Books:
             return State(**releases, phase=content["phase"])
         except (ValueError, KeyError, TypeError) as error:
             raise WrongCallError(
-                f"{path} is damaged ({error}). Bring it back, or move it away and stop the containers "
+                f"{path} is damaged ({error}). Restore it, or move it away and stop the containers "
                 f"labelled deploy.state={self.folder.resolve()}."
             ) from error
 
     def save(self) -> None:
-        """Write the state; a crash leaves the old or the new one, never half of one."""
+        """Save the state; a crash leaves either the old or the new file intact."""
         write_whole(self.folder / "state.json", json.dumps(asdict(self.state), indent=2) + "\n")
 
     def note(self, event: str, **facts: object) -> None:
-        """One line in the journal."""
+        """Append an event to the journal."""
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as journal:
             journal.write(json.dumps({"time": now(), "event": event, **facts}) + "\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock; the system frees it when the process ends, however it ends.
+        """Hold the lock; the operating system releases it however the process ends.
 
         Raises:
-            LockedError: somebody else holds it.
+            LockedError: another process holds it.
         """
         with (self.folder / "lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 lock.seek(0)
+                holder = lock.read().strip() or "?"
                 raise LockedError(
-                    f"Another deploy is running here (process {lock.read().strip() or '?'})."
+                    f"Another deploy is running here (process {holder}). Wait for it to end."
                 ) from None
             lock.seek(0)
             lock.truncate()
@@ -105,12 +106,12 @@ class Books:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step."""
+    """Replace the file atomically."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""What a service must show before it gets traffic."""
+"""The checks that a service must pass before it gets traffic."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def validate(
     ready_seconds: float,
     alive: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Wait until the service at `url` is ready, then check who it is and what it answers; return its model.
+    """Wait until the service at `url` is ready, check its identity and its predictions; return its model.
 
     Args:
         url: Address of a service.
-        digest: The image that it must say it is; empty for any.
+        digest: The image digest that it must report; empty for any.
         photos: See `smoke`.
         key: See `smoke`.
-        ready_seconds: How long it may take to be ready.
-        alive: Raises when waiting is in vain.
+        ready_seconds: How long it may take to become ready.
+        alive: Called while waiting; raises if the service can no longer become ready.
 
     Raises:
         RefusedError: naming the check.
@@ -40,33 +40,44 @@ def validate(
         alive()
         return request(f"{url}/health/ready")[0] == 200
 
-    wait_for(ready, ready_seconds, f"check 'ready' failed: {url} is not ready")
+    wait_for(
+        ready,
+        ready_seconds,
+        f"check 'ready' failed: {url} is not ready",
+        "If it starts slowly, raise --ready-seconds.",
+    )
     health = fields(request(f"{url}/health")[1])
     if digest and health.get("deployment") != digest:
         raise RefusedError(
-            f"check 'identity' failed: {url} answers as {health.get('deployment')!r}, not {digest}."
+            f"check 'identity' failed: {url} reports deployment {health.get('deployment')!r}, not {digest}. "
+            "Does another service use the address?"
         )
     model: dict[str, str] = health.get("model", {})
     if not {"name", "version", "sha256"} <= set(model):
-        raise RefusedError(f"check 'identity' failed: {url}/health names no model.")
+        raise RefusedError(
+            f"check 'identity' failed: {url}/health reports no model. Does another service use the address?"
+        )
     smoke(url, photos, key)
     return model
 
 
 def smoke_photos(folder: Path) -> list[Path]:
-    """The photos of a folder, named for their label, as `cat.jpg`.
+    """Return the smoke photos of a folder, named after their label, such as `cat.jpg`.
 
     Raises:
-        WrongCallError: there are none.
+        WrongCallError: the folder has none.
     """
     photos = sorted(path for path in folder.glob("*") if path.suffix in (".jpg", ".png"))
     if not photos:
-        raise WrongCallError(f"{folder} has no photos named for their label, as cat.jpg.")
+        raise WrongCallError(
+            f"{folder} has no photos. Add one named after its label, such as cat.jpg, "
+            "or name another folder with --smoke."
+        )
     return photos
 
 
 def smoke(url: str, folder: Path, key: str) -> None:
-    """Photos named for their label are answered with it, a broken file is refused, metrics are there.
+    """Check that photos get their label, a broken file is rejected, and metrics are exposed.
 
     Args:
         url: Address of a service.
@@ -81,31 +92,38 @@ def smoke(url: str, folder: Path, key: str) -> None:
     for path in photos:
         status, text = request(f"{url}/predict", path.read_bytes(), headers)
         if status != 200:
-            raise RefusedError(f"check 'smoke' failed: {path.name} was answered with {status}: {text[:300]}")
-        said = fields(text).get("prediction")
-        if said is None:
+            hint = "Pass the API key with --env-file or SERVING_API_KEY. " if status == 401 else ""
             raise RefusedError(
-                f"check 'smoke' failed: {path.name} was answered without a prediction: {text[:300]}"
+                f"check 'smoke' failed: {path.name} got status {status}. {hint}Response: {text[:300]}"
             )
-        if said != path.stem:
-            raise RefusedError(f"check 'smoke' failed: {path.name} was taken for a {said}: {text[:300]}")
+        label = fields(text).get("prediction")
+        if label is None:
+            raise RefusedError(f"check 'smoke' failed: {path.name} got no prediction. Response: {text[:300]}")
+        if label != path.stem:
+            raise RefusedError(
+                f"check 'smoke' failed: {path.name} was predicted as {label}. For a model of other classes "
+                f"name photos of yours with --smoke. Response: {text[:300]}"
+            )
     status, text = request(f"{url}/predict", photos[0].read_bytes()[:100], headers)
     if status != 422:
         raise RefusedError(
-            f"check 'smoke' failed: a broken photo was answered with {status}, not 422: {text[:300]}"
+            f"check 'smoke' failed: a broken photo got status {status}, not 422. Response: {text[:300]}"
         )
     status, text = request(f"{url}/metrics", headers=headers)
     if status != 200 or "classifier_requests_total" not in text:
-        raise RefusedError(f"check 'smoke' failed: /metrics was answered with {status}: {text[:300]}")
+        raise RefusedError(
+            f"check 'smoke' failed: /metrics got status {status} or lacks classifier_requests_total. "
+            f"Response: {text[:300]}"
+        )
 
 
 def request(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    """Status and text of one request; 0 and the reason if none came."""
+    """Return status and text of the response; 0 and the reason if there is none."""
     kind = {"Content-Type": "application/octet-stream"} if body else {}
-    asked = urllib.request.Request(url, body, {**kind, **(headers or {})})
+    prepared = urllib.request.Request(url, body, {**kind, **(headers or {})})
     try:
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            return answer.status, answer.read().decode(errors="replace")
+        with urllib.request.urlopen(prepared, timeout=10) as response:
+            return response.status, response.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
@@ -113,7 +131,7 @@ def request(url: str, body: bytes | None = None, headers: dict[str, str] | None 
 
 
 def fields(text: str) -> dict[str, Any]:
-    """Those of a JSON object; none if the text is something else, as another server's page is."""
+    """Return the fields of a JSON object; none for any other text, such as another server's page."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -121,14 +139,14 @@ def fields(text: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, failure: str) -> None:
-    """Until `condition` holds.
+def wait_for(condition: Callable[[], bool], seconds: float, failure: str, advice: str = "") -> None:
+    """Wait until `condition` holds.
 
     Raises:
-        RefusedError: it did not within `seconds`.
+        RefusedError: it does not hold within `seconds`; `failure` and `advice` are the message.
     """
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            raise RefusedError(f"{failure} after {seconds:g} s.")
+            raise RefusedError(f"{failure} after {seconds:g} s. {advice}".strip())
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The container engine, by its command."""
+"""Containers of the service, run by the command line of an engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from host.books import Release
 from host.errors import RefusedError, WrongCallError
 
 PORTS = {"blue": 8001, "green": 8002}
-"""Of the two slots, on the loopback interface; `proxy/haproxy.cfg` names the same."""
-# What a container may do: nothing but compute and answer.
+"""Port of each slot on the loopback interface, as in `proxy/haproxy.cfg`."""
+# A container needs no privileges: it only computes and responds.
 _HARDENED = [
     "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256",
     "--restart", "unless-stopped",
@@ -18,25 +18,25 @@ _HARDENED = [
 
 
 class Containers:
-    """The container engine, by its command."""
+    """Runs and inspects containers by the command line of an engine."""
 
     def __init__(self, command: str, network: str, env_file: Path | None, memory: str, books: Path) -> None:
-        """Remember how containers are run; each is labelled with the folder of its books."""
+        """Store how to run containers; each is labelled with the state folder `books`."""
         self._books = books.resolve()
         self._command, self._network, self._env_file, self._memory = command, network, env_file, memory
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run one command of the engine.
+        """Run a command of the engine.
 
         Raises:
-            RefusedError: it failed.
-            WrongCallError: there is no such engine.
+            RefusedError: the command failed.
+            WrongCallError: the engine is not installed.
         """
         try:
             done = subprocess.run([self._command, *arguments], capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise WrongCallError(
-                f"There is no command {self._command!r}. Install it, or name podman with --engine."
+                f"There is no command {self._command!r}. Install it, or choose another with --engine."
             ) from None
         if check and done.returncode:
             raise RefusedError(
@@ -45,7 +45,7 @@ class Containers:
         return done
 
     def start(self, release: Release) -> None:
-        """Start the container of a release again; where there is none, or it will not start, a new one."""
+        """Start the container of a release; create it if there is none, or if it does not start."""
         if self.run("start", release.container, check=False).returncode == 0:
             return
         self.remove(release.container)
@@ -69,24 +69,24 @@ class Containers:
         self.run("run", "--detach", "--name", release.container, *options, release.image)
 
     def running(self, container: str) -> bool:
-        """Whether it exists and runs."""
+        """Report whether the container exists and runs."""
         done = self.run("inspect", "--format", "{{.State.Running}}", container, check=False)
         return done.returncode == 0 and done.stdout.strip() == "true"
 
     def restarts(self, container: str) -> int:
-        """How often the engine has started it again after it ended by itself."""
+        """Return how often the engine has restarted the container after it exited."""
         done = self.run("inspect", "--format", "{{.RestartCount}}", container, check=False)
         return int(done.stdout.strip() or 0) if done.returncode == 0 else 0
 
     def stop(self, container: str) -> None:
-        """SIGTERM: the service drains by itself and ends."""
+        """Send SIGTERM, on which the service drains and exits; kill it after 40 s."""
         self.run("stop", "--time", "40", container, check=False)
 
     def remove(self, container: str) -> None:
-        """Whatever state it is in."""
+        """Remove the container, running or not."""
         self.run("rm", "--force", container, check=False)
 
     def log(self, container: str, lines: int = 20) -> str:
-        """Its last lines."""
+        """Return the last lines of the log."""
         done = self.run("logs", "--tail", str(lines), container, check=False)
         return (done.stdout + done.stderr).strip()

@@ -1,28 +1,28 @@
-"""What can go wrong in a deploy, and the exit status that says so."""
+"""The errors of a deploy, each with its exit status."""
 
 from __future__ import annotations
 
 
 class DeployError(Exception):
-    """Base of them all; the text names the cause and the next step."""
+    """Base of all; the message names the cause and the next step."""
 
     status = 1
     word = "error"
 
 
 class RefusedError(DeployError):
-    """A check failed; what served before serves on."""
+    """A check failed; the release that served before keeps serving."""
 
     word = "refused"
 
 
 class WrongCallError(DeployError):
-    """Nothing was tried; the text says what to do instead."""
+    """Nothing was attempted; the message says what to do instead."""
 
     status = 2
 
 
 class LockedError(DeployError):
-    """Another deploy is at work."""
+    """Another deploy is running."""
 
     status = 3

@@ -1,4 +1,4 @@
-"""haproxy, by its runtime socket and the map that it reads when it starts."""
+"""Control of haproxy: its runtime socket, and the map that it reads at start."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from host.errors import RefusedError
 
 
 class Proxy:
-    """haproxy, by its runtime socket and the map that it reads when it starts."""
+    """Directs traffic by haproxy's runtime socket, and by the map that it reads at start."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._socket, self._map, self.url = folder / "haproxy.sock", folder / "active.map", url.rstrip("/")
 
     def ask(self, command: str) -> str:
-        """One command of the runtime API.
+        """Send a command of the runtime API; return the answer.
 
         Raises:
-            RefusedError: haproxy is not there, or does not take the command.
+            RefusedError: haproxy does not answer, or rejects the command.
         """
         with socket.socket(socket.AF_UNIX) as channel:
             channel.settimeout(5)
@@ -31,44 +31,48 @@ class Proxy:
                 answer = b"".join(iter(lambda: channel.recv(65536), b"")).decode().strip()
             except OSError as error:
                 raise RefusedError(
-                    f"haproxy does not answer at {self._socket} ({error}). Start it: "
+                    f"haproxy does not answer at {self._socket} ({error}). Start it with: "
                     f"STATE={self._socket.parent} PORT=80 haproxy -f proxy/haproxy.cfg"
                 ) from error
         if answer.startswith(("Unknown", "No such", "Require", "Missing", "entry not found")):
-            raise RefusedError(f"haproxy refused '{command}': {answer}")
+            raise RefusedError(
+                f"haproxy rejected '{command}': {answer} "
+                f"Does it run with proxy/haproxy.cfg and STATE={self._socket.parent}?"
+            )
         return answer
 
     def active(self) -> str:
-        """The slot that has the traffic."""
+        """Return the slot that has the traffic."""
         return self.ask(f"get map {self._map} active").rsplit('value="', 1)[-1].split('"')[0]
 
     def close(self, slot: str) -> None:
-        """No traffic to this slot, not even in need."""
+        """Send no traffic to this slot, not even as a backup."""
         for backend in PORTS:
             self.ask(f"set server {backend}/{slot} state maint")
 
     def open(self, slot: str) -> None:
-        """Let the slot take traffic, once haproxy's own check has seen it."""
+        """Allow traffic to the slot; return once haproxy's own health check has passed."""
         for backend in PORTS:
             self.ask(f"set server {backend}/{slot} state ready")
         wait_for(
             lambda: all(row["status"].startswith("UP") for row in self._rows(slot)),
             10,
-            f"haproxy sees no {slot}",
+            f"haproxy's health check does not see the {slot} slot up",
+            f"Does proxy/haproxy.cfg name port {PORTS[slot]} for it?",
         )
 
     def switch(self, slot: str) -> None:
-        """Give all new requests to this slot, now and after a restart of haproxy."""
+        """Send all new requests to this slot, now and after a restart of haproxy."""
         write_whole(self._map, f"active {slot}\n")
         self.ask(f"set map {self._map} active {slot}")
 
     def prepare(self) -> None:
-        """Write the map that haproxy needs to start."""
+        """Write the map that haproxy needs to start, unless it exists."""
         if not self._map.exists():
             write_whole(self._map, "active blue\n")
 
     def open_requests(self, slot: str) -> int:
-        """Requests that the slot has still to answer."""
+        """Return how many requests the slot has yet to answer."""
         return sum(int(row["scur"]) for row in self._rows(slot))
 
     def _rows(self, slot: str) -> list[dict[str, str]]:

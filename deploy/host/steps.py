@@ -1,4 +1,4 @@
-"""The steps of a deploy and of a rollback, and what is done when one fails."""
+"""The steps of a deploy and of a rollback, and the recovery when one fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from host.proxy import Proxy
 
 
 class Deployer:
-    """The steps."""
+    """Deploys and rolls back the service on this host."""
 
     def __init__(
         self, books: Books, engine: Containers, proxy: Proxy, smoke: Path, ready_seconds: float, key: str
@@ -26,19 +26,19 @@ class Deployer:
 
     @property
     def state(self) -> State:
-        """What is known of this host."""
+        """The saved state of this host."""
         return self.books.state
 
     def deploy(self, image: str) -> str:
-        """Let `image` serve; return what to tell.
+        """Replace the active release by `image`; return the closing message.
 
         Raises:
-            RefusedError: it does not pass; the release before serves on.
+            RefusedError: a check failed; the active release keeps serving.
         """
         self.settle()
         active = self.state.active
         if active and active.image == image and self._serves(active):
-            return f"{image} serves already."
+            return f"{image} is serving already."
         say(f"pull {image}")
         self.engine.run("pull", image)
         digest = image.rsplit(":", 1)[-1]
@@ -47,45 +47,47 @@ class Deployer:
         return f"{image} serves, model {self.state.active.model if self.state.active else '?'}."
 
     def rollback(self) -> str:
-        """Let the release before serve again; return what to tell.
+        """Return to the previous release; return the closing message.
 
         Raises:
-            RefusedError: there is none, or it does not pass.
+            RefusedError: there is no previous release, or a check failed.
         """
         if self.state.candidate or self.state.previous:
             self.settle()
         previous = self.state.previous
         if previous is None:
-            raise RefusedError("There is no earlier release on this host to go back to.")
-        if (
-            previous.slot != self._idle_slot()
-        ):  # its slot is taken by what serves: a new container of its image
+            raise RefusedError(
+                "There is no earlier release on this host to roll back to. Deploy the digest that you want."
+            )
+        if previous.slot != self._idle_slot():  # the active release is in its slot: it needs a new container
             name = f"{previous.container.rsplit('-', 1)[0]}-{uuid.uuid4().hex[:6]}"
             previous = Release(previous.image, name, self._idle_slot(), "", now())
         self._replace(previous)
         return f"{previous.image} serves again."
 
     def settle(self) -> None:
-        """Put in order what an earlier call left when it was killed."""
+        """Finish or revert what an earlier call left unfinished when it was killed."""
         state = self.state
-        self.engine.run("version")  # nothing is begun that could not be ended
+        self.engine.run("version")  # without an engine, stop before anything changes
         self.proxy.active()
         smoke_photos(self._smoke)
         if state.candidate is None:
             return
         if state.phase == "draining":
-            say(f"the last deploy was cut off after the switch; finishing it: {state.candidate.image}")
+            say(f"the last deploy was interrupted after the switch; finish it: {state.candidate.image}")
             self._finish(state.candidate)
         else:
-            say(f"the last deploy was cut off while {state.phase}; {state.candidate.container} is taken back")
-            self._take_back(state.candidate)
+            say(
+                f"the last deploy was interrupted while {state.phase}; revert it: {state.candidate.container}"
+            )
+            self._revert(state.candidate)
 
     def _idle_slot(self) -> str:
         active = self.state.active
         return "green" if active and active.slot == "blue" else "blue"
 
     def _replace(self, candidate: Release) -> None:
-        """Start, prove, switch, verify, drain."""
+        """Start, check, switch, verify, drain; revert if a step fails."""
         state = self.state
         state.candidate, state.phase = candidate, "starting"
         self.books.save()
@@ -102,9 +104,9 @@ class Deployer:
             self._verify(candidate)
         except RefusedError as error:
             log = self.engine.log(candidate.container)
-            self._take_back(candidate)
+            self._revert(candidate)
             self.books.note("refused", image=candidate.image, reason=str(error))
-            serving = f"{state.active.image} serves on" if state.active else "nothing served before"
+            serving = f"{state.active.image} keeps serving" if state.active else "Nothing was serving before"
             raise RefusedError(
                 f"{error}\n--- log of {candidate.container} ---\n{log}\n---\n{serving}."
             ) from error
@@ -113,7 +115,7 @@ class Deployer:
         self._finish(candidate)
 
     def _prove(self, candidate: Release) -> Release:
-        """The candidate is ready, is the right image and answers rightly; return it with its model."""
+        """Wait for the candidate and check its identity, model and predictions; return it with its model."""
         url = f"http://127.0.0.1:{PORTS[candidate.slot]}"
         began = time.monotonic()
         restarts = self.engine.restarts(candidate.container)
@@ -121,30 +123,32 @@ class Deployer:
         def alive() -> None:
             name = candidate.container
             if not self.engine.running(name) or self.engine.restarts(name) > restarts:
-                raise RefusedError("check 'ready' failed: the container ended by itself.")
+                raise RefusedError("check 'ready' failed: the container exited; its log is below.")
 
         model = validate(url, candidate.digest, self._smoke, self._key, self._ready_seconds, alive)
         self._check_model(candidate, model)
-        say(f"ready and right after {time.monotonic() - began:.1f} s: model {model['version']}")
+        say(f"ready and checked after {time.monotonic() - began:.1f} s: model {model['version']}")
         return Release(candidate.image, candidate.container, candidate.slot, model["version"], now())
 
     def _check_model(self, candidate: Release, model: dict[str, str]) -> None:
-        """The model served is the one that the image's label names."""
+        """Check that the served model is the one named by the image's label."""
         inspect = self.engine.run(
             "inspect", "--format", '{{index .Config.Labels "model.sha256"}}', candidate.container
         )
         label = inspect.stdout.strip()
         if re.fullmatch("[0-9a-f]{64}", label) and label != model["sha256"]:
             raise RefusedError(
-                f"check 'model' failed: the label says {label[:12]}, and {model['sha256'][:12]} is served."
+                f"check 'model' failed: the image is labelled with model {label[:12]} but serves "
+                f"{model['sha256'][:12]}. Build the image again."
             )
 
     def _verify(self, candidate: Release) -> None:
-        """The public address answers as the candidate, several times in a row, and predicts."""
+        """Check that the public address reports the candidate ten times in a row, and predicts correctly."""
         for _ in range(10):
             if not self._serves(candidate):
                 raise RefusedError(
-                    f"check 'public' failed: {self.proxy.url} does not answer as the new release."
+                    f"check 'public' failed: {self.proxy.url} does not report the new release. "
+                    "Is --url the address of this host's haproxy?"
                 )
             time.sleep(0.1)
         smoke(self.proxy.url, self._smoke, self._key)
@@ -157,11 +161,11 @@ class Deployer:
             and self.engine.running(release.container)
         )
 
-    def _take_back(self, candidate: Release) -> None:
-        """All traffic to the active release, and the candidate away; the one kept for rollback stays."""
+    def _revert(self, candidate: Release) -> None:
+        """Return all traffic to the active release and remove the candidate; keep the one for rollback."""
         state = self.state
         if state.active:
-            with contextlib.suppress(RefusedError):  # it may have died too: the candidate goes all the same
+            with contextlib.suppress(RefusedError):  # if it has died too, the candidate still goes
                 self.proxy.open(state.active.slot)
             self.proxy.switch(state.active.slot)
         self.proxy.close(candidate.slot)
@@ -173,12 +177,12 @@ class Deployer:
         self.books.save()
 
     def _finish(self, candidate: Release) -> None:
-        """Drain and stop the old release, and keep it; forget the one before it."""
+        """Drain, stop and keep the old release; remove the one before it."""
         state = self.state
         old, oldest = state.active, state.previous
         if old:
             say(f"drain {old.container}")
-            with contextlib.suppress(RefusedError):  # what is still open is the service's own to drain
+            with contextlib.suppress(RefusedError):  # the service drains the rest itself
                 wait_for(lambda: self.proxy.open_requests(old.slot) == 0, 30, "requests are still open")
             self.proxy.close(old.slot)
             self.engine.stop(old.container)
@@ -190,5 +194,5 @@ class Deployer:
 
 
 def say(text: str) -> None:
-    """Progress, for a person."""
+    """Print a progress line with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check configuration, rules and routes with promtool and amtool: those on PATH, else those of the images.
+# Check configuration, rules and routes with promtool and amtool, from PATH or else from their images.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,7 +12,7 @@ amtool() {
   else docker run --rm --volume "$PWD:/rules:ro" --workdir /rules --entrypoint amtool prom/alertmanager:v0.28.1 "$@"; fi
 }
 if ! type -P promtool >/dev/null && ! type -P docker >/dev/null; then
-  echo "error: neither promtool nor docker is here. On Debian: apt install prometheus prometheus-alertmanager" >&2
+  echo "error: neither promtool nor docker is installed. On Debian: apt install prometheus prometheus-alertmanager" >&2
   exit 2
 fi
 promtool check config prometheus.yml

@@ -1,8 +1,8 @@
-"""`make rehearse-compose`: deploy/compose.yml brought up by a real engine, used and taken down.
+"""`make rehearse-compose`: start deploy/compose.yml with a real engine, use it and stop it.
 
-The engine runs in a network namespace of its own, so its bridges touch nothing of this machine. Images that
-no registry can give are stood in for by Debian's packages of the same programs; what has no such package
-(Grafana) is left out and named.
+The engine runs in its own network namespace, so its bridges do not touch this machine's network. Where no
+registry can be reached, Debian's packages of the same programs stand in for the images; what has no such
+package (Grafana) is left out and named.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from rehearsal.engine import COMMANDS, base_image, build_arguments, docker_engin
 from rehearsal.machine import CACHE, HERE, PORTS, ROOT, WORK, Transcript, process, sh, until
 
 _NAMESPACE = "cats-dogs"
-_ENTER = ("nsenter", f"--net=/var/run/netns/{_NAMESPACE}")  # `ip netns exec` would hide the control groups
+_ENTER = ("nsenter", f"--net=/var/run/netns/{_NAMESPACE}")  # `ip netns exec` would hide the cgroups
 _PROJECT = "cats-dogs-rehearsal"
 _STAND_INS = {
     "prom/prometheus:v3.5.0": ("prometheus", "prometheus", "/prometheus"),
     "prom/alertmanager:v0.28.1": ("prometheus-alertmanager", "prometheus-alertmanager", "/alertmanager"),
 }
-"""For each image Debian's package, its program and the folder where it works."""
+"""Per image: Debian's package, its program and its working folder."""
 _OTHERS = {"grafana/grafana:12.1.1": "grafana", "cats-dogs-train:latest": "mlflow"}
 
 
 def main() -> int:
-    """Rehearse; 0 if all was as it must be."""
+    """Run the rehearsal; return 0 if every check passed."""
     began = time.monotonic()
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _images() -> list[str]:
-    """Have every image that can be had; the services, beside the three, whose image is there."""
+    """Build or pull the images; return which optional services have theirs."""
     wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
     serve = [sys.executable, "-m", "http.server", str(PORTS["wheels"]), "--bind", "127.0.0.1"]
     base = base_image()
@@ -64,14 +64,18 @@ def _images() -> list[str]:
     for image, (package, program, folder) in _STAND_INS.items():
         if _pulled(image):
             continue
-        print(f"no registry gives {image}: Debian's {package} stands in for it", flush=True)
+        print(f"{image} cannot be pulled: Debian's {package} stands in for it", flush=True)
         (WORK / "Dockerfile").write_text(
             f"FROM {base}\nRUN apt-get update && apt-get install -y --no-install-recommends {package} wget\n"
             f"WORKDIR {folder}\nENTRYPOINT ['{program}']\n".replace("'", '"')
         )
         sh("docker", "build", "--network", "host", "--tag", image, str(WORK), DOCKER_BUILDKIT="1")
     there = [service for image, service in _OTHERS.items() if _pulled(image)]
-    print("left out, for want of an image:", *(set(_OTHERS.values()) - set(there)) or "nothing", flush=True)
+    print(
+        "left out, because the image cannot be pulled:",
+        *(set(_OTHERS.values()) - set(there)) or "nothing",
+        flush=True,
+    )
     return there
 
 
@@ -84,7 +88,7 @@ def _pulled(image: str) -> bool:
 
 @contextlib.contextmanager
 def _bridged_engine() -> Iterator[None]:
-    """An engine on the same images that makes networks and publishes ports, in a namespace."""
+    """Run an engine with the same images and its own networks and ports, in a network namespace."""
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
     sh("ip", "netns", "delete", _NAMESPACE, check=False)
     sh("ip", "netns", "add", _NAMESPACE)
@@ -96,7 +100,7 @@ def _bridged_engine() -> Iterator[None]:
         where += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
         with process("dockerd-bridged", *_ENTER, "/usr/sbin/dockerd", *where):
             if not until(engine_answers, 60):
-                raise SystemExit(f"error: dockerd did not start: {WORK / 'dockerd-bridged.log'}")
+                raise SystemExit(f"error: dockerd did not start. Read {WORK / 'dockerd-bridged.log'}")
             yield
     finally:
         sh("ip", "netns", "delete", _NAMESPACE, check=False)
@@ -117,39 +121,43 @@ def _get(url: str) -> str:
 
 
 def _rehearse(record: Transcript, services: list[str]) -> None:
-    """Up, a photo, what Prometheus sees, the rules, and the staging form."""
+    """Start the services; check predictions, scraping, rules, hardening, the stop and the staging form."""
     began = time.monotonic()
     _compose("up", "--detach", *services)
     record.check(
-        "compose brings it up, each when the one before is healthy",
+        "compose starts each service once the one before is healthy",
         len(sh("docker", "ps", "--quiet").stdout.split()) == len(services),
         f"{time.monotonic() - began:.0f} s",
     )
     photo = f"file=@{HERE / 'smoke/dog.jpg'}"
     answer = json.loads(_inside("curl", "--silent", "-F", photo, "http://127.0.0.1:8000/predict"))
-    record.check("a photo is answered on the published port", answer["prediction"] == "dog")
+    record.check("the published port predicts a photo", answer["prediction"] == "dog")
     prometheus = "http://127.0.0.1:9090/api/v1"
 
-    def asked(path: str) -> dict[str, object]:
+    def fetched(path: str) -> dict[str, object]:
         with contextlib.suppress(json.JSONDecodeError):
             return dict(json.loads(_get(f"{prometheus}/{path}")).get("data") or {})
         return {}
 
     query = "query?" + urllib.parse.urlencode({"query": 'sum(classifier_requests_total{outcome="ok"})'})
-    seen = until(lambda: '"1"' in json.dumps(asked(query).get("result")), 60)
+    seen = until(lambda: '"1"' in json.dumps(fetched(query).get("result")), 60)
     record.check("Prometheus scrapes the service by its name", seen)
-    groups = asked("rules").get("groups")
+    groups = fetched("rules").get("groups")
     record.check(
-        "it has the alert rules", bool(groups), f"{len(groups) if isinstance(groups, list) else 0} groups"
+        "Prometheus has loaded the alert rules",
+        bool(groups),
+        f"{len(groups) if isinstance(groups, list) else 0} groups",
     )
-    known = until(lambda: "alertmanager" in json.dumps(asked("alertmanagers").get("activeAlertmanagers")), 30)
-    record.check("it knows Alertmanager", known)
+    known = until(
+        lambda: "alertmanager" in json.dumps(fetched("alertmanagers").get("activeAlertmanagers")), 30
+    )
+    record.check("Prometheus has found Alertmanager", known)
     container = _compose("ps", "--quiet", "api").strip()
     details = json.loads(sh("docker", "inspect", container).stdout)[0]
     record.check("the service is healthy", details["State"]["Health"]["Status"] == "healthy")
     limits = details["HostConfig"]
     record.check(
-        "read-only, without rights, with limits",
+        "the container is read-only, has no capabilities, and is limited",
         limits["ReadonlyRootfs"]
         and limits["CapDrop"] == ["ALL"]
         and limits["Memory"]
@@ -157,18 +165,23 @@ def _rehearse(record: Transcript, services: list[str]) -> None:
         f"{limits['Memory'] >> 20} MB, {limits['PidsLimit']} processes",
     )
     ports = [port["HostIp"] for ports in limits["PortBindings"].values() for port in ports]
-    record.check("it listens on this machine only", ports == ["127.0.0.1"], str(ports))
+    record.check("the ports are open on the loopback interface only", ports == ["127.0.0.1"], str(ports))
     began = time.monotonic()
     _compose("stop", "api")
     stopped = json.loads(sh("docker", "inspect", container).stdout)[0]["State"]
-    record.check("it stops by itself, with 0", stopped["ExitCode"] == 0, f"{time.monotonic() - began:.1f} s")
+    record.check(
+        "the service stops by itself with status 0",
+        stopped["ExitCode"] == 0,
+        f"{time.monotonic() - began:.1f} s",
+    )
     staging = ("--file", str(HERE / "compose.staging.yml"), "config")
     refused = _compose(*staging, check=False)
     record.check("the staging form refuses to start without a digest", "name the image by digest" in refused)
     digest = "sha256:" + "0" * 64
     shown = _compose(*staging, IMAGE=f"localhost/cats-dogs-api@{digest}", DEPLOYMENT=digest)
     record.check(
-        "with one it is whole", f"cats-dogs-api@{digest}" in shown and f"DEPLOYMENT: {digest}" in shown
+        "with a digest the staging form is complete",
+        f"cats-dogs-api@{digest}" in shown and f"DEPLOYMENT: {digest}" in shown,
     )
 
 

@@ -1,7 +1,8 @@
-"""`python -m deploy.rehearsal.dashboard PANELS.json OUT.png`: the dashboard's panels, with data.
+"""`python -m deploy.rehearsal.dashboard PANELS.json OUT.png`: draw the dashboard's panels with data.
 
-For documents and CI, where there is no Grafana: `make rehearse` asks the real Prometheus each query of
-deploy/monitoring/grafana/dashboards and writes the answers; this draws them where the dashboard has them.
+For the documentation and CI, which have no Grafana: `make rehearse` sends each query of
+deploy/monitoring/grafana/dashboards to the real Prometheus and saves the results to PANELS.json; this module
+draws them in the dashboard's layout.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _COLUMNS: Final = 24
 _INCHES: Final = 0.42  # a row of the grid
 _UNITS: Final = {
     "s": (1000.0, "ms"),
-    "reqps": (1.0, "a second"),
+    "reqps": (1.0, "per second"),
     "percentunit": (100.0, "%"),
     "bytes": (1e-6, "MB"),
     "pixel": (1.0, "pixels"),
@@ -29,7 +30,7 @@ _UNITS: Final = {
 
 
 def draw(panels: list[dict[str, Any]], out: Path) -> Path:
-    """Draw all panels; return the picture's path."""
+    """Draw every panel; return the path of the picture."""
     rows = max(panel["at"]["y"] + panel["at"]["h"] for panel in panels)
     figure = pictures.new_figure(15.0, _INCHES * rows)
     grid = figure.add_gridspec(rows, _COLUMNS)
@@ -50,7 +51,7 @@ def draw(panels: list[dict[str, Any]], out: Path) -> Path:
 
 
 def _number(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
-    """The last value, or the name where the value is but a mark."""
+    """Write the last value, or the series' name if its value is a constant 1."""
     axes.axis("off")
     for name, points in series.items():
         text = name if name and points[-1][1] == 1 and name != "ready" else f"{points[-1][1]:.3g}"
@@ -58,7 +59,7 @@ def _number(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
-    """Values over the seconds before now."""
+    """Plot the values over the seconds before now."""
     for (name, points), colour in zip(series.items(), pictures.SERIES * 3, strict=False):
         axes.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.2)
     top = max((value for points in series.values() for _, value in points), default=1.0) or 1.0
@@ -70,7 +71,7 @@ def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def _heatmap(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
-    """Photos by the bucket of their value; the buckets arrive as running totals."""
+    """Colour each bucket by its number of photos; the buckets arrive cumulative."""
     if not series:
         return
     buckets = sorted(series, key=float)

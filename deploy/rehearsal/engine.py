@@ -1,4 +1,4 @@
-"""A container engine, a base image and builds; on a closed network too."""
+"""The container engine, the base image and the builds of a rehearsal, also without internet access."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COMMANDS = {
     "prometheus-alertmanager": "prometheus-alertmanager",
     "debootstrap": "debootstrap",
 }
-"""Debian's package for each command."""
+"""The command that each of Debian's packages provides."""
 
 
 def install(commands: dict[str, str]) -> None:
-    """What a rehearsal runs, from Debian's packages: the command of each package.
+    """Install the missing ones of Debian's packages, given with the command of each.
 
     Raises:
-        SystemExit: something is missing and cannot be installed by us.
+        SystemExit: a package is missing, and this user or system cannot install it.
     """
     paths = os.environ["PATH"] + ":/usr/sbin:/sbin"
     missing = [package for package, command in commands.items() if not shutil.which(command, path=paths)]
@@ -38,7 +38,7 @@ def install(commands: dict[str, str]) -> None:
         return
     if os.geteuid() or not shutil.which("apt-get"):
         raise SystemExit(
-            f"error: the rehearsal needs {', '.join(missing)} (Debian's names). Install them first."
+            f"error: the rehearsal needs {', '.join(missing)} (Debian's package names). Install them first."
         )
     print("installing", *missing, flush=True)
     sh("apt-get", "update")
@@ -46,17 +46,17 @@ def install(commands: dict[str, str]) -> None:
 
 
 def engine_answers() -> bool:
-    """Whether a docker engine is there."""
+    """Report whether a docker engine answers."""
     return bool(shutil.which("docker")) and sh("docker", "info", check=False).returncode == 0
 
 
 @contextlib.contextmanager
 def docker_engine() -> Iterator[None]:
-    """The engine that is there, or one of our own with everything in the rehearsal's folder."""
+    """Use the running engine, or start one with its own sockets and a cached data folder."""
     if engine_answers():
         yield
         return
-    os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client knows BuildKit
+    os.environ["PATH"] = "/usr/bin:" + os.environ["PATH"]  # Debian's client supports BuildKit
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
     os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
     parts = [
@@ -69,12 +69,13 @@ def docker_engine() -> Iterator[None]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with process("dockerd", "/usr/sbin/dockerd", *parts):
         if not until(engine_answers, 60):
-            raise SystemExit(f"error: dockerd did not start: {(WORK / 'dockerd.log').read_text()[-2000:]}")
+            log = (WORK / "dockerd.log").read_text()[-2000:]
+            raise SystemExit(f"error: dockerd did not start. The end of its log:\n{log}")
         yield
 
 
 def base_image() -> str:
-    """Python's image from the registry of the world; where there is none, one made with debootstrap, once."""
+    """Return Python's image, pulled from Docker Hub; without access to it, made once by debootstrap."""
     name = "python:3.11-slim-bookworm"
     if sh("docker", "image", "inspect", name, check=False).returncode == 0:
         return name
@@ -82,7 +83,7 @@ def base_image() -> str:
         return name
     tar = CACHE / "python-base.tar"
     if not tar.exists():
-        print("no registry to pull from: making the base image with debootstrap (2 minutes)", flush=True)
+        print("no registry can be reached: building the base image with debootstrap (2 minutes)", flush=True)
         root = CACHE / "rootfs"
         shutil.rmtree(root, ignore_errors=True)
         sources = Path("/etc/apt/sources.list.d/debian.sources")
@@ -90,7 +91,7 @@ def base_image() -> str:
         found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+)", text, re.MULTILINE)
         if not found:
             raise SystemExit(
-                "error: apt's sources name no mirror. Have python:3.11-slim-bookworm in the engine."
+                "error: apt's sources name no mirror. Load python:3.11-slim-bookworm into the engine first."
             )
         sh(
             "debootstrap",
@@ -118,7 +119,7 @@ def base_image() -> str:
 
 
 def build_arguments(base: str) -> str:
-    """What the build needs on this machine: the base, and a closed network's mirror and certificates."""
+    """Return the build's options on this machine: base image, and a mirror and certificates if set."""
     words = ["--network host", f"--build-arg PYTHON_IMAGE={base}"]
     certificates, wheels = os.environ.get("PIP_CERT", ""), Path(os.environ.get("PIP_FIND_LINKS", ""))
     if certificates:
@@ -134,7 +135,7 @@ def build_arguments(base: str) -> str:
 
 
 def build(name: str, model: Path, arguments: str) -> tuple[str, float]:
-    """Build, push; return the image by digest and its size in megabytes."""
+    """Build and push; return the image by digest and its size in megabytes."""
     tag = f"127.0.0.1:{PORTS['registry']}/cats-dogs-api:{name}"
     began = time.monotonic()
     built = sh("bash", "deploy/build.sh", "serve", IMAGE=tag, MODEL=str(model), BUILD_ARGS=arguments)

@@ -1,4 +1,4 @@
-"""Callers that never stop, and the count of what they were answered."""
+"""Steady load on the public address, and the count of its outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLERS, RATE_PER_CALLER = 4, 5
 
 
 class Load:
-    """Callers with connections that stay open, at a steady rate; every answer is counted by what it was."""
+    """Callers with persistent connections at a steady rate; counts requests by their outcome."""
 
     def __init__(self, photo: bytes) -> None:
         self._photo, self._stop, self._lock = photo, threading.Event(), threading.Lock()
@@ -42,31 +42,33 @@ class Load:
             began = time.time()
             try:
                 connection.request("POST", "/predict", self._photo, {"Content-Type": "image/jpeg"})
-                answer = connection.getresponse()
-                text = answer.read()
-                ok = answer.status == http.HTTPStatus.OK
-                said = "model " + json.loads(text)["model"]["version"] if ok else f"status {answer.status}"
+                response = connection.getresponse()
+                text = response.read()
+                ok = response.status == http.HTTPStatus.OK
+                outcome = (
+                    "model " + json.loads(text)["model"]["version"] if ok else f"status {response.status}"
+                )
             except (OSError, http.client.HTTPException) as error:
-                said = type(error).__name__
+                outcome = type(error).__name__
                 connection.close()
             with self._lock:
-                self.seen.append((began, said))
+                self.seen.append((began, outcome))
 
     @contextlib.contextmanager
     def during(self) -> Iterator[Counter[str]]:
-        """Count what was seen from here to the end of the block, and two seconds more."""
+        """Count the outcomes from here to two seconds after the end of the block."""
         began, counted = time.time(), Counter[str]()
         yield counted
         time.sleep(2)
         with self._lock:
-            counted.update(said for at, said in self.seen if at >= began)
+            counted.update(outcome for at, outcome in self.seen if at >= began)
 
 
 def failures(counted: Counter[str]) -> int:
-    """Requests that were not answered by a model."""
-    return sum(count for said, count in counted.items() if not said.startswith("model "))
+    """Return how many requests no model answered."""
+    return sum(count for outcome, count in counted.items() if not outcome.startswith("model "))
 
 
 def show(counted: Counter[str]) -> str:
-    """Counts in words."""
-    return ", ".join(f"{count} {said}" for said, count in sorted(counted.items())) or "none"
+    """Format the counts."""
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counted.items())) or "none"

@@ -1,4 +1,4 @@
-"""Where the rehearsal works, and how it runs commands and servers."""
+"""The folders and ports of a rehearsal, and helpers that run commands and servers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ URL = f"http://127.0.0.1:{PORTS['proxy']}"
 
 
 class Transcript:
-    """What was done and what came of it, for a person."""
+    """The checks of a rehearsal with their results, as rows of a Markdown table."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.failed = 0
 
     def check(self, what: str, holds: bool, figure: str = "") -> None:
-        """One claim and whether it held."""
+        """Record and print whether a claim holds."""
         self.failed += not holds
         self.lines.append(f"| {what} | {figure} | {'yes' if holds else '**NO**'} |")
         print(f"{'ok  ' if holds else 'FAIL'} {what} {figure}", flush=True)
@@ -43,7 +43,7 @@ class Transcript:
 
 @contextlib.contextmanager
 def process(name: str, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the block's time, its log in the rehearsal's folder."""
+    """Run a server for the duration of the block; its log is in the rehearsal's folder."""
     with (WORK / f"{name}.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
         try:
@@ -57,20 +57,22 @@ def process(name: str, *command: str, **environment: str) -> Iterator[subprocess
 
 
 def sh(*command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end; exit with its output if it fails."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | environment, cwd=ROOT
     )
     if check and done.returncode:
-        raise SystemExit(f"error: {' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise SystemExit(
+            f"error: this command failed: {' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     return done
 
 
 def get(url: str) -> tuple[int, str]:
-    """Status and text; 0 if nobody answers."""
+    """Return status and text of a response; 0 and the reason if there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
     except OSError as error:
@@ -78,7 +80,7 @@ def get(url: str) -> tuple[int, str]:
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for `condition`; tell whether it came."""
+    """Wait until `condition` holds; report whether it did in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,4 +1,4 @@
-"""Prometheus, Alertmanager and the dashboard, with the real rules."""
+"""The rehearsal of Prometheus, Alertmanager and the dashboard, with the real rules."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _SHOWN_SECONDS = 120
 
 
 class Webhook(http.server.BaseHTTPRequestHandler):
-    """Takes what Alertmanager sends."""
+    """Receives the notifications of Alertmanager."""
 
     alerts: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
-        """Keep name and state of each alert."""
+        """Store name and state of each alert."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         Webhook.alerts += [(alert["labels"]["alertname"], alert["status"]) for alert in body["alerts"]]
         self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
+        """Keep requests off the terminal."""
 
 
 def rehearse_monitoring(record: Transcript) -> None:
-    """Every panel has data; an alert fires, reaches the receiver, and clears."""
+    """Check that every panel has data, and that an alert fires, reaches the receiver and clears."""
     prometheus = f"http://127.0.0.1:{PORTS['prometheus']}"
 
     def query(expression: str) -> list[object]:
@@ -53,7 +53,7 @@ def rehearse_monitoring(record: Transcript) -> None:
         "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
     )
     panels = [_panel(prometheus, panel) for panel in board["panels"]]
-    (WORK / "panels.json").write_text(json.dumps(panels))  # drawn by rehearsal.dashboard
+    (WORK / "panels.json").write_text(json.dumps(panels))  # rehearsal.dashboard draws it
     active = release("active")
     sh("docker", "stop", active["container"])
     began = time.monotonic()
@@ -70,16 +70,16 @@ def rehearse_monitoring(record: Transcript) -> None:
 
 
 def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
-    """A panel with what its queries said over the last two minutes."""
+    """Return a panel with the results of its queries over the last two minutes."""
     end = time.time()
     series = {}
     for target in panel["targets"]:
         expression = target["expr"].replace("$__rate_interval", "20s").replace("$job", "classifier")
-        asked = {"query": expression, "start": end - _SHOWN_SECONDS, "end": end, "step": 2}
-        _, text = get(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(asked)}")
+        parameters = {"query": expression, "start": end - _SHOWN_SECONDS, "end": end, "step": 2}
+        _, text = get(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(parameters)}")
         for found in json.loads(text)["data"]["result"]:
             metric = found["metric"]
-            parts = re.split(r"{{(\w+)}}", target.get("legendFormat", ""))  # words and labels in turn
+            parts = re.split(r"{{(\w+)}}", target.get("legendFormat", ""))  # alternates text and labels
             name = "".join(metric.get(part, "") if i % 2 else part for i, part in enumerate(parts))
             series[name] = [(moment - end, float(value)) for moment, value in found["values"]]
     unit = panel["fieldConfig"]["defaults"]["unit"]
@@ -93,7 +93,7 @@ def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
 
 
 def monitoring_files() -> None:
-    """The real rules and routes; only addresses and the pace of the clock are the rehearsal's."""
+    """Write the real rules and routes with the rehearsal's addresses and shorter intervals."""
     monitoring = HERE / "monitoring"
     shutil.copy(monitoring / "rules.yml", WORK)
     text = (monitoring / "prometheus.yml").read_text().replace("15s", "1s")

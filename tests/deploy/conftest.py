@@ -1,4 +1,4 @@
-"""A host to deploy on, made of stand-ins."""
+"""A simulated host to deploy on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import deploy
 
-sys.path.extend(deploy.__path__)  # where deploy.py, copied to a host, finds host/
+sys.path.extend(deploy.__path__)  # where a copied deploy.py finds host/
 
 import host.proxy as proxy_module
 from deploy import deploy as command
@@ -28,7 +28,7 @@ RELEASE = Release("registry/api@sha256:" + "c" * 64, "api-1", "green", "7", "202
 
 @dataclass(frozen=True)
 class Done:
-    """What a call of deploy.py ended with."""
+    """The result of a call of deploy.py."""
 
     status: int
     out: str
@@ -36,7 +36,7 @@ class Done:
 
 
 class Host:
-    """deploy.py's host: its folder, an engine and haproxy."""
+    """A host for deploy.py: its folder, an engine and haproxy."""
 
     def __init__(self, folder: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.clock, self._capsys = folder, clock, capsys
@@ -51,25 +51,25 @@ class Host:
             (self.smoke / f"{label}.jpg").write_bytes(photo(label))
 
     def image(self, name: str, **what: object) -> str:
-        """An image that can be pulled, by digest."""
+        """Add an image that can be pulled; return its name by digest."""
         reference = f"registry/{name}@sha256:{name.encode().hex():0<64.64}"
         self.engine.images[reference] = Image(name, **what)
         return reference
 
     def call(self, *words: object) -> Done:
-        """deploy.py, as an operator calls it."""
+        """Call deploy.py as an operator does."""
         options = ("--state", self.state_folder, "--url", self.url, "--smoke", self.smoke)
         status = command.main([str(word) for word in (*words, *options)])
         return Done(status, *self._capsys.readouterr())
 
     def deploy(self, image: str) -> Done:
-        """Deploy what must go well."""
+        """Deploy an image that must succeed."""
         done = self.call("deploy", image)
         assert done.status == 0, done.err
         return done
 
     def empty(self) -> None:
-        """As it was before the first deploy."""
+        """Return to the state before the first deploy."""
         for container in self.engine.containers.values():
             container.stop()
         self.engine.containers.clear()
@@ -77,22 +77,22 @@ class Host:
 
     @property
     def state(self) -> dict[str, object]:
-        """What is written down."""
+        """The saved state."""
         return json.loads((self.state_folder / "state.json").read_text())
 
     @property
     def journal(self) -> list[dict[str, str]]:
-        """Each event."""
+        """The events of the journal."""
         lines = (self.state_folder / "history.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
     def serving(self) -> str:
-        """The digest that the public address answers as; the status if it does not."""
+        """Return the digest that the public address reports, or its error status."""
         status, text = self.haproxy.answer("/health", b"", {})
         return json.loads(text)["deployment"] if status == 200 else str(status)
 
     def assert_in_order(self, image: str, kept: str | None = None) -> None:
-        """`image` serves, `kept` is kept, nothing else is left, and books, map and engine agree."""
+        """Assert that `image` serves, `kept` is kept, nothing else is left, and all records agree."""
         state = self.state
         assert self.serving() == image.rsplit("@", 1)[-1]
         assert (state["phase"], state["candidate"]) == ("idle", None)
@@ -100,7 +100,7 @@ class Host:
         assert active["image"] == image
         assert (previous and previous["image"]) == kept
         containers = self.engine.containers
-        assert {name for name, one in containers.items() if one.running} == {active["container"]}
+        assert {name for name, container in containers.items() if container.running} == {active["container"]}
         assert set(containers) == {release["container"] for release in (active, previous) if release}
         assert (self.state_folder / "active.map").read_text() == f"active {self.haproxy.active}\n"
         assert self.haproxy.active == active["slot"]
@@ -108,18 +108,18 @@ class Host:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time for deploy/host: waiting takes none."""
-    stopped = Clock()
+    """A clock for deploy/host, on which waiting takes no time."""
+    simulated = Clock()
     for module in ("host.checks", "host.steps"):
-        monkeypatch.setattr(f"{module}.time", stopped)
-    return stopped
+        monkeypatch.setattr(f"{module}.time", simulated)
+    return simulated
 
 
 @pytest.fixture
 def host(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Host]:
-    """A host on which nothing was deployed yet."""
+    """A host on which nothing has been deployed yet."""
     monkeypatch.delenv("SERVING_API_KEY", raising=False)
     for slot in PORTS:
         monkeypatch.setitem(PORTS, slot, free_port())
@@ -131,13 +131,13 @@ def host(
 
 
 class Steps:
-    """What is called before each command to the engine and haproxy and before each file is written."""
+    """Calls a watcher before each command to the engine and to haproxy, and before each write."""
 
     def __init__(self) -> None:
         self.watcher: Callable[[str], None] = lambda _: None
 
     def watch(self, owner: object, name: str, words: Callable[..., str], patch: pytest.MonkeyPatch) -> None:
-        """Have the watcher told of each call of `owner.name`, in `words`."""
+        """Call the watcher with `words` before each call of `owner.name`."""
         original = getattr(owner, name)
 
         def wrapped(*arguments: object, **options: object) -> object:
@@ -149,11 +149,11 @@ class Steps:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """The steps of deploy.py: set `watcher` to be told of each."""
-    told = Steps()
-    told.watch(Containers, "run", lambda _, *words: f"engine {words[0]}", monkeypatch)
-    told.watch(Proxy, "ask", lambda _, command: f"haproxy {command}", monkeypatch)
-    told.watch(Books, "save", lambda books: f"write state: {books.state.phase}", monkeypatch)
-    told.watch(Books, "note", lambda _, event, **__: f"write journal: {event}", monkeypatch)
-    told.watch(proxy_module, "write_whole", lambda path, text: f"write {path.name}: {text}", monkeypatch)
-    return told
+    """The steps of deploy.py; set `watcher` to observe each."""
+    observed = Steps()
+    observed.watch(Containers, "run", lambda _, *words: f"engine {words[0]}", monkeypatch)
+    observed.watch(Proxy, "ask", lambda _, command: f"haproxy {command}", monkeypatch)
+    observed.watch(Books, "save", lambda books: f"write state: {books.state.phase}", monkeypatch)
+    observed.watch(Books, "note", lambda _, event, **__: f"write journal: {event}", monkeypatch)
+    observed.watch(proxy_module, "write_whole", lambda path, text: f"write {path.name}: {text}", monkeypatch)
+    return observed

@@ -1,4 +1,4 @@
-"""haproxy, as far as deploy/host uses it: its admin socket, and a public address."""
+"""A stand-in for haproxy, as far as deploy/host uses it: the admin socket and the public address."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from tests.deploy.stand_ins import Answer, Engine, served, serving
 
 
 class Haproxy:
-    """The admin socket's few commands, and the public address."""
+    """Implements a few commands of the admin socket, and the public address."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self._engine, self._map = engine, folder / "active.map"
         self.active = "blue"
         self.states = {(backend, slot): "ready" for backend in PORTS for slot in PORTS}
         self.open_requests = {slot: [0] for slot in PORTS}
-        """What `show stat` counts, one number a call; the last one stays."""
+        """What `show stat` counts, one number per call; the last one repeats."""
         self.blind = False
-        """Its checks see no server."""
+        """Its health checks see no server."""
         self.deaf = False
-        """It takes the switch and sends the traffic where it did."""
+        """It accepts the switch but keeps sending the traffic to the old slot."""
 
     def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """As the active slot's container does; as the other's, if that one is away."""
+        """Answer as the container of the active slot, or as that of the other one if it is down."""
         for slot in sorted(PORTS, key=lambda slot: slot != self.active):
             container = self._engine.listening(PORTS[slot])
             if container and self.states[self.active, slot] == "ready":
                 return container.answer(path, body, headers)
         return 503, "no server is available"
 
-    def command(self, line: str) -> str:  # noqa: PLR0911 (one a command)
-        """One command of the runtime API; the texts are those of HAProxy 2.6."""
+    def command(self, line: str) -> str:  # noqa: PLR0911 (one per command)
+        """Run a command of the runtime API; the texts are those of HAProxy 2.6."""
         match line.split():
             case ["get", "map", path, "active"] if path == str(self._map):
                 found = "type=str, case=sensitive, found=yes, idx=tree"
@@ -66,7 +66,7 @@ class Haproxy:
 
     @contextmanager
     def serve(self) -> Iterator[str]:
-        """Listen on the socket and on the public address; yield the address."""
+        """Listen on the socket and the public address; yield the address."""
         haproxy = self
 
         class Admin(socketserver.StreamRequestHandler):

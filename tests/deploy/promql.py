@@ -1,4 +1,4 @@
-"""What rules and dashboard ask of the service, read from their files, and whether an exposition has it."""
+"""What rules and dashboard query, read from their files, and what of it an exposition lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 
 _OF_PROMETHEUS = {"up"}
 _OF_THE_TARGET = {"job", "instance"}
-"""Labels that Prometheus adds to what it scrapes."""
+"""Labels that Prometheus adds to every scraped series."""
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SELECTOR = re.compile(r"\b([a-zA-Z_][\w:]*)\b(?!\s*\()\s*(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
@@ -31,12 +31,12 @@ _NO_SELECTOR = re.compile(r"\[[^\]]*\]|\boffset\s+\w+|\b(?:and|or|unless|bool)\b
 
 @dataclass(frozen=True, order=True)
 class Demand:
-    """A metric must be there; or, on it, a label; or a value of the label."""
+    """A metric that must exist, or a label of it, or a value of that label."""
 
     where: str
-    """Who asks: the rule, the panel or the test case."""
+    """The rule, panel or test case that queries it."""
     metrics: tuple[str, ...]
-    """One of them must have it."""
+    """One of these must have it."""
     label: str = ""
     value: str = ""
 
@@ -48,7 +48,7 @@ class Demand:
 
 
 def expressions() -> Iterator[tuple[str, str, str]]:
-    """Each expression in rules and dashboard: where it stands, the expression, what is written of it."""
+    """Yield each expression of rules and dashboard: its place, the expression, and its text."""
     for rule in RULES:
         name = rule.get("alert") or rule["record"]
         yield name, rule["expr"], " ".join(rule.get("annotations", {}).values())
@@ -65,8 +65,8 @@ def expressions() -> Iterator[tuple[str, str, str]]:
 
 @functools.cache
 def demands() -> list[Demand]:
-    """All that is asked of the service, by rules, dashboard and the series of the rules' own tests."""
-    found = {one for where, text, written in expressions() for one in _demands(where, text, written)}
+    """Return everything that rules, dashboard and the series of the rules' tests demand of the service."""
+    found = {demand for where, text, written in expressions() for demand in _demands(where, text, written)}
     for case in CASES:
         for series in case["input_series"]:
             found |= set(_demands(case["name"], series["series"], ""))
@@ -75,14 +75,15 @@ def demands() -> list[Demand]:
 
 def _demands(where: str, expression: str, written: str) -> Iterator[Demand]:
     bare = _NO_SELECTOR.sub(" ", _GROUPING.sub(" ", expression))
-    selectors = [one for one in _SELECTOR.findall(bare) if one[0] not in RECORDED | _OF_PROMETHEUS]
+    selectors = [
+        selector for selector in _SELECTOR.findall(bare) if selector[0] not in RECORDED | _OF_PROMETHEUS
+    ]
     for metric, matchers in selectors:
         yield Demand(where, (metric,))
         for label, values in _MATCHER.findall(matchers):
             if label not in _OF_THE_TARGET:
-                known = (
-                    [] if metric.endswith("_info") else values.split("|")
-                )  # an info's values are identities
+                # The label values of an info metric differ from one instance to the next.
+                known = [] if metric.endswith("_info") else values.split("|")
                 yield from (Demand(where, (metric,), label, value) for value in ["", *known])
     labels = set(re.findall(r"\w+", " ".join(_GROUPING.findall(expression))))
     labels |= set(re.findall(r"{{ *(?:\$labels\.)?(\w+)", written))
@@ -92,7 +93,7 @@ def _demands(where: str, expression: str, written: str) -> Iterator[Demand]:
 
 
 def missing(exposition: str) -> list[Demand]:
-    """What is asked for and not in the text of a `/metrics`."""
+    """Return the demands that the text of a `/metrics` does not meet."""
     there: set[tuple[str, str, str]] = set()
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
@@ -100,5 +101,7 @@ def missing(exposition: str) -> list[Demand]:
             for label, value in sample.labels.items():
                 there |= {(sample.name, label, ""), (sample.name, label, value)}
     return [
-        one for one in demands() if not any((name, one.label, one.value) in there for name in one.metrics)
+        demand
+        for demand in demands()
+        if not any((name, demand.label, demand.value) in there for name in demand.metrics)
     ]

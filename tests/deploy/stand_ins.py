@@ -1,6 +1,6 @@
-"""An engine and a clock, as far as deploy/host uses them: a deploy takes milliseconds and no Docker.
+"""Stand-ins for engine and clock, as far as deploy/host uses them: a deploy takes milliseconds and no Docker.
 
-A container is a small HTTP server in this process. What a real engine does besides, `make rehearse` tries.
+A container is a small HTTP server in this process. `make rehearse` tests a real engine.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ LABELS = ("cat", "dog")
 
 
 def photo(label: str) -> bytes:
-    """A stand-in for a photo of `label`."""
+    """Return a stand-in for a photo of `label`."""
     return f"{label} ".encode() * (PHOTO_BYTES // (len(label) + 1))
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only when something sleeps."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.strftime, self.gmtime = time.strftime, time.gmtime
 
     def monotonic(self) -> float:
-        """Seconds slept so far."""
+        """Return the seconds slept so far."""
         return self.seconds
 
     def sleep(self, seconds: float) -> None:
-        """Return at once, later."""
+        """Advance the clock and return at once."""
         self.seconds += seconds
 
 
 @dataclass
 class Image:
-    """What the containers of an image do; a good one unless told otherwise."""
+    """How the containers of an image behave; healthy by default."""
 
     name: str
     version: str = "1"
     label: str = "a" * 64
-    """The image's label model.sha256."""
+    """The label model.sha256 of the image."""
     model: str = "a" * 64
-    """The sha256 of the model that is served."""
+    """The sha256 of the served model."""
     ready: bool = True
     crashes: bool = False
-    """The container ends as soon as it is started."""
+    """The container exits as soon as it is started."""
     restarts: bool = False
-    """The engine starts it again and again."""
+    """The engine restarts it again and again."""
     cannot_start: bool = False
     key: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
-    """By path: what it answers instead of the right thing."""
+    """By path: the answer that replaces the correct one."""
 
     def answer(self, path: str, body: bytes, headers: dict[str, str], deployment: str) -> Answer:
-        """What the service says."""
+        """Answer as the service does."""
         model = {"name": "tiny", "version": self.version, "sha256": self.model}
-        right = {
+        correct = {
             "/health/ready": (200 if self.ready else 503, ""),
             "/health": (200, json.dumps({"status": "ok", "deployment": deployment, "model": model})),
             "/metrics": (200, 'classifier_requests_total{outcome="ok"} 1.0'),
@@ -79,7 +79,7 @@ class Image:
             return 401, "no key"
         if path == "/predict" and path not in self.answers and len(body) == PHOTO_BYTES:
             return 200, json.dumps({"prediction": body.split()[0].decode()})
-        return right[path]
+        return correct[path]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -91,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
 
-    do_POST = do_GET  # noqa: N815 (http.server's name)
+    do_POST = do_GET  # noqa: N815 (named by http.server)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -99,7 +99,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def served(server: socketserver.BaseServer) -> Iterator[None]:
-    """Have a server answer in a thread of its own."""
+    """Run a server in its own thread."""
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
     try:
         yield
@@ -110,7 +110,7 @@ def served(server: socketserver.BaseServer) -> Iterator[None]:
 
 @contextmanager
 def serving(port: int, answer: Callable[[str, bytes, dict[str, str]], Answer]) -> Iterator[int]:
-    """Answer HTTP on a port of the loopback interface; yield its number."""
+    """Answer HTTP on a port of the loopback interface; yield the port."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.answer = answer
     with served(server):
@@ -118,14 +118,14 @@ def serving(port: int, answer: Callable[[str, bytes, dict[str, str]], Answer]) -
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Container:
-    """One container; it listens while it runs."""
+    """A container; it listens while it runs."""
 
     def __init__(self, image: Image, port: int, deployment: str) -> None:
         self.image, self.port, self.deployment = image, port, deployment
@@ -134,43 +134,43 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Whether it listens."""
+        """Report whether it listens."""
         return self._server is not None
 
     def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """What it says, on whatever address it was asked."""
+        """Answer a request, whatever address it came to."""
         return self.image.answer(path, body, headers, self.deployment)
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen, unless the image crashes."""
         if not self.running and not self.image.crashes:
             self._server = serving(self.port, self.answer)
             self._server.__enter__()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server:
             self._server.__exit__(None, None, None)
             self._server = None
 
 
 class Engine:
-    """The engine's command line, as `subprocess.run` sees it."""
+    """Implements the engine's command line in place of `subprocess.run`."""
 
     def __init__(self) -> None:
         self.images: dict[str, Image] = {}
         self.containers: dict[str, Container] = {}
 
     def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        """Do one command and return what it printed."""
+        """Run a command; return its status and output."""
         _, verb, *words = command
         try:
-            said = getattr(self, f"_{verb}")(*words)
+            output = getattr(self, f"_{verb}")(*words)
         except KeyError as error:
             return subprocess.CompletedProcess(command, 1, "", f"Error: No such object: {error.args[0]}")
         except OSError as error:
             return subprocess.CompletedProcess(command, 125, "", f"Error: {error}")
-        return subprocess.CompletedProcess(command, 0, said or "", "")
+        return subprocess.CompletedProcess(command, 0, output or "", "")
 
     def _version(self) -> None:
         pass
@@ -203,7 +203,7 @@ class Engine:
         self.containers.pop(words[-1]).stop()
 
     def _logs(self, *words: str) -> str:
-        return f"{self.containers[words[-1]].image.name} says what it does"
+        return f"{self.containers[words[-1]].image.name} logs its work"
 
     def _inspect(self, _: str, form: str, name: str) -> str:
         container = self.containers[name]
@@ -215,5 +215,7 @@ class Engine:
         return f"{container.image.label}\n"
 
     def listening(self, port: int) -> Container | None:
-        """The running container behind a port."""
-        return next((one for one in self.containers.values() if one.running and one.port == port), None)
+        """Return the running container behind a port."""
+        return next(
+            (found for found in self.containers.values() if found.running and found.port == port), None
+        )

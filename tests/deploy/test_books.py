@@ -1,4 +1,4 @@
-"""A host's books: the state, the journal and the lock."""
+"""The saved state of a host, its journal and its lock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from host.errors import LockedError, WrongCallError
 from tests.deploy.conftest import RELEASE
 
 
-def test_the_books_hold_what_was_saved(tmp_path: Path):
-    """Another process reads the same releases and phase."""
+def test_another_process_reads_what_was_saved(tmp_path: Path):
+    """The same releases and the same phase."""
     books = Books(tmp_path / "state")
     books.state.active, books.state.phase = RELEASE, "draining"
     books.save()
@@ -23,8 +23,8 @@ def test_the_books_hold_what_was_saved(tmp_path: Path):
     assert read.active.digest == "sha256:" + "c" * 64
 
 
-def test_a_crash_while_saving_leaves_the_books_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Never half of one state and half of another."""
+def test_a_crash_while_saving_leaves_the_state_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file is never half written."""
     books = Books(tmp_path)
     books.state.active = RELEASE
     books.save()
@@ -40,8 +40,8 @@ def test_a_crash_while_saving_leaves_the_books_as_they_were(tmp_path: Path, monk
     assert Books(tmp_path).state.active == RELEASE
 
 
-def test_the_journal_has_a_line_an_event(tmp_path: Path):
-    """Each with its time, in the order in which they happened."""
+def test_the_journal_has_one_line_per_event(tmp_path: Path):
+    """Each has its time; they are in order."""
     books = Books(tmp_path)
     books.note("deployed", image="a", model="1")
     books.note("refused", image="b", reason="two\nlines")
@@ -54,10 +54,12 @@ def test_the_journal_has_a_line_an_event(tmp_path: Path):
 
 
 def test_the_lock_has_one_holder_and_brings_the_latest_state(tmp_path: Path):
-    """The second is told who the first is; after the first it reads what that one wrote."""
+    """The error names the holder; once the lock is free, the next holder reads what the first one saved."""
     first, second = Books(tmp_path), Books(tmp_path)
     with first.locked():
-        with pytest.raises(LockedError, match=rf"Another deploy is running here \(process {os.getpid()}\)\."):
+        with pytest.raises(
+            LockedError, match=rf"Another deploy is running here \(process {os.getpid()}\)\. Wait"
+        ):
             second.locked().__enter__()
         first.state.active = RELEASE
         first.save()
@@ -65,18 +67,20 @@ def test_the_lock_has_one_holder_and_brings_the_latest_state(tmp_path: Path):
         assert second.state.active == RELEASE
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_the_option(tmp_path: Path):
-    """An operator without rights, for one."""
+def test_a_folder_that_cannot_be_created_is_named_with_the_option(tmp_path: Path):
+    """For example, an operator without permission."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(WrongCallError, match=r"file/state cannot be made: .* Name another with --state\."):
+    with pytest.raises(
+        WrongCallError, match=r"cannot create .*file/state: .* Choose another folder with --state\."
+    ):
         Books(tmp_path / "file" / "state")
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"active": null}', '{"active": {"image": "x"}, "phase": "idle"}']
 )
-def test_damaged_books_are_named_and_not_guessed_at(tmp_path: Path, text: str):
-    """What runs here is not known then, so nothing is begun."""
+def test_a_damaged_state_is_reported_and_not_guessed(tmp_path: Path, text: str):
+    """What runs here is then unknown, so nothing starts."""
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(WrongCallError, match=r"state\.json is damaged .* deploy\.state="):
         Books(tmp_path)

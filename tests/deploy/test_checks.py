@@ -1,4 +1,4 @@
-"""What a service is asked before it gets traffic, and what is refused before anything is begun."""
+"""The checks of a service before it gets traffic, and the calls refused before anything starts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.deploy.conftest import Host
 from tests.deploy.stand_ins import Clock, free_port, serving
 
 
-def test_waiting_ends_with_the_condition_or_with_the_time(clock: Clock):
-    """A condition that holds at once costs no time; one that never does costs what was allowed."""
-    wait_for(lambda: True, 0, "never said")
+def test_waiting_ends_when_the_condition_holds_or_the_time_is_up(clock: Clock):
+    """A condition that holds takes no time; one that never holds takes all of it."""
+    wait_for(lambda: True, 0, "never reported")
     assert clock.seconds == 0
-    with pytest.raises(RefusedError, match=r"it is not there after 1\.5 s\."):
-        wait_for(lambda: False, 1.5, "it is not there")
+    with pytest.raises(RefusedError, match=r"^it is not up after 1\.5 s\. Start it\.$"):
+        wait_for(lambda: False, 1.5, "it is not up", "Start it.")
     assert clock.seconds == pytest.approx(1.5, abs=0.2)
 
 
-def test_a_request_has_a_status_or_a_reason():
-    """Nobody there, nonsense there, and bytes that are no text: none of them is an exception."""
+def test_a_request_returns_a_status_or_a_reason():
+    """No listener, no HTTP, and no text: none raises an exception."""
     assert request(f"http://127.0.0.1:{free_port()}")[0] == 0
     with serving(0, lambda *_: (503, "later")) as port:
         assert request(f"http://127.0.0.1:{port}/") == (503, "later")
@@ -47,40 +47,45 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[1]", '"text"', "null"])
-def test_what_is_no_object_has_no_fields(text: str):
-    """As the page of another server that has the port."""
+def test_text_other_than_a_json_object_has_no_fields(text: str):
+    """For example, the page of another server on the port."""
     assert fields(text) == {}
     assert fields('{"a": 1}') == {"a": 1}
 
 
-def test_a_public_address_of_somebody_else_is_no_serving_release(host: Host):
-    """Another server on the port answers 200 with a page: the switch is taken back, and said."""
+def test_a_public_address_of_another_server_is_refused(host: Host):
+    """It answers 200 with a page; the switch is reverted and the reason reported."""
     host.deploy(host.image("first"))
     with serving(0, lambda *_: (200, "<html>It works!</html>")) as port:
         host.url = f"http://127.0.0.1:{port}"
         done = host.call("deploy", host.image("second"))
     assert done.status == 1
-    assert f"check 'public' failed: {host.url} does not answer as the new release." in done.err
+    assert (
+        f"check 'public' failed: {host.url} does not report the new release. Is --url the address" in done.err
+    )
 
 
-def test_wrong_calls_are_refused_before_anything_is_begun(host: Host, tmp_path: Path):
-    """No photos, or settings that cannot be read: status 2, and no container was started."""
+def test_wrong_calls_are_refused_before_anything_starts(host: Host, tmp_path: Path):
+    """Without photos or with unreadable settings the status is 2, and no container starts."""
     image = host.image("first")
     host.smoke = tmp_path / "none"
     done = host.call("deploy", image)
     assert (done.status, done.err) == (
         2,
-        f"error: {host.smoke} has no photos named for their label, as cat.jpg.\n",
+        (
+            f"error: {host.smoke} has no photos. Add one named after its label, such as cat.jpg, "
+            "or name another folder with --smoke.\n"
+        ),
     )
     done = host.call("deploy", image, "--env-file", tmp_path / "missing.env")
     assert done.status == 2
-    assert "missing.env cannot be read: No such file or directory. See --env-file." in done.err
+    assert "missing.env: No such file or directory. Check --env-file." in done.err
     assert host.engine.containers == {}
     assert not (host.state_folder / "state.json").exists()
 
 
-def test_an_image_that_cannot_be_pulled_is_said_in_the_engine_s_words(host: Host):
-    """And nothing was written down."""
+def test_an_image_that_cannot_be_pulled_is_reported_in_the_engine_s_words(host: Host):
+    """Nothing is saved."""
     done = host.call("deploy", "registry/none@sha256:" + "d" * 64)
     assert done.status == 1
     assert "'docker pull' failed: Error: No such object: registry/none@sha256:ddd" in done.err
@@ -88,8 +93,8 @@ def test_an_image_that_cannot_be_pulled_is_said_in_the_engine_s_words(host: Host
 
 
 def test_init_writes_what_haproxy_needs_and_status_shows_the_traffic(host: Host):
-    """The map names the blue slot, and an existing one is left."""
-    assert f"haproxy can start: STATE={host.state_folder} PORT=80 " in host.call("init").out
+    """The map names the blue slot; an existing map is kept."""
+    assert f"haproxy can start now: STATE={host.state_folder} PORT=80 " in host.call("init").out
     active = host.state_folder / "active.map"
     assert active.read_text() == "active blue\n"
     active.write_text("active green\n")

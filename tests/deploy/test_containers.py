@@ -1,4 +1,4 @@
-"""The engine's command line, as deploy.py calls it and reads it."""
+"""The engine's command line, as deploy.py calls it and parses its output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.deploy.conftest import RELEASE
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A command `engine` on PATH that notes what it was called with, and answers what `says` holds."""
+    """A command `engine` on PATH that records its calls and runs `engine.VERB`, if that file exists."""
     script = tmp_path / "bin" / "engine"
     script.parent.mkdir()
     script.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >>"$0.calls"\n[ ! -f "$0.$1" ] || . "$0.$1"\nexit 0\n')
@@ -24,7 +24,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def containers(tmp_path: Path, network: str = "publish", env_file: Path | None = None) -> Containers:
-    """As deploy.py makes them."""
+    """Return what deploy.py uses."""
     return Containers("engine", network, env_file, "2g", tmp_path / "state")
 
 
@@ -35,10 +35,10 @@ def containers(tmp_path: Path, network: str = "publish", env_file: Path | None =
         ("host", "--network host --env PORT=8002 --env HOST=127.0.0.1"),
     ],
 )
-def test_a_container_runs_without_rights_within_limits(
+def test_a_container_runs_without_privileges_and_within_limits(
     engine: Path, tmp_path: Path, network: str, where: str
 ):
-    """Read-only, no capabilities, a label to find it by, reachable from this machine only."""
+    """Read-only, without capabilities, labelled, and reachable from this machine only."""
     engine.with_name("engine.start").write_text("exit 1")
     containers(tmp_path, network, tmp_path / "service.env").start(RELEASE)
     started = engine.with_name("engine.calls").read_text().splitlines()[-1]
@@ -49,14 +49,14 @@ def test_a_container_runs_without_rights_within_limits(
     )
 
 
-def test_a_present_container_is_started_again(engine: Path, tmp_path: Path):
-    """Nothing is created."""
+def test_an_existing_container_is_started_again(engine: Path, tmp_path: Path):
+    """None is created."""
     containers(tmp_path).start(RELEASE)
     assert engine.with_name("engine.calls").read_text() == "start api-1\n"
 
 
-def test_the_engine_s_answers_are_read(engine: Path, tmp_path: Path):
-    """Running or not, how often restarted, what it logged to both streams; an unknown one is not running."""
+def test_the_engine_s_output_is_parsed(engine: Path, tmp_path: Path):
+    """Whether it runs, its restarts, its logs of both streams; an unknown container does not run."""
     ours = containers(tmp_path)
     engine.with_name("engine.inspect").write_text('case "$3" in *Running*) echo true;; *) echo 3;; esac')
     engine.with_name("engine.logs").write_text("echo to stdout; echo to stderr >&2")
@@ -72,16 +72,16 @@ def test_the_engine_s_answers_are_read(engine: Path, tmp_path: Path):
     assert calls[-2:] == ["stop --time 40 api-1", "rm --force api-1"]
 
 
-def test_a_failed_command_of_the_engine_is_said_in_its_words(engine: Path, tmp_path: Path):
-    """Of a long complaint the end."""
+def test_a_failed_command_is_reported_in_the_engine_s_words(engine: Path, tmp_path: Path):
+    """A long message is cut to its end."""
     engine.with_name("engine.pull").write_text("seq 1 9999 >&2; echo manifest unknown >&2; exit 125")
     with pytest.raises(RefusedError, match=r"'engine pull' failed: [^a-z]*9999\nmanifest unknown$") as raised:
         containers(tmp_path).run("pull", "x")
     assert len(str(raised.value)) < 600
 
 
-def test_a_missing_engine_is_said_with_what_to_install(tmp_path: Path):
-    """It is a wrong call: nothing was tried."""
+def test_a_missing_engine_is_reported_with_what_to_install(tmp_path: Path):
+    """It is a wrong call: nothing was attempted."""
     missing = Containers("no-such-engine", "publish", None, "2g", tmp_path)
     with pytest.raises(WrongCallError, match=r"There is no command 'no-such-engine'\. Install it, or"):
         missing.run("version")

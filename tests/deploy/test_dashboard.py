@@ -1,4 +1,4 @@
-"""The dashboard can be drawn without Grafana, whatever Prometheus answered."""
+"""The dashboard can be drawn without Grafana, whatever Prometheus returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINE = [(float(second), float("nan") if second == -50 else 0.01 * second + 2) fo
 
 
 def panels(series: dict[str, list[tuple[float, float]]], heatmap: dict[str, list[tuple[float, float]]]):
-    """Every panel of the dashboard with these answers."""
+    """Return every panel of the dashboard with these results."""
     return [
         {
             "title": panel["title"],
@@ -32,7 +32,7 @@ def panels(series: dict[str, list[tuple[float, float]]], heatmap: dict[str, list
 
 
 def test_every_panel_is_drawn(tmp_path: Path):
-    """With data there is more ink than without, in every panel's place."""
+    """In the place of each panel, the pictures with and without data differ."""
     buckets = {str(le): [(t, 10 * le + t % 7) for t, _ in LINE] for le in (0.5, 0.9, 1.0)} | {"+Inf": LINE}
     full = dashboard.draw(panels({"cat": LINE, "dog": LINE}, buckets), tmp_path / "full.png")
     empty = dashboard.draw(panels({}, {}), tmp_path / "empty.png")
@@ -50,8 +50,8 @@ def test_every_panel_is_drawn(tmp_path: Path):
 
 
 @pytest.mark.parametrize("unit", ["s", "bytes", "percentunit"])
-def test_units_are_those_a_person_reads(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Seconds as milliseconds, bytes as megabytes, shares as per cent."""
+def test_units_are_converted_for_reading(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Seconds become milliseconds, bytes megabytes, ratios percentages."""
     drawn = []
     monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure) or path)
     panel = {"title": "A", "type": "timeseries", "unit": unit, "at": {"x": 0, "y": 0, "w": 24, "h": 4}}

@@ -1,4 +1,4 @@
-"""What images, labels and workflows say of the project is so."""
+"""What images, labels and workflows claim about the project is true."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DEPLOY = ROOT / "deploy"
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
-def test_released_models_answer_the_smoke_photos_rightly(name: str):
-    """Surely enough that no processor's rounding turns a deploy away."""
+def test_released_models_predict_the_smoke_photos_correctly(name: str):
+    """With a margin that the rounding of no processor can use up."""
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(ROOT / "models/release" / name))
     for photo in (DEPLOY / "smoke").iterdir():
@@ -26,7 +26,7 @@ def test_released_models_answer_the_smoke_photos_rightly(name: str):
 
 
 def test_the_image_holds_the_versions_that_are_tested():
-    """Except torch, which a closed network may have in another version."""
+    """A closed network may build with another torch, but the default is the tested one."""
     pinned = dict(
         re.findall(r"^(torch\w*)==(\S+)$", (ROOT / "requirements/torch.txt").read_text(), re.MULTILINE)
     )
@@ -36,8 +36,8 @@ def test_the_image_holds_the_versions_that_are_tested():
     assert f"TORCHVISION_VERSION={pinned['torchvision']}\n" in text
 
 
-def test_both_images_stand_on_the_same_base():
-    """By digest."""
+def test_both_images_have_the_same_base():
+    """It is named by digest."""
     bases = {
         re.search(r"^ARG PYTHON_IMAGE=(\S+@sha256:[0-9a-f]{64})$", (ROOT / name).read_text(), re.MULTILINE)[1]
         for name in ("Dockerfile.serve", "Dockerfile.train")
@@ -45,8 +45,8 @@ def test_both_images_stand_on_the_same_base():
     assert len(bases) == 1
 
 
-def test_the_build_labels_name_the_model_that_is_built_in():
-    """What deploy.py compares with what is served."""
+def test_the_build_labels_name_the_model_in_the_image():
+    """deploy.py compares them with the served model."""
     text = subprocess.run(
         ["bash", "deploy/build.sh", "labels"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -55,14 +55,14 @@ def test_the_build_labels_name_the_model_that_is_built_in():
     assert f"MODEL_VERSION={loaded.card.version}" in text
 
 
-def test_nothing_of_the_data_reaches_an_image():
+def test_no_data_reaches_an_image():
     """The build context is an allowlist."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
     assert not any(line.startswith(("!data", "!reports", "!.dvc", "!mlruns", "!.git")) for line in lines)
 
 
-def test_every_action_is_pinned_by_commit_with_its_version_beside_it():
+def test_every_action_is_pinned_by_commit_next_to_its_version():
     """In all workflows."""
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         for line in re.findall(r"^\s*-? *uses: (.+)$", path.read_text(), re.MULTILINE):

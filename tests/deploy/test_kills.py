@@ -1,4 +1,4 @@
-"""At every step of a deploy a caller is answered, and a kill is put in order by the next call."""
+"""At every step of a deploy callers are answered, and the next call recovers from a kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.deploy.conftest import Host, Steps
 
 @pytest.mark.parametrize("what", ["a deploy", "a rollback", "a refused deploy"])
 def test_a_caller_is_answered_at_every_step(host: Host, steps: Steps, what: str):
-    """Before each command and each file written, the public address has a container behind it."""
+    """Before each command and each write, a container is behind the public address."""
     host.deploy(host.image("first"))
     if what == "a rollback":
         host.deploy(host.image("second"))
@@ -19,11 +19,11 @@ def test_a_caller_is_answered_at_every_step(host: Host, steps: Steps, what: str)
     steps.watcher = lambda step: seen.append((step, host.serving()))
     call(host, what)
     assert len(seen) > 20
-    assert [(step, said) for step, said in seen if not said.startswith("sha256:")] == []
+    assert [(step, answer) for step, answer in seen if not answer.startswith("sha256:")] == []
 
 
 def call(host: Host, what: str) -> None:
-    """Deploy a good image, roll back, or deploy an image that is refused."""
+    """Deploy a good image, roll back, or deploy an image that fails a check."""
     words = {
         "a deploy": ("deploy", host.image("second")),
         "a rollback": ("rollback",),
@@ -33,11 +33,11 @@ def call(host: Host, what: str) -> None:
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as this process can be its own victim: nothing in deploy.py catches it."""
+    """Simulates SIGKILL: nothing in deploy.py catches it."""
 
 
 LOOKS = ("engine inspect", "engine logs", "engine version", "haproxy get", "haproxy show")
-"""Steps that change nothing: a kill before one is a kill before the step after it."""
+"""Steps without an effect: a kill before one equals a kill before the next step."""
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,8 @@ LOOKS = ("engine inspect", "engine logs", "engine version", "haproxy get", "hapr
         *(("a deploy", True), ("a refused deploy", True)),
     ],
 )
-def test_a_kill_at_any_step_is_put_in_order_by_the_next_deploy(
-    host: Host, steps: Steps, what: str, first: bool
-):
-    """Whatever was done and written so far: it works without a hand on a file, and no caller is let down."""
+def test_the_next_deploy_recovers_from_a_kill_at_any_step(host: Host, steps: Steps, what: str, first: bool):
+    """Whatever had been done and saved: no manual repair is needed, and every caller is answered."""
     host.deploy(host.image("one"))
     host.deploy(host.image("two"))
     survived = 0
@@ -69,22 +67,22 @@ def test_a_kill_at_any_step_is_put_in_order_by_the_next_deploy(
         except Killed:
             survived += 1
         else:
-            break  # the whole of it has been tried, step by step
+            break  # every step has been tried
         seen: list[str] = []
         steps.watcher = lambda step, seen=seen: seen.append(f"{host.serving()} at {step}")
         good = host.image(f"good-{survived}")
         host.deploy(good)
         steps.watcher = lambda _: None
-        assert first or [said for said in seen if not said.startswith("sha256:")] == []
+        assert first or [answer for answer in seen if not answer.startswith("sha256:")] == []
         host.assert_in_order(good, kept=(host.state["previous"] or {}).get("image"))
     assert survived > 8
 
 
 @pytest.mark.parametrize("phase", ["starting", "switching"])
-def test_a_deploy_cut_off_blocks_none_after_it_though_the_release_has_died(
+def test_an_interrupted_deploy_does_not_block_the_next_even_if_the_release_has_died(
     host: Host, steps: Steps, phase: str
 ):
-    """There is nothing to give the traffic back to, and a good image is all the more welcome."""
+    """There is no release to return the traffic to, so a good image is needed all the more."""
     first, second, third = (host.image(name) for name in ("first", "second", "third"))
     host.deploy(first)
 
@@ -101,8 +99,8 @@ def test_a_deploy_cut_off_blocks_none_after_it_though_the_release_has_died(
     host.assert_in_order(third, first)
 
 
-def test_a_candidate_goes_though_the_release_has_died_meanwhile(host: Host):
-    """The refusal says what was wrong with the candidate, not with the release."""
+def test_a_candidate_is_removed_even_if_the_release_has_died(host: Host):
+    """The refusal names the fault of the candidate, not of the release."""
     first = host.image("first")
     host.deploy(first)
     host.engine.containers[host.state["active"]["container"]].stop()

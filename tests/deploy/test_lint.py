@@ -1,4 +1,4 @@
-"""What `make lint-delivery` cannot check, it says."""
+"""`make lint-delivery` reports what it cannot check."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ import pytest
 from tests.tiny import ROOT
 
 LINTERS = (
-    *(
-        "hadolint",
-        "actionlint",
-        "zizmor",
-        "check-jsonschema",
-        "yamllint",
-        "shellcheck",
-        "kubernetes-validate",
-    ),
+    "hadolint",
+    "actionlint",
+    "zizmor",
+    "check-jsonschema",
+    "yamllint",
+    "shellcheck",
+    "kubernetes-validate",
 )
 NEEDED = ("bash", "dirname", "git", "xargs", "id")
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder as the only one on PATH: linters that find no fault, and neither kubectl nor apt-get."""
+    """The only folder on PATH: linters that find nothing, without kubectl and apt-get."""
     for name in NEEDED:
         (tmp_path / name).symlink_to(
             subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
@@ -37,13 +35,13 @@ def programs(tmp_path: Path) -> Path:
 
 
 def program(path: Path, text: str) -> None:
-    """A script that can be run."""
+    """Write an executable script."""
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)
 
 
 def lint(programs: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """deploy/lint.sh with these programs alone."""
+    """Run deploy/lint.sh with only these programs."""
     clean = {name: value for name, value in os.environ.items() if name != "CI"}
     return subprocess.run(
         ["bash", str(ROOT / "deploy/lint.sh")],
@@ -56,7 +54,7 @@ def lint(programs: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize("kubectl", ["none", "Client Version: version.Info{GitVersion:v1.20.2}"])
 def test_overlays_that_cannot_be_rendered_are_named_and_fail_in_ci(programs: Path, kubectl: str):
-    """On a person's machine the last line says so; in CI it is an error."""
+    """On a developer's machine the last line says so; in CI it is an error."""
     if kubectl != "none":
         program(programs / "kubectl", f"echo '{kubectl}'")
     done = lint(programs)
@@ -65,12 +63,12 @@ def test_overlays_that_cannot_be_rendered_are_named_and_fail_in_ci(programs: Pat
     done = lint(programs, CI="true")
     assert done.returncode == 1
     assert "error: NOT CHECKED: deploy/kubernetes/overlays" in done.stderr
-    assert "no fault found" not in done.stdout
+    assert "no problems found" not in done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs")
-def test_a_missing_kubectl_is_installed_where_it_can_be(programs: Path):
-    """Root on Debian: apt-get is asked for it, and a failure is not the end of the script."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can install")
+def test_a_missing_kubectl_is_installed_where_possible(programs: Path):
+    """As root on Debian, apt-get is tried; its failure does not stop the script."""
     program(programs / "apt-get", f'echo "$*" >>{programs}/asked; exit 100')
     assert "NOT CHECKED" in lint(programs).stdout
     assert (programs / "asked").read_text() == "update -qq\n"

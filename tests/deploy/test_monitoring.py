@@ -1,7 +1,7 @@
-"""Rules and dashboard ask for nothing that the running service does not have.
+"""Rules and dashboard query only what the running service exposes.
 
-Everything asked is read from the files, everything there from the `/metrics` of a service that has met
-each outcome. That a change in the code is noticed is tried by making it.
+The queries are read from the files, the metrics from the `/metrics` of a service that has produced each
+outcome. Further tests change the code and prove that the check notices.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Stage = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """One worker, room for one request beside it, and a model with a drift reference."""
+    """One worker, a queue for one request, and a model with a drift reference."""
     path = tiny.write_artifact(tmp_path_factory.mktemp("monitored") / "model.pt")
     network, loaded = torchscript.load(path)
     photo = measure(scene_pixels(), 64, 64, [0.5, 0.5], 0.1)
@@ -51,7 +51,7 @@ def scene_pixels() -> Any:
 
 @contextmanager
 def replaced(stage: str, make: Callable[[Stage], Stage]) -> Iterator[None]:
-    """A stage of the handler done otherwise; `make` is given the original."""
+    """Replace a stage of the handler by the result of `make`, which gets the original."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageClassifierHandler, stage, make(getattr(ImageClassifierHandler, stage)))
         yield
@@ -59,7 +59,7 @@ def replaced(stage: str, make: Callable[[Stage], Stage]) -> Iterator[None]:
 
 @contextmanager
 def held(stage: str) -> Iterator[threading.Event]:
-    """A stage of the handler that waits until the event is set."""
+    """Make a stage of the handler wait until the event is set."""
     go = threading.Event()
 
     def make(original: Stage) -> Stage:
@@ -77,7 +77,7 @@ def held(stage: str) -> Iterator[threading.Event]:
 
 
 def failing(_: Stage) -> Stage:
-    """A stage that a fault of ours breaks."""
+    """Return a stage that raises an unexpected exception."""
 
     def broken(*_: object) -> None:
         raise RuntimeError
@@ -86,7 +86,7 @@ def failing(_: Stage) -> Stage:
 
 
 def until(client: Client, name: str, value: float) -> None:
-    """Wait for a metric without labels."""
+    """Wait until a metric without labels has a value."""
     deadline = time.monotonic() + 20
     while f"\n{name} {value}\n" not in client.get("/metrics").text:
         assert time.monotonic() < deadline, name
@@ -95,7 +95,7 @@ def until(client: Client, name: str, value: float) -> None:
 
 @pytest.fixture(scope="module")
 def exposition(settings: Settings) -> str:
-    """What Prometheus scrapes from a service that has met each outcome."""
+    """What Prometheus scrapes from a service that has produced each outcome."""
 
     def ask(client: Client, content: bytes = JPEG) -> None:
         client.post("/predict", content=content)
@@ -115,21 +115,21 @@ def exposition(settings: Settings) -> str:
             queued = threading.Thread(target=ask, args=(client,))
             queued.start()
             until(client, "classifier_queue_depth", 1.0)
-            ask(client)  # one too many: refused at once
-            computed.join()  # their time runs out
+            ask(client)  # one too many: rejected at once
+            computed.join()  # both exceed their deadline
             queued.join()
         return client.get("/metrics").text
 
 
-def test_the_service_has_all_that_rules_and_dashboard_ask_for(exposition: str):
-    """Names, labels, values of labels and edges of buckets, the series of the rules' own tests included."""
+def test_the_service_exposes_all_that_rules_and_dashboard_query(exposition: str):
+    """Names, labels, label values and bucket edges, also of the series in the rules' tests."""
     assert [str(demand) for demand in missing(exposition)] == []
     assert missing("") == demands()
 
 
 @pytest.mark.parametrize("expression", list(expressions()), ids=lambda e: f"{e[0]}: {e[1][:40]}")
-def test_every_expression_asks_for_something(expression: tuple[str, str, str]):
-    """A reader of PromQL that finds nothing in an expression would pass whatever the service has."""
+def test_every_expression_yields_a_demand(expression: tuple[str, str, str]):
+    """If the parser found nothing in an expression, the check would pass whatever the service exposes."""
     where, text, _ = expression
     asked = {name for demand in demands() if demand.where == where for name in demand.metrics}
     assert (
@@ -140,7 +140,7 @@ def test_every_expression_asks_for_something(expression: tuple[str, str, str]):
 
 
 def without(demand: Demand, exposition: str) -> str:
-    """The text of a service that has what is asked under another name, or with another edge."""
+    """Return an exposition in which the demanded name, label, value or edge is another one."""
     lines = exposition.splitlines(keepends=True)
     if demand.label == "le" and demand.value not in ("", "+Inf"):
         old, new = f'le="{demand.value}"', f'le="{float(demand.value) * 0.8:g}"'
@@ -156,8 +156,8 @@ def without(demand: Demand, exposition: str) -> str:
     )
 
 
-def test_each_name_label_value_and_edge_is_missed_when_it_is_another(exposition: str):
-    """All that is asked for, one after the other: 0.5 s become 0.4 s, an outcome gets another code."""
+def test_each_changed_name_label_value_and_edge_is_missed(exposition: str):
+    """Each demand in turn: 0.5 s becomes 0.4 s, an outcome gets another code."""
     assert len(demands()) > 100
     each = {(demand.metrics, demand.label, demand.value): demand for demand in demands()}.values()
     assert [str(demand) for demand in each if demand not in missing(without(demand, exposition))] == []
@@ -169,10 +169,10 @@ EDGES = sorted(
 
 
 @pytest.mark.parametrize(("metric", "edge"), EDGES)
-def test_another_edge_in_the_code_turns_the_check_red(
+def test_another_edge_in_the_code_fails_the_check(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, metric: str, edge: str
 ):
-    """As if `buckets=` were changed where the metric is made: an alert on that edge would be dead."""
+    """As if `buckets=` of the metric were changed: an alert on that edge could never fire."""
     histogram = prometheus_client.Histogram.__init__
 
     def changed(self: object, name: str, *arguments: object, buckets: tuple[float, ...], **options: object):
@@ -188,7 +188,7 @@ def test_another_edge_in_the_code_turns_the_check_red(
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
 def test_every_alert_has_its_entry_in_the_runbook_and_a_test(alert: dict):
-    """The link leads to a heading, and promtool sees it fire."""
+    """The link leads to a heading, and a promtool test makes the alert fire."""
     path, anchor = alert["annotations"]["runbook"].split("#")
     headings = re.findall(r"^## (\w+)$", (tiny.ROOT / path).read_text(), re.MULTILINE)
     assert anchor in {heading.lower() for heading in headings}
@@ -197,7 +197,7 @@ def test_every_alert_has_its_entry_in_the_runbook_and_a_test(alert: dict):
     assert alert["alert"] in fired
 
 
-def test_recorded_series_are_recorded():
-    """An alert asks for no recording that is not made."""
+def test_alerts_use_exactly_the_recorded_series():
+    """None is missing, and none is unused."""
     asked = set(re.findall(r"\bjob:[\w:]+", " ".join(rule["expr"] for rule in ALERTS)))
     assert asked == RECORDED

@@ -1,4 +1,4 @@
-"""haproxy's socket, on a stand-in and, where there is one, on the real haproxy."""
+"""haproxy's socket, tested on a stand-in and, if it is installed, on the real haproxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
 @pytest.fixture(params=["a stand-in", HAPROXY] if HAPROXY else ["a stand-in"])
 def proxy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """With a service in each slot; the real haproxy too, where there is one, holds the stand-in to it."""
+    """A proxy with a service in each slot; the real haproxy, if installed, keeps the stand-in honest."""
     for slot in PORTS:
         monkeypatch.setitem(PORTS, slot, free_port())
     engine = Engine()
@@ -41,7 +41,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @contextmanager
 def real_haproxy(folder: Path) -> Iterator[None]:
-    """Run it with the project's configuration; its socket is there."""
+    """Run it with the project's configuration, and wait for its socket."""
     text = (ROOT / "deploy/proxy/haproxy.cfg").read_text()
     for slot, fixed in (("blue", "8001"), ("green", "8002")):
         text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{PORTS[slot]}")
@@ -59,8 +59,8 @@ def real_haproxy(folder: Path) -> Iterator[None]:
             running.terminate()
 
 
-def test_the_traffic_is_switched_now_and_after_a_restart(proxy: Proxy):
-    """The map in memory and the file that a restart reads."""
+def test_a_switch_holds_now_and_after_a_restart(proxy: Proxy):
+    """It changes the map in memory and the file that a restart reads."""
     assert proxy.active() == "blue"
     proxy.switch("green")
     assert proxy.active() == "green"
@@ -68,7 +68,7 @@ def test_the_traffic_is_switched_now_and_after_a_restart(proxy: Proxy):
 
 
 def test_a_slot_is_closed_and_opened_in_both_backends(proxy: Proxy):
-    """As the one with the traffic and as the backup of the other."""
+    """As the active server and as the backup of the other."""
     proxy.close("green")
     assert [row["status"] for row in proxy._rows("green")] == ["MAINT", "MAINT"]
     proxy.open("green")
@@ -86,21 +86,22 @@ def test_a_slot_is_closed_and_opened_in_both_backends(proxy: Proxy):
         ("make coffee", "Unknown command"),
     ],
 )
-def test_what_haproxy_refuses_is_said_in_its_words(proxy: Proxy, command: str, words: str):
-    """A haproxy that runs with another folder, for one."""
-    with pytest.raises(RefusedError, match=f"haproxy refused '{command}': {words}"):
+def test_a_rejection_by_haproxy_is_reported_in_its_words(proxy: Proxy, command: str, words: str):
+    """For example, by a haproxy that runs with another folder."""
+    with pytest.raises(RefusedError, match=f"haproxy rejected '{command}': {words}") as raised:
         proxy.ask(command)
+    assert "Does it run with proxy/haproxy.cfg and STATE=" in str(raised.value)
 
 
-def test_a_missing_haproxy_is_said_with_how_to_start_it(tmp_path: Path):
-    """The command has the folder in it."""
-    with pytest.raises(RefusedError, match=r"haproxy does not answer at .* Start it: ") as raised:
+def test_a_missing_haproxy_is_reported_with_how_to_start_it(tmp_path: Path):
+    """The command contains the folder."""
+    with pytest.raises(RefusedError, match=r"haproxy does not answer at .* Start it with: ") as raised:
         Proxy(tmp_path, "http://127.0.0.1").active()
     assert str(raised.value).endswith(f"STATE={tmp_path} PORT=80 haproxy -f proxy/haproxy.cfg")
 
 
-def test_the_slots_ports_are_those_of_haproxy_s_configuration():
-    """Each slot is a server in both backends: the one's own and the other's backup."""
+def test_the_ports_of_the_slots_are_those_in_haproxy_s_configuration():
+    """Each slot is a server in both backends: the main one in its own, the backup in the other."""
     text = (ROOT / "deploy/proxy/haproxy.cfg").read_text()
     for slot, port in (("blue", 8001), ("green", 8002)):
         assert PORTS[slot] == port

@@ -1,4 +1,4 @@
-"""A deploy and a rollback, step by step, on a host made of stand-ins."""
+"""Deploys and rollbacks, step by step, on a simulated host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.deploy.stand_ins import photo
 
 
 def test_the_first_deploy_starts_from_nothing(host: Host):
-    """It takes the blue slot, and nothing is kept."""
+    """It uses the blue slot and keeps nothing."""
     first = host.image("first", version="7")
     assert f"{first} serves, model 7." in host.deploy(first).out
     host.assert_in_order(first)
@@ -21,7 +21,7 @@ def test_the_first_deploy_starts_from_nothing(host: Host):
 
 
 def test_a_deploy_replaces_the_release_and_keeps_one(host: Host):
-    """The one before is stopped and kept, the one before that is removed."""
+    """The previous one is stopped and kept, the one before it removed."""
     images = [host.image(name) for name in ("first", "second", "third")]
     for image, kept, slot in zip(images, [None, *images], ("blue", "green", "blue"), strict=False):
         host.deploy(image)
@@ -29,17 +29,17 @@ def test_a_deploy_replaces_the_release_and_keeps_one(host: Host):
         assert host.state["active"]["slot"] == slot
 
 
-def test_what_serves_already_is_left_alone(host: Host):
-    """The same digest again starts no container."""
+def test_deploying_the_active_image_changes_nothing(host: Host):
+    """The same digest starts no container."""
     image = host.image("first")
     host.deploy(image)
     before = set(host.engine.containers)
-    assert f"{image} serves already." in host.deploy(image).out
+    assert f"{image} is serving already." in host.deploy(image).out
     assert set(host.engine.containers) == before
 
 
 def test_the_same_image_replaces_a_container_that_has_died(host: Host):
-    """Serving already means that it answers."""
+    """An image counts as serving only if it answers."""
     image = host.image("first")
     host.deploy(image)
     host.engine.containers[host.state["active"]["container"]].stop()
@@ -48,11 +48,14 @@ def test_the_same_image_replaces_a_container_that_has_died(host: Host):
 
 
 REFUSED = {
-    "never ready": ({"ready": False}, "check 'ready' failed: {slot} is not ready after 60 s."),
-    "ends": ({"crashes": True}, "check 'ready' failed: the container ended by itself."),
-    "ends and is started again": (
+    "never ready": (
+        {"ready": False},
+        "check 'ready' failed: {slot} is not ready after 60 s. If it starts slowly, raise --ready-seconds.",
+    ),
+    "exits": ({"crashes": True}, "check 'ready' failed: the container exited; its log is below."),
+    "exits and is restarted": (
         {"ready": False, "restarts": True},
-        "check 'ready' failed: the container ended by itself.",
+        "check 'ready' failed: the container exited; its log is below.",
     ),
     "cannot be started": (
         {"cannot_start": True},
@@ -60,43 +63,64 @@ REFUSED = {
     ),
     "is another image": (
         {"answers": {"/health": (200, '{"deployment": "sha256:other"}')}},
-        "check 'identity' failed: {slot} answers as 'sha256:other', not {digest}.",
+        (
+            "check 'identity' failed: {slot} reports deployment 'sha256:other', not {digest}. Does another "
+            "service use the address?"
+        ),
     ),
-    "is no service of ours": (
+    "is another service": (
         {"answers": {"/health": (200, "<html>It works!</html>")}},
-        "check 'identity' failed: {slot} answers as None, not {digest}.",
+        (
+            "check 'identity' failed: {slot} reports deployment None, not {digest}. Does another "
+            "service use the address?"
+        ),
     ),
-    "names no model": (
+    "reports no model": (
         {"answers": {"/health": (200, '{"deployment": "{digest}"}')}},
-        "check 'identity' failed: {slot}/health names no model.",
+        "check 'identity' failed: {slot}/health reports no model. Does another service use the address?",
     ),
     "serves another model than its label's": (
         {"label": "b" * 64},
-        "check 'model' failed: the label says bbbbbbbbbbbb, and aaaaaaaaaaaa is served.",
+        (
+            "check 'model' failed: the image is labelled with model bbbbbbbbbbbb but serves aaaaaaaaaaaa. "
+            "Build the image again."
+        ),
     ),
-    "answers wrongly": (
+    "predicts wrongly": (
         {"answers": {"/predict": (200, '{"prediction": "dog"}')}},
-        "check 'smoke' failed: cat.jpg was taken for a dog: ",
+        (
+            "check 'smoke' failed: cat.jpg was predicted as dog. For a model of other classes name photos of "
+            "yours with --smoke. Response: "
+        ),
     ),
-    "answers something else": (
+    "returns no prediction": (
         {"answers": {"/predict": (200, "[]")}},
-        "check 'smoke' failed: cat.jpg was answered without a prediction: []",
+        "check 'smoke' failed: cat.jpg got no prediction. Response: []",
     ),
-    "fails to answer": (
+    "fails": (
         {"answers": {"/predict": (500, "a fault")}},
-        "check 'smoke' failed: cat.jpg was answered with 500: a fault",
+        "check 'smoke' failed: cat.jpg got status 500. Response: a fault",
     ),
     "has no metrics": (
         {"answers": {"/metrics": (404, "nothing here")}},
-        "check 'smoke' failed: /metrics was answered with 404: nothing here",
+        (
+            "check 'smoke' failed: /metrics got status 404 or lacks classifier_requests_total. "
+            "Response: nothing here"
+        ),
     ),
-    "wants a key": ({"key": "s3cret"}, "check 'smoke' failed: cat.jpg was answered with 401: no key"),
+    "requires a key": (
+        {"key": "s3cret"},
+        (
+            "check 'smoke' failed: cat.jpg got status 401. "
+            "Pass the API key with --env-file or SERVING_API_KEY. Response: no key"
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_candidate_that_does_not_pass_is_refused(host: Host, fault: str):
-    """The check is named, the candidate's log is shown, the candidate goes, and the release serves on."""
+def test_a_candidate_that_fails_a_check_is_refused(host: Host, fault: str):
+    """The error names the check and shows the log; the release keeps serving."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.deploy(second)
@@ -110,8 +134,8 @@ def test_a_candidate_that_does_not_pass_is_refused(host: Host, fault: str):
     assert done.status == 1
     assert done.err.startswith("refused: ")
     assert words.format(slot=slot, digest=digest) in done.err
-    assert "bad says what it does\n---\n" in done.err
-    assert done.err.endswith(f"{second} serves on.\n")
+    assert "bad logs its work\n---\n" in done.err
+    assert done.err.endswith(f"{second} keeps serving.\n")
     host.assert_in_order(second, first)
     assert host.journal[-1]["event"] == "refused"
     assert host.journal[-1]["image"] == bad
@@ -119,8 +143,8 @@ def test_a_candidate_that_does_not_pass_is_refused(host: Host, fault: str):
     host.deploy(host.image("third"))
 
 
-def test_a_service_that_takes_a_broken_photo_for_a_whole_one_is_refused(host: Host):
-    """Its checks of uploads are part of what is proven."""
+def test_a_service_that_accepts_a_broken_photo_is_refused(host: Host):
+    """The smoke test covers the validation of uploads."""
     bad = host.image("bad")
     image = host.engine.images[bad]
     original = image.answer
@@ -130,35 +154,35 @@ def test_a_service_that_takes_a_broken_photo_for_a_whole_one_is_refused(host: Ho
 
     image.answer = careless
     done = host.call("deploy", bad)
-    assert "check 'smoke' failed: a broken photo was answered with 200, not 422: " in done.err
-    assert done.err.endswith("nothing served before.\n")
+    assert "check 'smoke' failed: a broken photo got status 200, not 422. Response: " in done.err
+    assert done.err.endswith("Nothing was serving before.\n")
     assert host.state["active"] is None
     assert host.engine.containers == {}
 
 
 def test_a_candidate_that_haproxy_does_not_see_gets_no_traffic(host: Host):
-    """The proxy has its own check, and the switch waits for it."""
+    """The switch waits for haproxy's own health check."""
     first = host.image("first")
     host.deploy(first)
     host.haproxy.blind = True
     done = host.call("deploy", host.image("second"))
-    assert "haproxy sees no green after 10 s." in done.err
+    assert "haproxy's health check does not see the green slot up after 10 s. Does " in done.err
     host.assert_in_order(first)
 
 
-def test_a_switch_that_callers_do_not_see_is_taken_back(host: Host):
-    """The public address is asked, not only the container."""
+def test_a_switch_that_callers_do_not_see_is_reverted(host: Host):
+    """The public address is checked, not only the container."""
     first = host.image("first")
     host.deploy(first)
     host.haproxy.deaf = True
     done = host.call("deploy", host.image("second"))
-    assert f"check 'public' failed: {host.url} does not answer as the new release." in done.err
+    assert f"check 'public' failed: {host.url} does not report the new release." in done.err
     host.haproxy.deaf = False
     host.assert_in_order(first)
 
 
-def test_the_key_of_the_settings_opens_the_service(host: Host):
-    """The smoke test is a caller like any other."""
+def test_the_smoke_test_uses_the_key_of_the_settings(host: Host):
+    """It is a caller like any other."""
     settings = host.folder / "service.env"
     settings.write_text("SERVING_LOG_LEVEL=info\nSERVING_API_KEY=s3cret\n")
     image = host.image("first", key="s3cret")
@@ -166,8 +190,8 @@ def test_the_key_of_the_settings_opens_the_service(host: Host):
     host.assert_in_order(image)
 
 
-def test_a_rollback_brings_the_release_before_and_another_one_returns(host: Host):
-    """The kept container itself starts again: nothing is pulled or created."""
+def test_a_rollback_returns_to_the_previous_release_and_a_second_one_undoes_it(host: Host):
+    """The kept container starts again; nothing is pulled or created."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.deploy(second)
@@ -181,32 +205,30 @@ def test_a_rollback_brings_the_release_before_and_another_one_returns(host: Host
     assert set(host.engine.containers) == before
 
 
-def test_without_an_earlier_release_there_is_no_rollback(host: Host):
-    """And nothing is touched."""
+def test_a_rollback_without_a_previous_release_is_refused(host: Host):
+    """Nothing changes."""
     first = host.image("first")
     host.deploy(first)
     done = host.call("rollback")
-    assert (done.status, done.err) == (
-        1,
-        "refused: There is no earlier release on this host to go back to.\n",
-    )
+    words = "There is no earlier release on this host to roll back to. Deploy the digest that you want."
+    assert (done.status, done.err) == (1, f"refused: {words}\n")
     host.assert_in_order(first)
 
 
-def test_a_rollback_that_does_not_pass_is_refused_and_kept(host: Host):
-    """It is stopped, not removed: it is still the only way back."""
+def test_a_rollback_that_fails_a_check_is_refused_and_kept(host: Host):
+    """It is stopped, not removed: no other release is kept for a rollback."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.deploy(second)
     host.engine.images[first].answers["/predict"] = 500, "a fault"
     done = host.call("rollback")
-    assert "cat.jpg was answered with 500" in done.err
-    assert done.err.endswith(f"{second} serves on.\n")
+    assert "cat.jpg got status 500" in done.err
+    assert done.err.endswith(f"{second} keeps serving.\n")
     host.assert_in_order(second, first)
 
 
-def test_a_kept_container_that_will_not_start_is_made_anew_from_its_image(host: Host):
-    """A container can be lost or spoilt; the image is what was released."""
+def test_a_kept_container_that_does_not_start_is_created_again_from_its_image(host: Host):
+    """A container can be lost or damaged; the image is what was released."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.deploy(second)
@@ -218,7 +240,7 @@ def test_a_kept_container_that_will_not_start_is_made_anew_from_its_image(host: 
 
 
 def test_a_rollback_whose_slot_is_taken_runs_a_new_container_of_its_image(host: Host):
-    """Books as another version may have left them: both releases in one slot."""
+    """Another version of deploy.py may have saved both releases in one slot."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.deploy(second)
@@ -230,7 +252,7 @@ def test_a_rollback_whose_slot_is_taken_runs_a_new_container_of_its_image(host: 
 
 
 def test_open_requests_are_awaited_before_the_old_container_stops(host: Host):
-    """It stops when the last one is answered."""
+    """It stops once the last one is answered."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     old = host.engine.containers[host.state["active"]["container"]]
@@ -242,8 +264,8 @@ def test_open_requests_are_awaited_before_the_old_container_stops(host: Host):
     host.assert_in_order(second, first)
 
 
-def test_requests_that_never_end_do_not_keep_the_old_container(host: Host):
-    """After 30 s it is told to stop; what is open is then its own to drain."""
+def test_requests_that_never_end_do_not_keep_the_old_container_running(host: Host):
+    """After 30 s it gets the signal to stop and drains the rest itself."""
     first, second = host.image("first"), host.image("second")
     host.deploy(first)
     host.haproxy.open_requests["blue"] = [1]
