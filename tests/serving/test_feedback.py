@@ -226,6 +226,7 @@ def test_another_file_is_not_overwritten(model: Path, tmp_path: Path):
     assert path.read_text().startswith("dear diary")
 
 
+@pytest.mark.slow
 def test_a_label_survives_a_kill(model: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]):
     """SIGKILL right after the 200: the label is there, and the next process counts it."""
     settings = environment(

@@ -173,6 +173,7 @@ def slowly(url: str, pause_seconds: float, parts: int) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_a_slow_upload_has_its_own_time(model: Path, environment: Environment):
     """Slower than the deadline of the answer is right; slower than the upload's limit is 408."""
     options = {"SERVING_DEADLINE_SECONDS": "0.5", "SERVING_UPLOAD_SECONDS": "2"}
@@ -185,6 +186,7 @@ def test_a_slow_upload_has_its_own_time(model: Path, environment: Environment):
         assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_event_loop_is_free_while_a_photo_is_computed(model: Path, environment: Environment):
     """Liveness answers promptly while every worker decodes large photos."""
     large = encode(scene(6000, 5000), "PNG")
