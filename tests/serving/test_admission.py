@@ -50,7 +50,7 @@ def test_an_idle_engine_takes_even_what_will_be_late():
 
 def test_a_full_queue_refuses_whatever_the_deadline():
     """With the time after which the queue has moved on."""
-    with pytest.raises(Overloaded, match="10 requests are waiting already") as refused:
+    with pytest.raises(Overloaded, match="The queue is full: 10 requests are waiting") as refused:
         policy().check(waiting=10, computing=2, remaining_seconds=1000)
     assert refused.value.reason == "queue-full"
     assert refused.value.retry_after_seconds == pytest.approx(12 / 2 * 0.1)

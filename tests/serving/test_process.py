@@ -119,12 +119,12 @@ def test_a_port_in_use_is_reported_before_anything_is_loaded(model: Path, enviro
             check=False,
         )
     assert done.returncode == 1
-    assert f"127.0.0.1:{port} is in use. Choose another with PORT=" in done.stderr
+    assert f"127.0.0.1:{port} is in use. Choose another port with PORT=" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no model at"), (b"damaged", "not a whole TorchScript")]
+    ("content", "words"), [(None, "no model at"), (b"damaged", "not a complete TorchScript")]
 )
 def test_without_a_whole_model_it_ends_with_the_reason(
     content: bytes | None, words: str, tmp_path: Path, environment: Environment
