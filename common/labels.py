@@ -35,7 +35,9 @@ def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
-        raise LabelsError(f"{path} is not a table: {error}. Quote a note that contains a comma.") from error
+        raise LabelsError(
+            f"{path} is not a table: {str(error).strip()}. A note with a comma needs quotes."
+        ) from error
     if list(table.columns) != _COLUMNS:
         raise LabelsError(
             f"{path} must have the columns {', '.join(_COLUMNS)}; it has {', '.join(table.columns)}."

@@ -17,9 +17,9 @@ class Answer(msgspec.Struct, frozen=True):
     uncertain: bool
     """The probability is below the model's abstain threshold."""
     unfamiliar: bool | None
-    """The photo looks unlike all training photos; None if the artefact cannot tell."""
+    """The photo looks unlike any training photo; None if the artefact cannot tell."""
     feature_distance: float | None
-    """Cosine distance, 0 to 2, to the nearest features of the training photos; None if it cannot tell."""
+    """Cosine distance, 0 to 2, from the features of the training photos; None if the artefact has none."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ class Prediction(msgspec.Struct, frozen=True):
     uncertain: bool
     """The probability is below the model's abstain threshold."""
     unfamiliar: bool | None
-    """The photo looks unlike all training photos; null if the model cannot tell."""
+    """The photo looks unlike any training photo; null if the model cannot tell."""
     latency_ms: float
     """Time in the service, from the complete request to this answer."""
     model: Model

@@ -109,7 +109,7 @@ class Metrics:
         )
         self.unfamiliar = Counter(
             "classifier_predictions_unfamiliar_total",
-            "Predictions on photos that look unlike all training photos.",
+            "Predictions on photos that look unlike any training photo.",
             registry=registry,
         )
         self.input_bytes = Histogram(

@@ -86,7 +86,7 @@ function showAnswer(card, file, answer, timing) {
     bars.append(element("dt", label), cell, element("dd", percent(probability)));
   }
   const notes = [];
-  if (answer.unfamiliar) notes.push("It looks unlike all the photos that the model was trained on.");
+  if (answer.unfamiliar) notes.push("It looks unlike any photo the model was trained on.");
   else if (answer.uncertain) notes.push("The probability is below the model's threshold.");
   const stages = timing.replaceAll(/(\w+);dur=([\d.]+)/g, (_, name, ms) => `${name} ${Number(ms).toFixed(1)} ms`);
   const spent = `${answer.latency_ms.toFixed(1)} ms in the service${stages ? ` (${stages})` : ""}`;
