@@ -42,7 +42,7 @@ def run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> 
     if not arguments or arguments[0] not in commands:
         asked = arguments[:1] in (["-h"], ["--help"])
         if arguments and not asked:
-            print(f"error: there is no command {arguments[0]!r}. Choose one of these.", file=sys.stderr)
+            print(f"error: There is no command {arguments[0]!r}. Choose one of these.", file=sys.stderr)
         print(_help(package, commands), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else FAILED
     name, *rest = arguments

@@ -123,7 +123,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     settings = msgspec.convert(values, Settings, strict=False)
     if settings.feedback and not settings.api_key:
         raise ConfigurationError(
-            "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset it."
+            "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset "
+            "SERVING_FEEDBACK."
         )
     return settings
 

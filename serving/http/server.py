@@ -87,7 +87,7 @@ def _listen(host: str, port: int) -> socket.socket | None:
         if error.errno == errno.EADDRINUSE:
             problem = "is in use. Choose another port with PORT=…, or stop the process that listens there"
         else:
-            problem = f"is not available: {error.strerror}. Choose another address with HOST=… and PORT=…"
+            problem = f"is not available: {error.strerror}. Set HOST and PORT to another address"
         print(f"error: {host}:{port} {problem}.", file=sys.stderr)
         return None
     return listener

@@ -25,7 +25,7 @@ def test_an_unknown_command_ends_with_2(capsys: pytest.CaptureFixture[str]):
     """The message names it, and lists the commands that exist."""
     assert main(["predict"]) == 2
     said = capsys.readouterr().err
-    assert "error: there is no command 'predict'. Choose one of these." in said
+    assert "error: There is no command 'predict'. Choose one of these." in said
     assert "export-feedback" in said
 
 
