@@ -1,9 +1,9 @@
-"""The one way in which a package's commands are run: `python -m PACKAGE COMMAND …`.
+"""Run a command of a package, `python -m PACKAGE COMMAND …`; every package uses this.
 
-A command is a function of its arguments that returns an exit status. It lives in a module of its own, which
-is imported when it is asked for: `--help` and a wrong name load nothing heavy. A package whose commands are
-heavy declares their arguments in a light module, so that `COMMAND --help` and a wrong option load nothing
-heavy either.
+A command is a function that takes its arguments and returns an exit status. It lives in a module of its own,
+which is imported only when the command is called, so `--help` and a wrong name load nothing heavy. A package
+whose commands are heavy declares their arguments in a light module, so `COMMAND --help` and a wrong option
+load nothing heavy either.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ INTERRUPTED: Final = 130
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a command lives, and what it does in one sentence."""
+    """Where a command lives and, in one sentence, what it does."""
 
     module: str
     """Dotted name; the module's `main` runs the command and returns its exit status."""
     summary: str
     declare: Callable[[argparse.ArgumentParser], None] | None = None
-    """Declares the arguments; its docstring is the help's text. With it `main` receives the parsed arguments,
-    without it the words as they were typed."""
+    """Declares the arguments; its docstring becomes the text of the help. With it, `main` receives the parsed
+    arguments; without it, the words as typed."""
 
 
 def run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
-    """Run the command that `arguments` begin with; return the exit status.
+    """Run the command that `arguments` start with; return its exit status.
 
-    0 is success, 1 a verdict against what was judged, 2 a wrong call or an error that is printed with its
+    0 means success, 1 a negative verdict (such as a failed gate), 2 a wrong call or an error printed with its
     cause and next step, 130 an interrupt.
     """
     if not arguments or arguments[0] not in commands:
         asked = arguments[:1] in (["-h"], ["--help"])
+        if arguments and not asked:
+            print(f"error: There is no command {arguments[0]!r}. Choose one of these.", file=sys.stderr)
         print(_help(package, commands), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else FAILED
     name, *rest = arguments
@@ -58,7 +60,7 @@ def _call(command: Command, prog: str, words: list[str]) -> int:
 
 
 def guarded(body: Callable[[], int]) -> int:
-    """Run `body`; turn what a person can act on into a message and a status."""
+    """Run `body`; turn an error that a person can act on into a message and an exit status."""
     try:
         return body()
     except UserError as error:
@@ -68,13 +70,16 @@ def guarded(body: Callable[[], int]) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(
             f"error: {error.strerror or error}{where}",
-            "Nothing half-written was left under a final name; fix the cause and run it again.",
+            "No partial file was left in place; fix the cause and run the command again.",
             sep="\n",
             file=sys.stderr,
         )
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left; run it again to resume.", file=sys.stderr)
+        print(
+            "interrupted: no partial file was left in place; run the command again to resume.",
+            file=sys.stderr,
+        )
         return INTERRUPTED
 
 

@@ -1,7 +1,7 @@
-"""The processor cores of this machine, and work spread over them, one item a core.
+"""The processor cores of this machine, and work spread over them, one item per core.
 
 Every command that reads many photos uses this; it imports no torch. Code that runs tensors passes
-`serving.runtime.torchscript.one_thread` as `initializer`: one photo a core beats all cores on one photo.
+`serving.runtime.torchscript.one_thread` as `initializer`: one photo per core is faster than all cores on one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _COMPILING_CALLS: Final = 3
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def pool_of_cores(initializer: Callable[[], None] | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool with a thread for each core; what has not begun when the block is left is cancelled."""
+    """A pool with one thread per core; work that has not started when the block ends is cancelled."""
     pool = ThreadPoolExecutor(cores(), initializer=initializer)
     try:
         yield pool
@@ -42,16 +42,16 @@ def map_on_cores(
     *,
     initializer: Callable[[], None] | None = None,
 ) -> list[U]:
-    """`function` of each item, in order, one item a core at a time.
+    """Apply `function` to each item, one item per core at a time; return the results in order.
 
-    The first items are computed one after the other: TorchScript compiles on the first calls, and which
-    items the finished graph computes must not be a matter of timing.
+    The first items are computed one after another: TorchScript compiles during the first calls, and timing
+    must not decide which items the finished graph computes.
 
     Args:
-        function: Called in a thread of the pool.
-        items: What it is called with.
+        function: Called in the threads of the pool.
+        items: Its arguments.
         title: Shown with the progress.
-        initializer: Called once in each thread before its first item.
+        initializer: Called once in each thread, before its first item.
     """
     first, rest = items[:_COMPILING_CALLS], items[_COMPILING_CALLS:]
     results = []

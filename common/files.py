@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all."""
+"""Write files and folders atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; on success it takes its place, on failure it is gone."""
+    """Yield an empty folder next to `final`; it replaces `final` on success and is removed on failure."""
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -33,7 +33,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(final: Path) -> Iterator[Path]:
-    """Yield a path beside `final`; on success the file there takes its place, on failure it is gone."""
+    """Yield a path next to `final`; the file there replaces `final` on success, and is removed on failure."""
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(final.name + ".partial")
     try:
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write `content`, records included, as indented JSON, atomically; what is not a number becomes null."""
+    """Write `content`, records included, as indented JSON, atomically; NaN and infinity become null."""
     write_text(path, msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n")
 
 

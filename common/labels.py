@@ -1,7 +1,7 @@
-"""Labels that a person has reviewed: `configs/labels.csv` in, a corrected manifest out.
+"""Labels reviewed by a person: `configs/labels.csv` in, a corrected manifest out.
 
-One row a photo: `sha256` of its bytes, `label` (a class, or empty: show it to no model), and a `note`
-that says why. Photos are named by their content, so the list holds for whoever has them.
+One row per photo: the `sha256` of its bytes, its `label` (a class, or empty to leave the photo out) and a
+`note` that gives the reason. Content identifies a photo, so the list holds for anyone who has the photos.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from common.errors import UserError
 
-if TYPE_CHECKING:  # who only needs the path, as a command's --help does, does not wait for it
+if TYPE_CHECKING:  # a command's --help needs only the path, and does not wait for pandas
     import pandas as pd
 
 REVIEWED: Final = Path("configs/labels.csv")
@@ -19,14 +19,14 @@ _COLUMNS: Final = ["sha256", "label", "note"]
 
 
 class LabelsError(UserError):
-    """The list cannot be used; the text names the cause."""
+    """The list of reviewed labels cannot be used; the text names the cause."""
 
 
 def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
-    """The reviewed labels, indexed by sha256; none where there is no such file.
+    """The reviewed labels, indexed by sha256; empty if the file does not exist.
 
     Raises:
-        LabelsError: not a table, other columns, or a photo that is named twice.
+        LabelsError: the file is not a table, has other columns, or names a photo twice.
     """
     import pandas as pd
 
@@ -35,24 +35,28 @@ def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
-        raise LabelsError(f"{path} is no table: {error}. A note with a comma needs quotes.") from error
+        raise LabelsError(
+            f"{path} is not a table: {str(error).strip()}. A note with a comma needs quotes."
+        ) from error
     if list(table.columns) != _COLUMNS:
-        raise LabelsError(f"{path} must have the columns {', '.join(_COLUMNS)}.")
+        raise LabelsError(
+            f"{path} must have the columns {', '.join(_COLUMNS)}; it has {', '.join(table.columns)}."
+        )
     twice = table["sha256"][table["sha256"].duplicated()]
     if len(twice):
-        raise LabelsError(f"{path} names the photo {twice.iloc[0]} twice.")
+        raise LabelsError(f"{path} names the photo {twice.iloc[0]} twice. Remove one of the rows.")
     return table.set_index("sha256")
 
 
 def correct(manifest: pd.DataFrame, reviewed: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's rows with reviewed labels, without those that are left out.
+    """The manifest with the reviewed labels, without the photos that they leave out.
 
     Args:
-        manifest: Columns `sha256` and `label` at least.
-        reviewed: As `read_reviewed` gives it.
+        manifest: Has at least the columns `sha256` and `label`.
+        reviewed: As returned by `read_reviewed`.
 
     Raises:
-        LabelsError: a reviewed photo of this manifest has a label that is no class.
+        LabelsError: the reviewed label of a photo in this manifest is not a class.
     """
     decided = reviewed["label"].to_dict()
     labels = [
@@ -60,6 +64,9 @@ def correct(manifest: pd.DataFrame, reviewed: pd.DataFrame) -> pd.DataFrame:
     ]
     unknown = set(labels) - {""} - set(manifest["label"])
     if unknown:
-        raise LabelsError(f"A reviewed label is no class: {', '.join(sorted(unknown))}.")
+        raise LabelsError(
+            f"A reviewed label is not a class: {', '.join(sorted(unknown))}. Correct it in the list of "
+            "reviewed labels."
+        )
     corrected = manifest.assign(label=labels)
     return corrected[corrected["label"] != ""]

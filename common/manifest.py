@@ -1,7 +1,7 @@
-"""The manifest: a row for each photo that was kept, with its label and split.
+"""The manifest: one row per photo that was kept, with its label and split.
 
 `training.photos.prepare` writes it; training and evaluation read it here. Labels are text, whatever they look
-like: a class may be called `001`, `true` or `nan`.
+like: a class may be named `001`, `true` or `nan`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class ManifestError(UserError):
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Every row, each column as text; there are `path`, `label`, `split` and `sha256` at least.
+    """Every row, each column as text, with at least `path`, `label`, `split` and `sha256`.
 
     Raises:
-        ManifestError: no such file, not a table, or a column is missing.
+        ManifestError: the file does not exist, is not a table or lacks a column.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -32,7 +32,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise ManifestError(
             f"There is no manifest at {path}. Prepare the photos first: make data."
         ) from error
-    except ValueError as error:  # pandas' errors of parsing are ValueErrors
+    except ValueError as error:  # pandas' parsing errors are ValueErrors
         raise ManifestError(
             f"{path} is not a table: {error}. Prepare the photos again: make data."
         ) from error
@@ -46,7 +46,7 @@ def read_split(path: Path, split: str) -> pd.DataFrame:
     """The rows of one split, in the manifest's order.
 
     Raises:
-        ManifestError: as `read_manifest`, or the split has no photo.
+        ManifestError: as for `read_manifest`, or the split has no photo.
     """
     table = read_manifest(path)
     rows = table[table["split"] == split]
@@ -58,5 +58,5 @@ def read_split(path: Path, split: str) -> pd.DataFrame:
 
 
 def labelled(rows: pd.DataFrame, raw: Path) -> list[tuple[Path, str]]:
-    """Each row's photo, below the folder `raw`, and its label."""
+    """The photo of each row, below the folder `raw`, and its label."""
     return [(raw / path, label) for path, label in zip(rows["path"], rows["label"], strict=True)]

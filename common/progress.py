@@ -1,4 +1,4 @@
-"""Progress of long work: rate and time left, readable on a terminal and in a log."""
+"""Progress of a long task: rate and time left, readable on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LOG_SECONDS: Final = 10.0
 
 
 def progress(title: str, total: int | None, unit: str, **options: Any) -> tqdm[Any]:
-    """A bar on a terminal, a line every ten seconds in a file or a pipe.
+    """A bar on a terminal; a line every ten seconds in a file or a pipe.
 
     Args:
         title: Shown before the bar.
-        total: Number of units; None where it is not known.
+        total: Number of units; None if unknown.
         unit: Plural noun, such as photos.
         **options: Passed to `tqdm`.
     """

@@ -7,9 +7,9 @@ import sys
 from common.command import Command, guarded, run
 
 COMMANDS = {
-    "healthcheck": Command("serving.healthcheck", "Ask the service in this container whether it is ready."),
+    "healthcheck": Command("serving.healthcheck", "Check whether the service in this container is ready."),
     "export-feedback": Command(
-        "serving.observers.export", "Write the labelled answers of a feedback database as training data."
+        "serving.observers.export", "Export the labelled answers of a feedback database as training data."
     ),
 }
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 def _serve() -> int:
     from serving import settings
 
-    chosen = settings.from_environment()  # a wrong one is reported before torch is imported
+    chosen = settings.from_environment()  # a wrong setting is reported before torch is imported
     from serving.http.server import serve
 
     return serve(chosen)

@@ -1,6 +1,6 @@
-"""`python -m serving healthcheck`: 0 if the service in this container is ready, 1 with the reason if not.
+"""`python -m serving healthcheck`: exit 0 if the service in this container is ready, else 1 with the reason.
 
-For the image's HEALTHCHECK: needs no curl and no shell, and imports nothing but the standard library.
+For the image's HEALTHCHECK: it needs neither curl nor a shell, and imports only the standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _TIMEOUT_SECONDS = 2.0
 
 
 def main(arguments: list[str]) -> int:
-    """Ask `/health/ready` on the port that the service listens on."""
+    """Request `/health/ready` on the port that the service listens on."""
     if arguments:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2

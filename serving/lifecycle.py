@@ -1,4 +1,4 @@
-"""The one owner of the service's state: starting, ready, draining or failed."""
+"""The service's state: starting, ready, draining or failed. Only `Lifecycle` changes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where the service is in its life."""
+    """The states of the service."""
 
     STARTING = "starting"
     READY = "ready"
@@ -24,31 +24,31 @@ _ALLOWED = {
 
 
 class Lifecycle:
-    """Hold the state and the reason for it; only forward moves are possible."""
+    """Hold the state and the reason for it; it can only move forward."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._state = State.STARTING
-        self._reason = "the model is being loaded and proven"
+        self._reason = "the model is being loaded and verified"
         self._failed = False
 
     @property
     def state(self) -> State:
-        """The present state."""
+        """The current state."""
         return self._state
 
     @property
     def reason(self) -> str:
-        """Why the service is not ready, for a person; empty when it is."""
+        """Why the service is not ready, for a person; empty if it is."""
         return self._reason
 
     @property
     def failed(self) -> bool:
-        """Whether the service has ever failed, whatever came after."""
+        """Whether the service has ever failed, whatever its state is now."""
         return self._failed
 
     def move(self, state: State, reason: str = "") -> bool:
-        """Go to `state` if that is a forward move; tell whether it happened."""
+        """Move to `state` if that is a step forward; return whether it happened."""
         with self._lock:
             if state not in _ALLOWED[self._state]:
                 return False

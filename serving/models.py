@@ -1,6 +1,6 @@
-"""The life of the models in one process: load, prove, swap, and load the shadow.
+"""The models of one process: load, verify and swap the served model, and load the shadow.
 
-The settings' paths in, proven handlers out. `serving.service` starts it, SIGHUP reloads it.
+The settings' paths in, verified handlers out. `serving.service` starts it; SIGHUP triggers a reload.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GPU_BATCH: Final = 16
 
 
 class Models:
-    """The model that answers and, where the operator has one, its shadow."""
+    """The model that answers and, if the operator sets one, its shadow."""
 
     def __init__(
         self,
@@ -37,37 +37,37 @@ class Models:
         """Load nothing yet.
 
         Args:
-            settings: Where the models are, and what they run on.
-            lifecycle: Says whether a model may be swapped.
-            metrics: Where reloads and the shadow's failure are counted.
-            serve: Called with each proven handler, which answers from then on.
+            settings: Where the models are, and which device they run on.
+            lifecycle: Decides whether a model may be swapped.
+            metrics: Counts reloads, and a shadow that cannot be loaded.
+            serve: Called with each verified handler, which answers from then on.
         """
         self._settings, self._lifecycle, self._metrics, self._serve = settings, lifecycle, metrics, serve
         self._device = choose_device(settings.device)
         self.max_batch = settings.max_batch or (1 if self._device == "cpu" else _GPU_BATCH)
-        """Most photos in one pass of the network."""
+        """Largest number of photos in one pass of the network."""
         self._reloading = asyncio.Lock()
         self.handler = self._new_handler()
-        """The one that answers, once it is loaded."""
+        """The handler that answers, once it is loaded."""
 
     @property
     def card(self) -> Card | None:
-        """Of the model that is served; None while there is none."""
+        """The card of the served model; None while there is none."""
         ready = self._lifecycle.state in (State.READY, State.DRAINING)
         return self.handler.artifact.card if ready else None
 
     async def load(self) -> None:
-        """Load and prove the model off the event loop, and serve it.
+        """Load and verify the model off the event loop, then serve it.
 
         Raises:
-            ArtifactError: it cannot be loaded or proven.
+            ArtifactError: the model cannot be loaded or verified.
         """
         self._serve(await self._load(self.handler, self._settings.model))
 
     async def reload(self) -> bool:
-        """Load and prove the model file alongside the present model, then swap; whether it was swapped.
+        """Load and verify the model file alongside the current model, then swap; return whether it did.
 
-        Until the new one is proven, and if it cannot be, the present one serves.
+        The current model serves until the new one is verified, and remains if that fails.
         """
         log = structlog.get_logger()
         async with self._reloading:
@@ -76,7 +76,7 @@ class Models:
                 return False
             try:
                 handler = await self._load(self._new_handler(), self._settings.model)
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the old model stays)
+            except Exception as error:  # noqa: BLE001 (any error is reported, and the current model remains)
                 self._metrics.reloads.labels("failed").inc()
                 log.error("reload failed", reason=reason_of(error))  # noqa: TRY400 (a reason, not a trace)
                 return False
@@ -87,16 +87,17 @@ class Models:
             return True
 
     async def load_shadow(self, shadow: Shadow) -> None:
-        """Load and prove the second artefact, and start `shadow`; if that cannot be, serve without it."""
+        """Load and verify the second artefact, and start `shadow`; if that fails, serve without it."""
         log = structlog.get_logger()
         try:
             handler = await self._load(self._new_handler(), self._settings.shadow_model)
             labels = handler.artifact.card.labels
             if set(labels) != set(self.handler.artifact.card.labels):
-                raise ArtifactError(  # noqa: TRY301 (one report for all that can be wrong with it)
-                    f"The shadow knows other classes than the served model: {', '.join(labels)}."
+                raise ArtifactError(  # noqa: TRY301 (one report for everything that can go wrong)
+                    f"The shadow has other classes than the served model: {', '.join(labels)}. Set "
+                    "SERVING_SHADOW_MODEL to a model with the same classes."
                 )
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
+        except Exception as error:  # noqa: BLE001 (any error is reported)
             self._metrics.shadow.labels("failed").inc()
             log.error("no shadow", reason=reason_of(error))  # noqa: TRY400 (a reason, not a trace)
             return

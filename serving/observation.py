@@ -1,7 +1,7 @@
-"""One computed photo, and the protocol of whoever wants to know of it.
+"""One computed photo, and the protocol of its observers.
 
-`serving.http.predict` makes an `Observation` of each photo that the engine computed, answered or refused, and
-`serving.service` lists the observers that it is handed to.
+`serving.http.predict` makes an `Observation` of each photo that the engine computed, answered or refused.
+`serving.service` lists the observers that receive it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from serving.contract.reference import measure
 
 @dataclass(frozen=True)
 class Observation:
-    """One photo that was computed, with all that was learnt about it."""
+    """One computed photo, with everything known about it."""
 
     request_id: str
     encoded: bytes
     """The photo as it was sent."""
     decoded: DecodedImage | ImageError
-    """Its pixels `u8[3,S,S]`, or why there are none."""
+    """Its pixels `u8[3,S,S]`, or the error that replaces them."""
     answer: Answer | Refusal
     artifact: Artifact
-    """Of the model that answered: after a reload, perhaps not the present one."""
+    """The model that answered; after a reload, not necessarily the current one."""
     seconds: Mapping[str, float]
     """Duration by stage: queue, decode, infer."""
 
     @cached_property
     def quantities(self) -> Mapping[str, float]:
-        """What the photo and its answer are like, see `measure`; empty if the photo was refused."""
+        """Measurements of the photo and its answer, see `measure`; empty if the photo was refused."""
         if not isinstance(self.decoded, DecodedImage) or not isinstance(self.answer, Answer):
             return {}
         return measure(
@@ -50,18 +50,18 @@ class Observation:
 
 
 class Observer(Protocol):
-    """Whoever is handed each observation."""
+    """Receives each observation."""
 
     def observe(self, observation: Observation) -> None:
-        """Take note of one photo. It runs on the event loop, before the answer leaves: never wait here."""
+        """Record one photo. It runs on the event loop before the answer is sent, so it must never block."""
 
 
 def notify(observers: Iterable[Observer], observation: Observation) -> None:
-    """Hand `observation` to each observer; one that raises is logged and changes nothing for the others."""
+    """Pass `observation` to each observer; one that raises is logged and does not affect the others."""
     for observer in observers:
         try:
             observer.observe(observation)
-        except Exception:  # noqa: BLE001 (an observer's fault is not the caller's)
+        except Exception:  # noqa: BLE001 (an observer's error must not reach the client)
             structlog.get_logger().exception(
                 "an observer failed", observer=type(observer).__name__, request_id=observation.request_id
             )

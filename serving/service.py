@@ -1,6 +1,6 @@
-"""What one process's service is made of, and the order in which its parts start and end.
+"""The parts of one process's service, and the order in which they start and stop.
 
-`serving.http.app` builds it and gives it its routes.
+`serving.http.app` builds it and adds the routes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from serving.telemetry.metrics import Metrics
 
 
 class Service:
-    """The parts of one process."""
+    """The parts of one process's service."""
 
     def __init__(
         self,
@@ -76,33 +76,35 @@ class Service:
         return feedback
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
-        """Let a proven model answer from now on."""
+        """Let a verified model answer from now on."""
         self.engine.replace(handler)
         self.metrics.serve(handler.artifact)
         self.drift.serve(handler.artifact)
 
     @property
     def uptime_seconds(self) -> float:
-        """Since the process set the service up."""
+        """Time since the service was created."""
         return self.clock() - self._began
 
     def require_ready(self) -> None:
-        """Let a request pass while there is a model to answer it.
+        """Pass if there is a model to answer with.
 
         Raises:
-            NotReady: starting or failed.
+            NotReady: the service is starting or has failed.
         """
         if self.lifecycle.state not in (State.READY, State.DRAINING):
-            raise NotReady(f"The service is {self.lifecycle.state}: {self.lifecycle.reason}.")
+            raise NotReady(
+                f"The service is not ready ({self.lifecycle.state}): {self.lifecycle.reason.rstrip('.')}."
+            )
 
     async def start(self) -> None:
-        """Open and load off the event loop what answers need, then become ready; or fail and say why."""
+        """Open the feedback store and load the model off the event loop; then become ready, or fail."""
         try:
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
                 self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
             await self.models.load()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported and the service fails)
+        except Exception as error:  # noqa: BLE001 (any error is reported, and the service fails)
             reason = reason_of(error)
             self.lifecycle.move(State.FAILED, reason)
             self.log.error("failed", reason=reason)  # noqa: TRY400 (a reason, not a trace)
@@ -117,13 +119,13 @@ class Service:
             await self.models.load_shadow(self.shadow)
 
     def drain(self) -> None:
-        """Stop announcing readiness; what arrives is still answered until the listener closes."""
+        """Report not ready; requests are still answered until the listener closes."""
         if self.lifecycle.move(State.DRAINING, "the service is shutting down"):
             self.metrics.ready.set(0)
             self.log.info("draining")
 
     async def stop(self) -> None:
-        """Compute what was accepted and end the threads."""
+        """Compute what was accepted, then end the threads."""
         self.drain()
         if self.shadow:
             await asyncio.to_thread(self.shadow.close)

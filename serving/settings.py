@@ -1,4 +1,4 @@
-"""Settings of the service, from the environment; a name nobody knows is an error."""
+"""The service's settings, from the environment; an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -19,67 +19,67 @@ _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment":
 
 
 def _workers() -> int:
-    """One more than there are cores: it computes while another waits for the interpreter's lock."""
+    """One more than there are cores: it computes while another waits for the interpreter lock."""
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where to listen, what to serve and what a request may cost."""
+    """Where to listen, what to serve, and the limits of a request."""
 
     host: str = "127.0.0.1"
     """HOST: address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    """PORT: TCP port to listen on; 0 takes a free one."""
+    """PORT: TCP port to listen on; 0 picks a free one."""
     model: str = "models/release/model.pt"
     """MODEL: path of the artefact."""
     deployment: str = ""
-    """DEPLOYMENT: what was deployed, as the image's digest; /health reports it."""
+    """DEPLOYMENT: digest of the deployed image; /health reports it."""
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
-    """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto takes a GPU where torch has one."""
+    """SERVING_DEVICE: auto, cpu, cuda or cuda:N; auto uses a GPU if torch has one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = msgspec.field(default_factory=_workers)
-    """SERVING_WORKERS: worker threads; by default one more than there are cores."""
+    """SERVING_WORKERS: number of worker threads; by default one more than there are cores."""
     max_batch: Annotated[int, Meta(ge=0, le=256)] = 0
-    """SERVING_MAX_BATCH: most photos in one pass of the network; 0 is 1 on a CPU and 16 on a GPU."""
+    """SERVING_MAX_BATCH: most photos in one pass of the network; 0 means 1 on a CPU and 16 on a GPU."""
     max_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    """SERVING_MAX_DELAY_MS: how long a photo may wait for others to fill its batch."""
+    """SERVING_MAX_DELAY_MS: longest time that a photo waits for others to fill its batch."""
     queue_size: Annotated[int, Meta(ge=1)] = 256
-    """SERVING_QUEUE_SIZE: requests that may wait."""
+    """SERVING_QUEUE_SIZE: most requests that may wait for a worker."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
-    """SERVING_DEADLINE_SECONDS: time from the complete request to its answer."""
+    """SERVING_DEADLINE_SECONDS: longest time from the complete request to its answer."""
     upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
-    """SERVING_UPLOAD_SECONDS: time that a request's body may take to arrive."""
+    """SERVING_UPLOAD_SECONDS: longest time for a request's body to arrive."""
     keep_alive_seconds: Annotated[int, Meta(ge=1)] = 75
-    """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; a proxy keeps its own often for 60."""
+    """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; must exceed the proxy's, often 60."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_STUCK_SECONDS: time a worker may spend on one batch before liveness fails."""
+    """SERVING_STUCK_SECONDS: time that a worker may spend on one batch before liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
-    """SERVING_DRAIN_GRACE_SECONDS: time between readiness 503 and closing the listener."""
+    """SERVING_DRAIN_GRACE_SECONDS: time between readiness turning 503 and the listener closing."""
     drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests when stopping."""
+    """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests at shutdown."""
     drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
-    """SERVING_DRIFT_WINDOW: latest predictions that are compared with the validation photos."""
+    """SERVING_DRIFT_WINDOW: number of latest predictions to compare with the validation photos."""
     shadow_model: str = ""
-    """SERVING_SHADOW_MODEL: path of a second artefact that answers in the background, only to be compared."""
+    """SERVING_SHADOW_MODEL: path of a second artefact that answers in the background, for comparison."""
     shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
-    """SERVING_SHADOW_SHARE: share of the photos that the second artefact is offered."""
+    """SERVING_SHADOW_SHARE: share of the photos offered to the second artefact, 0 to 1."""
     feedback: str = ""
-    """SERVING_FEEDBACK: path of a SQLite file that keeps answers for POST /feedback; needs an API key."""
+    """SERVING_FEEDBACK: path of a SQLite file that stores answers for POST /feedback; needs an API key."""
     feedback_photos: bool = False
-    """SERVING_FEEDBACK_PHOTOS: true keeps the photos too, to train on."""
+    """SERVING_FEEDBACK_PHOTOS: true stores the photos too, to train on them."""
     feedback_days: Annotated[float, Meta(gt=0)] = 30.0
     """SERVING_FEEDBACK_DAYS: how long answers, photos and labels are kept."""
     feedback_max_bytes: Annotated[int, Meta(ge=1_000_000)] = 1_000_000_000
-    """SERVING_FEEDBACK_MAX_BYTES: size at which the oldest unlabelled answers go."""
+    """SERVING_FEEDBACK_MAX_BYTES: size above which the oldest answers are deleted, unlabelled first."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
-    """SERVING_MAX_BODY_BYTES: size of a request body."""
+    """SERVING_MAX_BODY_BYTES: largest request body."""
     max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000
-    """SERVING_MAX_PIXELS: declared width times height of an image."""
+    """SERVING_MAX_PIXELS: largest declared width times height of an image."""
     max_side: Annotated[int, Meta(ge=1)] = 16_384
-    """SERVING_MAX_SIDE: declared longest side of an image, in pixels."""
+    """SERVING_MAX_SIDE: largest declared side of an image, in pixels."""
     max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
-    """SERVING_MAX_PARTS: parts of a multipart body."""
+    """SERVING_MAX_PARTS: most parts of a multipart body."""
     api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
-    """SERVING_API_KEY: if set, requests need it as "Authorization: Bearer KEY" or "X-API-Key: KEY"."""
+    """SERVING_API_KEY: if set, requests must carry it as "Authorization: Bearer KEY" or "X-API-Key: KEY"."""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """SERVING_LOG_LEVEL: debug, info, warning or error."""
     log_format: Annotated[str, Meta(pattern="^(json|console)$")] = "json"
@@ -100,7 +100,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings; empty variables count as unset.
 
     Raises:
-        ConfigurationError: a `SERVING_` variable that is none of ours, or an impossible value.
+        ConfigurationError: a `SERVING_` variable is unknown, or a value is invalid.
     """
     names = {variable(field): field for field in Settings.__struct_fields__}
     for key in environment:
@@ -118,21 +118,22 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             msgspec.convert({field: value}, Settings, strict=False)
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at")[0]
-            raise ConfigurationError(f"{name}={value!r} is not possible: {reason}.") from error
+            raise ConfigurationError(f"{name}={value!r} is not valid: {reason}.") from error
         values[field] = value
     settings = msgspec.convert(values, Settings, strict=False)
     if settings.feedback and not settings.api_key:
         raise ConfigurationError(
-            "SERVING_FEEDBACK needs SERVING_API_KEY: labels from anyone are worth nothing."
+            "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset "
+            "SERVING_FEEDBACK."
         )
     return settings
 
 
 def describe() -> str:
-    """The settings with their defaults and meanings, which are the docstrings below the fields."""
+    """The settings with their defaults and meanings, taken from the docstrings of the fields."""
     text = Path(__file__).read_text(encoding="utf-8")
     defaults = {variable(name): value for name, value in msgspec.structs.asdict(Settings()).items()}
-    lines = ["Settings, from the environment, and what they are if not set:"]
+    lines = ["Settings, from environment variables, with their defaults:"]
     for name, meaning in re.findall(r'^    """([A-Z_]+): (.+?)"""', text, re.DOTALL | re.MULTILINE):
         lines += [f"  {name}={defaults[name]}", f"      {meaning}"]
     return "\n".join(lines)

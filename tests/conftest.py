@@ -1,4 +1,4 @@
-"""What several rooms' tests share."""
+"""Fixtures that the tests of several packages share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.once import Once
 
 Client = TestClient[Litestar]
 
-# A job in the background of a script is started deaf to Ctrl-C, and so would be what the tests start.
+# A script's background job starts with SIGINT ignored, and the tests' own processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -57,7 +57,7 @@ def client(model: Path) -> Iterator[Client]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the current one, with the project's configuration in it."""
+    """An empty working directory that holds the project's configuration."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -67,17 +67,17 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Makes what is costly once for all processes of this session."""
+    """Makes costly things once for all processes of this session."""
     own = tmp_path_factory.getbasetemp()
     return Once(own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own)
 
 
 @pytest.fixture(scope="session")
 def mlflow_database(once: Once) -> Path:
-    """An empty database of MLflow, to be copied: making one runs all its migrations, for seconds."""
+    """An empty MLflow database, to be copied: creating one runs all migrations and takes seconds."""
 
     def make(folder: Path) -> None:
-        # In a process of its own: MLflow warns, leaves connections open, and is slow to import.
+        # In a separate process: MLflow warns, leaves connections open, and is slow to import.
         code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
         uri = f"sqlite:///{folder}/mlflow.db"
         subprocess.run([sys.executable, "-c", code, uri], check=True, capture_output=True)
@@ -87,7 +87,7 @@ def mlflow_database(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def environment() -> Callable[..., dict[str, str]]:
-    """The environment for a command of ours: this interpreter first on PATH, no settings from outside."""
+    """The environment for our commands: this interpreter first on PATH, no settings from outside."""
 
     def make(**more: str) -> dict[str, str]:
         names = ("PORT", "HOST", "MODEL", "DATA", "MLFLOW_TRACKING_URI", "PYTHONPATH")

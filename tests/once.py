@@ -1,4 +1,4 @@
-"""What is costly to make is made once in a test session, by whichever of its processes comes first."""
+"""Make costly things once per test session, in whichever of its processes needs them first."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ class Once:
         self._shared = shared
 
     def __call__(self, name: str, make: Callable[[Path], None]) -> Path:
-        """The folder `name`; `make` fills it, unless another process has done so."""
+        """The folder `name`; `make` fills it unless another process already has."""
         folder = self._shared / name
         done = folder.with_name(f"{name}.done")
         with folder.with_name(f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             if not done.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                shutil.rmtree(folder, ignore_errors=True)  # left by a failed attempt
                 folder.mkdir()
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # libraries' own; the test that comes first is not at fault
+                    warnings.simplefilter("ignore")  # from libraries; the first test is not to blame
                     make(folder)
                 done.touch()
         return folder

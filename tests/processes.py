@@ -1,4 +1,4 @@
-"""The service as a process of its own, with what it logs."""
+"""The service as a separate process, with its log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny import ROOT
 
 
 class Process:
-    """A service that runs, the address it told, and the lines it logged."""
+    """A running service, its address and the lines it logged."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
@@ -30,7 +30,7 @@ class Process:
         )
         self.lines: list[dict[str, object]] = []
         self.errors: list[str] = []
-        """What did not go through the log: a C library's remarks on bytes made to break it."""
+        """Output that bypasses the log: a C library's messages about malicious bytes."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         threading.Thread(target=self._read_errors, daemon=True).start()
@@ -63,7 +63,7 @@ class Process:
         return str(self.wait_for("listening")["address"])
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM; return the exit status."""
         self.popen.send_signal(signal.SIGTERM)
         status = self.popen.wait(30)
         self._reader.join(10)
@@ -72,7 +72,7 @@ class Process:
 
 @contextmanager
 def service(environment: dict[str, str]) -> Iterator[Process]:
-    """A process on a free port, killed at the end if it still runs."""
+    """A process on a free port, killed at the end if it is still running."""
     process = Process(environment | {"PORT": "0"})
     try:
         yield process

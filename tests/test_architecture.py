@@ -1,4 +1,4 @@
-"""The rules between the packages, and what their commands cost to ask about."""
+"""The import rules between the packages, and the cost of asking their commands for help."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_help_loads_nothing_heavy(package: str, environment: Callable[..., dict[
 
 
 def test_fetch_and_prepare_load_no_torch(workplace: Path, environment: Callable[..., dict[str, str]]):
-    """They read and write photos and tables."""
+    """Both only read and write photos and tables."""
     fetch = ["fetch", "--fetch.source", "sample", "--fetch.sample_per_class", "12"]
     found = loaded_after([("training", fetch), ("training", ["prepare"])], environment(), workplace)
     fetched, prepared = found.values()
@@ -78,7 +78,7 @@ def test_fetch_and_prepare_load_no_torch(workplace: Path, environment: Callable[
 
 
 def test_the_health_check_loads_the_standard_library_alone(environment: Callable[..., dict[str, str]]):
-    """It starts every few seconds in each container."""
+    """It runs every few seconds in each container."""
     bare = subprocess.run(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
@@ -88,7 +88,7 @@ def test_the_health_check_loads_the_standard_library_alone(environment: Callable
 
 
 def test_common_loads_no_torch():
-    """None of its modules does."""
+    """None of its modules loads torch, directly or indirectly."""
     names = [module.name for module in pkgutil.iter_modules([str(ROOT / "common")], "common.")]
     assert len(names) > 5
     code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
@@ -97,7 +97,7 @@ def test_common_loads_no_torch():
 
 
 def test_the_serving_app_loads_no_training_library():
-    """What a process has loaded after importing the app, however it came there."""
+    """Importing the app loads none, directly or indirectly."""
     unwanted = TRAINING_LIBRARIES | {"training", "evaluation", "bench", "scipy"}
     code = f"import sys, serving.http.server, serving.__main__; print({unwanted} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""`make rename` makes the repository another project's."""
+"""`make rename` turns the repository into another project's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.tiny import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
-ANOTHER = f"renamed-{len(PROJECT)}-project"  # computed, since a name that stands in a file is refused
+ANOTHER = f"renamed-{len(PROJECT)}-project"  # computed: a name that occurs in a file is refused
 MADE_UNDER_THE_OLD_NAME = ("models/", "reports/", "CHANGELOG.md", "docs/model-card.md", "dvc.lock")
 HOLD_THE_NAME = (
     *("tests/test_docs.py", "tests/test_readme.py", "tests/deploy"),
@@ -23,12 +23,12 @@ HOLD_THE_NAME = (
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """In the folder, as a person types it."""
+    """Run a command in the folder, as a person types it."""
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def commit(folder: Path) -> None:
-    """Everything there is."""
+    """Commit everything."""
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     author = ("-c", "user.name=A. Person", "-c", "user.email=person@example.org")
@@ -52,7 +52,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository, committed anew elsewhere and renamed."""
+    """This repository, committed again elsewhere and renamed."""
     folder = tmp_path_factory.mktemp("copy")
     for name in run(
         ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard"
@@ -68,12 +68,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rename(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    """By the script itself."""
+    """Run the script itself."""
     return run(folder, sys.executable, "scripts/rename.py", *names)
 
 
 def test_rewrites_the_name_and_what_begins_with_it(small: Path):
-    """No word that merely holds it, no picture, no history; line ends stay."""
+    """Words that merely contain the name, pictures, history and line endings stay as they are."""
     done = rename(small, "new-one")
     assert done.returncode == 0, done.stderr
     words = b"new-one new-one-api ${IMAGE:-new-one} x/new-one:1 Ba-b a-bc a-b_ cab make rename NAME=a-b\r\n"
@@ -83,7 +83,7 @@ def test_rewrites_the_name_and_what_begins_with_it(small: Path):
 
 
 def test_a_renamed_repository_can_be_renamed_again(small: Path):
-    """There and back is where it was."""
+    """Renaming there and back restores every file."""
     assert rename(small, "new-one").returncode == 0
     commit(small)
     assert rename(small, "a-b").returncode == 0
@@ -103,8 +103,8 @@ def test_a_renamed_repository_can_be_renamed_again(small: Path):
         ("cab", "already occurs in this repository (words.sh; files: 1)"),
     ],
 )
-def test_refuses_a_name_that_will_not_do_and_changes_nothing(small: Path, name: str, words: str):
-    """Neither where it is used nor for a later rename."""
+def test_refuses_an_unusable_name_and_changes_nothing(small: Path, name: str, words: str):
+    """A name must work wherever it is used, and for a later rename."""
     done = rename(small, name)
     assert done.returncode == 2
     assert words in done.stderr
@@ -119,7 +119,7 @@ def test_refuses_a_tree_that_git_could_not_restore(small: Path):
 
 
 def test_nothing_of_the_old_name_is_left(copy: Path):
-    """But on what was made under it, and where it is an example."""
+    """Except in what was made under it, and where it is an example."""
     name = re.compile(rf"(?<!\w)(?<!NAME=){PROJECT}(?!\w)", re.IGNORECASE)
     tracked = run(copy, "git", "ls-files").stdout.splitlines()
     rest = [path for path in tracked if not path.startswith(MADE_UNDER_THE_OLD_NAME)]
@@ -129,6 +129,6 @@ def test_nothing_of_the_old_name_is_left(copy: Path):
 
 @pytest.mark.slow
 def test_the_renamed_repository_passes_its_tests(copy: Path):
-    """Those of its documents, its delivery, its configuration and its experiments, which hold the name."""
+    """The tests of documents, delivery, configuration and experiments, which contain the name."""
     done = run(copy, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *HOLD_THE_NAME)
     assert done.returncode == 0, done.stdout

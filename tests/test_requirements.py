@@ -22,7 +22,7 @@ def pins(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_index(name: str):
-    """A person's index is set where the person works."""
+    """Each machine configures its own index."""
     assert not re.search(r"://|^-", LOCKS[name].read_text(), re.MULTILINE)
 
 
@@ -37,14 +37,14 @@ def test_every_pin_of_a_lock_has_its_hashes(name: str):
     ("inner", "outer"), [("serve", "train"), ("train", "dev"), ("train", "ray"), ("dev", "browser")]
 )
 def test_a_larger_lock_changes_nothing_of_the_smaller(inner: str, outer: str):
-    """They are installed over one another."""
+    """They are installed on top of one another."""
     smaller = pins(LOCKS[inner])
     assert smaller
     assert smaller.items() <= pins(LOCKS[outer]).items()
 
 
 def test_ci_tries_every_python_that_the_makefile_takes():
-    """And the lowest is the one of the metadata, the linter and the locks."""
+    """The lowest is also that of the metadata, the linter and the locks."""
     makefile = (ROOT / "Makefile").read_text()
     lowest, highest = map(int, re.search(r"\(3, (\d+)\) <= now <= \(3, (\d+)\)", makefile).groups())
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]

@@ -21,7 +21,7 @@ TRAIN = [
     *("--loader.batch_size", "8", "--loader.workers", "0", "--trainer.accelerator", "cpu"),
     *("--finetune.input_sizes", f"[{SIDE}]", "--finetune.epochs_per_pass", "3"),
     *("--finetune.freeze_norm", "false", "--finetune.learning_rate", "0.01", "--finetune.ema_decay", "0.5"),
-    *("--head.inverse_penalty", "1e-6"),  # on a random backbone a head of weight would only disturb
+    *("--head.inverse_penalty", "1e-6"),  # on a random backbone, a head of any weight would only disturb
 ]
 HEAD_ALONE = ("--finetune.input_sizes", "[]")
 """The shortest training."""
@@ -34,7 +34,7 @@ UNCHANGED = (
         for text in (f"--augment.{change}", "0")
     ),
 )
-"""Training photos as they are."""
+"""Leaves the training photos unchanged."""
 
 
 def train_config(*overrides: str) -> TrainConfig:

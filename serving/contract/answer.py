@@ -1,4 +1,4 @@
-"""What an artefact says of one photo: an answer, or a refusal with its reason."""
+"""The response of an artefact to one photo: an answer, or a refusal with its reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The answer to one good image."""
+    """The answer to one valid image."""
 
     prediction: str
     """The most probable label."""
@@ -17,15 +17,15 @@ class Answer(msgspec.Struct, frozen=True):
     uncertain: bool
     """The probability is below the model's abstain threshold."""
     unfamiliar: bool | None
-    """The photo looks like nothing in the training photos; None where the artefact cannot tell."""
+    """The photo looks unlike any training photo; None if the artefact cannot tell."""
     feature_distance: float | None
-    """How far its features are from all of theirs, 0 to 2 (a cosine's); None likewise."""
+    """Cosine distance, 0 to 2, from the features of the training photos; None if the artefact has none."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The answer to one bad image."""
+    """The response to an image that cannot be answered."""
 
     error: str
-    """Code of the fault, see `serving.contract.errors`."""
+    """Code of the error, see `serving.contract.errors`."""
     detail: str
     """One sentence for a person."""

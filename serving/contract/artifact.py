@@ -1,15 +1,16 @@
-"""The model file: one archive with the network, its card and its probe. Reading these two needs no torch.
+"""The model file: one archive with the network, its card and its probe.
 
-The network is `forward(u8[N,3,S,S]) -> f32[N,K]`: calibrated probabilities; normalisation and temperature are
-in the graph. It may have two more methods:
-- `observe(u8[N,3,S,S]) -> (f32[N,K], f32[N])`: the same probabilities, and how far the photo's
-  features are from all that the model was trained on (0 the same direction, 1 at right angles);
-- `explain(u8[N,3,S,S]) -> f32[N,K,h,w]`: each class's activation map (Zhou et al. 2016).
+Reading the card and the probe needs no torch; `serving.runtime.torchscript` loads and saves the network.
 
-The probe is a handful of encoded images with the probabilities that the trainer's eager model gave
-for them. Whoever loads an artefact for use replays the probe (`serving.runtime.handler`), so that a corrupt
-file, a changed image library or a skewed preprocessing is found before the first request.
-`serving.runtime.torchscript` loads and saves the network.
+The network is `forward(u8[N,3,S,S]) -> f32[N,K]`: calibrated probabilities, with normalisation and
+temperature inside the graph. It may have two more methods:
+- `observe(u8[N,3,S,S]) -> (f32[N,K], f32[N])`: the same probabilities, and the cosine distance of the photo's
+  features to the nearest of the training photos' (0 for the same direction, 1 at right angles);
+- `explain(u8[N,3,S,S]) -> f32[N,K,h,w]`: an activation map per class (Zhou et al. 2016).
+
+The probe is a handful of encoded images with the probabilities that the trainer's eager model gave for them.
+Loading an artefact for use replays the probe (`serving.runtime.handler`), so a corrupt file, a changed image
+library or skewed preprocessing is found before the first request.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from serving.contract.errors import ArtifactError
 from serving.contract.preprocess import RESIZE_RULE
 
 PROBE_TOLERANCE: Final = {"fp32": 0.01, "int8": 0.05}
-"""Largest absolute difference of probability between eager training code and this process, by precision.
+"""Largest absolute difference in probability between eager training code and this process, by precision.
 
-Kernels for int8 round differently with VNNI and without: 0.025 was seen at a probability near one half.
+Int8 kernels round differently with and without VNNI: 0.025 was seen at a probability near one half.
 """
 
 OBSERVE: Final = "observe"
@@ -43,32 +44,32 @@ _EXTRA: Final = "/extra/"  # where torch.jit.save puts extra files, below the ar
 
 
 class ProbeImage(msgspec.Struct, frozen=True):
-    """One encoded image and the probabilities the trainer's eager model gave for it."""
+    """One encoded image and the probabilities that the trainer's eager model gave for it."""
 
     name: str
-    """File name, which says what the picture tries."""
+    """File name; it says what the image tests."""
     data: bytes
-    """Encoded, as a caller would send it."""
+    """The encoded image, as a client would send it."""
     probabilities: list[float]
-    """By class, of the eager model."""
+    """Per class, from the eager model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a model file says of itself."""
+    """Everything in a model file but the network."""
 
     card: Card
     probe: list[ProbeImage]
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes."""
 
 
 def read(path: Path) -> Artifact:
     """Card, probe and hash of the artefact at `path`.
 
     Raises:
-        ArtifactError: no such file, damaged, without card or probe, of another schema, or made for another
-            resize rule.
+        ArtifactError: the file does not exist, is damaged, lacks card or probe, has another schema or was
+            made for another resize rule.
     """
     return parse(path, read_bytes(path))
 
@@ -77,26 +78,28 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of the model file.
 
     Raises:
-        ArtifactError: no such file, or one that cannot be read.
+        ArtifactError: the file does not exist or cannot be read.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"There is no model at {path}. Make one with 'make train', fetch the released one with "
+            f"There is no model at {path}. Train one with 'make train', restore the released one with "
             "'git checkout models/release', or name another with MODEL=path."
         ) from error
     except OSError as error:
-        raise ArtifactError(f"The model at {path} cannot be read: {error.strerror}.") from error
+        raise ArtifactError(
+            f"The model at {path} cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
 
 
 def parse(path: Path, data: bytes) -> Artifact:
-    """Card, probe and hash of the artefact whose bytes are `data`; `path` is for the messages.
+    """Card, probe and hash of the artefact whose bytes are `data`; `path` is only for the messages.
 
-    Each member's CRC-32 is compared, which `torch.jit.load` does not do.
+    It checks the CRC-32 of each member, which `torch.jit.load` does not.
 
     Raises:
-        ArtifactError: as `read`.
+        ArtifactError: as for `read`.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -106,7 +109,7 @@ def parse(path: Path, data: bytes) -> Artifact:
                 for name in archive.namelist()
                 if _EXTRA in name and not damaged
             }
-    except Exception as error:  # zipfile and zlib raise several kinds on bytes that were made to break them
+    except Exception as error:  # zipfile and zlib raise many kinds on malicious bytes
         raise not_whole(path, len(data)) from error
     if damaged:
         raise not_whole(path, len(data))
@@ -117,10 +120,10 @@ def parse(path: Path, data: bytes) -> Artifact:
 
 
 def not_whole(path: Path, size_bytes: int) -> ArtifactError:
-    """The error for a file that is damaged or of another kind."""
+    """The error for a file that is damaged or not an artefact."""
     return ArtifactError(
-        f"The model at {path} ({size_bytes} bytes) is not a whole TorchScript archive: "
-        "it is damaged or of another kind. Export or fetch it again."
+        f"The model at {path} ({size_bytes} bytes) is not a complete TorchScript archive: "
+        "it is damaged or not a model. Export it or fetch it again."
     )
 
 
@@ -129,8 +132,8 @@ def _decode(path: Path, member: str, content: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
         raise ArtifactError(
-            f"The model at {path} has no valid {member}: {error}. It was not written by this "
-            "project's export, or by a version with another schema."
+            f"The model at {path} has no valid {member}: {error}. Another program or a version "
+            "with another schema wrote it. Export it again with this version."
         ) from error
 
 
@@ -146,4 +149,6 @@ def _check(path: Path, card: Card, probe: list[ProbeImage]) -> None:
             f"{RESIZE_RULE!r}. Train and export it again."
         )
     if not probe:
-        raise ArtifactError(f"The model at {path} has an empty probe, so nothing proves it.")
+        raise ArtifactError(
+            f"The model at {path} has an empty probe, so it cannot be verified. Export it again."
+        )

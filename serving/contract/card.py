@@ -1,4 +1,4 @@
-"""The card: what an artefact says of itself. `training.export` writes it, everyone else reads it."""
+"""The card: an artefact's description of its model. `training.export` writes it; all else reads it."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ SCHEMA_VERSION: Final = 1
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A figure with its evidence."""
+    """A metric with its confidence interval."""
 
     value: float
-    """On the photos as they are."""
+    """The point estimate."""
     low: float
     """Lower end of the 95 % confidence interval."""
     high: float
     """Upper end of the 95 % confidence interval."""
     n: int
-    """Number of photos behind the figure."""
+    """Number of photos that it was measured on."""
 
 
 class Lineage(msgspec.Struct, frozen=True):
     """Where the model comes from."""
 
     git_commit: str
-    """Commit of the code that trained it; ends in `-dirty` if the tree had changes."""
+    """Commit of the code that trained it; ends in `-dirty` if the working tree had changes."""
     data_hash: str
     """SHA-256 of the manifest it was trained on."""
     mlflow_run_id: str
-    """Of the training."""
+    """MLflow's id of the training run."""
     libraries: dict[str, str]
-    """Version by library name, as at export."""
+    """Version by library name, at the export."""
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the model says of itself."""
+    """The description of a model."""
 
     schema_version: int
-    """Version of this record; another one is refused."""
+    """Version of this record; a card with another version is refused."""
     name: str
-    """Of the model, in the registry and in every prediction."""
+    """Name of the model, in the registry and in every prediction."""
     version: str
-    """Day of the export, training run and what the export chose."""
+    """Date of the export, training run, and the options of the export: read size, another precision."""
     labels: list[str]
     """Class names in the order of the output's columns."""
     input_size: int
@@ -55,16 +55,16 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     abstain_threshold: float
     """An answer whose probability is below this is marked uncertain."""
     temperature: float
-    """By which logits are divided before the softmax (Guo et al. 2017); it is in the graph."""
+    """Divisor of the logits before the softmax (Guo et al. 2017), inside the graph."""
     metrics: dict[str, Measured]
-    """Figures on the test split."""
+    """Metrics on the test split."""
     lineage: Lineage
-    """Code, data and training run."""
+    """Code, data and training run behind the model."""
     read_size: int | None = None
-    """Side in pixels to which the graph enlarges the input for the network; None: as it is."""
+    """Side in pixels to which the graph enlarges the input; None leaves it as it is."""
     precision: Literal["fp32", "int8"] = "fp32"
-    """Of the weights and activations."""
+    """Precision of the weights and activations."""
     unfamiliar_above: float | None = None
-    """A photo whose feature distance is above this looks like nothing in the training photos."""
+    """A photo whose feature distance is above this is marked unfamiliar."""
     reference: Reference | None = msgspec.field(default=None, name="profile")
-    """What the validation photos were like, for the drift figures; `profile` in the file."""
+    """Distributions of the validation photos, to measure drift against; `profile` in the file."""

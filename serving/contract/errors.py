@@ -1,7 +1,7 @@
-"""What can be wrong with a request, in the words of the problem and not of a protocol.
+"""The errors of a request, independent of any protocol.
 
-The handler and the engine raise these; only `serving.http.problems` knows that a code becomes a HTTP
-status, and only `training.photos.prepare` that it becomes a reason in the list of dropped files.
+The handler and the engine raise them. Only `serving.http.problems` maps their codes to HTTP statuses, and
+only `training.photos.prepare` maps them to reasons in the list of dropped files.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from common.errors import UserError
 
 
 class ServingError(UserError):
-    """Base of everything this package raises on purpose.
+    """Base of all errors that this package raises on purpose.
 
-    `code` is the stable machine-readable name of the fault, `detail` one sentence for a person.
+    `code` is the stable, machine-readable name of the error, `detail` one sentence for a person.
     """
 
     code: str = "internal"
@@ -23,11 +23,11 @@ class ServingError(UserError):
 
 
 class ImageError(ServingError):
-    """The bytes of one image cannot be turned into pixels."""
+    """The bytes of one image cannot be decoded into pixels."""
 
 
 class EmptyImage(ImageError):
-    """There are no bytes at all."""
+    """There are no bytes."""
 
     code = "empty"
 
@@ -39,13 +39,13 @@ class UnsupportedImage(ImageError):
 
 
 class BrokenImage(ImageError):
-    """The bytes begin as an allowed image and then fail: truncated or corrupt."""
+    """The bytes start as an image of an allowed format, but are truncated or corrupt."""
 
     code = "broken-image"
 
 
 class ImageTooLarge(ImageError):
-    """The image is over a cap on bytes, pixels or sides."""
+    """The image exceeds a limit on bytes, pixels or sides."""
 
     code = "image-too-large"
 
@@ -61,7 +61,7 @@ class EngineError(ServingError):
 
 
 class Overloaded(EngineError):
-    """The request was refused at once, since it could not be answered in time."""
+    """The request was refused at once, because it could not be answered in time."""
 
     code = "overloaded"
 
@@ -72,54 +72,54 @@ class Overloaded(EngineError):
 
 
 class DeadlineExceeded(EngineError):
-    """The request was accepted, and its time ran out before it was computed."""
+    """The request was accepted, but its time ran out before it was answered."""
 
     code = "deadline-exceeded"
 
 
 class NotReady(EngineError):
-    """No model is ready: starting, draining or failed."""
+    """No model is ready: the service is starting, draining or failed."""
 
     code = "not-ready"
 
 
 class NotExplainable(ServingError):
-    """The artefact has no method `explain`."""
+    """The artefact has no `explain` method."""
 
     code = "not-explainable"
 
 
 class FeedbackOff(ServingError):
-    """The service keeps no answers to label."""
+    """The service stores no answers to label."""
 
     code = "feedback-off"
 
 
 class MalformedFeedback(ServingError):
-    """The body is no JSON object with `request_id` and `label`."""
+    """The body is not a JSON object with `request_id` and `label`."""
 
     code = "malformed-feedback"
 
 
 class UnknownLabel(ServingError):
-    """The label is none of the model's."""
+    """The label is not one of the model's."""
 
     code = "unknown-label"
 
 
 class UnknownRequest(ServingError):
-    """No answer is remembered under this request id."""
+    """No answer is stored under this request id."""
 
     code = "unknown-request"
 
 
 class Unauthorized(ServingError):
-    """The service has a key and the request does not show it."""
+    """The service requires a key, and the request does not carry it."""
 
     code = "unauthorized"
 
 
 class ConfigurationError(ServingError):
-    """A setting has an unknown name or an impossible value."""
+    """A setting has an unknown name or an invalid value."""
 
     code = "configuration"

@@ -1,10 +1,9 @@
 """Encoded bytes in, `u8[3,S,S]` out: the one preprocessing of training, evaluation and serving.
 
-The bytes are sniffed, never trusted: the format is what the content says, and only if it is on
-the allowlist. Bytes, pixels and sides are capped before a pixel is decoded. A JPEG is decoded at
-1/2, 1/4 or 1/8 of its scale (by the decoder's own DCT scaling) where that still covers the target,
-so a 12-megapixel photo does not cost a 12-megapixel decode; what is large in another format is
-reduced by block averages before anything else is done to it.
+The content alone determines the format, which must be on the allowlist. Bytes, pixels and sides are capped
+before a pixel is decoded. A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale (by the decoder's own DCT
+scaling) if that still covers the target, so a 12-megapixel photo does not cost a 12-megapixel decode. A large
+image in another format is first reduced by block averages.
 """
 
 from __future__ import annotations
@@ -27,35 +26,35 @@ RESIZE_RULE: Final = "stretch-bilinear"
 _BACKGROUND: Final = (255, 255, 255)
 _SIXTEEN_TO_EIGHT_BITS: Final = 257  # 65535 / 255
 _EXIF_ORIENTATION: Final = 0x0112
-_SHARPNESS: Final = 2  # times the target that block averages leave to the filter: no loss one can see
+_SHARPNESS: Final = 2  # block averages stop at this multiple of the target: no visible loss
 _STRIP_PIXELS: Final = 1 << 20
 
-Image.init()  # every decoder is known from the start, not at the first image of its kind
-# Pillow warns of harmless metadata faults; a filter set per call would race between threads.
+Image.init()  # registers every decoder now, not at the first image of its kind
+# Pillow warns about harmless metadata errors; a filter set per call would race between threads.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `Limits` decides
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an image may cost before it is refused."""
+    """The limits beyond which an image is refused."""
 
     max_bytes: int = 20 * 1024 * 1024
     """Encoded size, in bytes."""
     max_pixels: int = 64_000_000
-    """Width times height as the file declares them."""
+    """Width times height, as the file declares them."""
     max_side: int = 16_384
     """Longest side, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """One preprocessed image and what was learnt about it on the way."""
+    """One preprocessed image, with its original format and size."""
 
     pixels: npt.NDArray[np.uint8]
     """`u8[3,S,S]`, 0..255, RGB."""
     format: str
-    """Name of the format found in the bytes, one of `FORMATS`."""
+    """Name of the detected format, one of `FORMATS`."""
     width: int
     """Width in pixels as displayed (after EXIF orientation)."""
     height: int
@@ -65,15 +64,15 @@ class DecodedImage:
 def preprocess(data: bytes, size: int, limits: Limits = Limits()) -> DecodedImage:
     """Decode one image to `u8[3,size,size]`, 0..255, RGB, whatever its format and colour mode.
 
-    The whole image is stretched to the square (rule `RESIZE_RULE`), transparency is laid on white,
-    16-bit samples are scaled to 8, EXIF orientation is applied, of an animation the first frame
+    The whole image is stretched to the square (rule `RESIZE_RULE`), transparency becomes white, 16-bit
+    samples are scaled to 8 bits, and EXIF orientation is applied. Only the first frame of an animation
     counts. ICC profiles are not applied.
 
     Raises:
-        EmptyImage: no bytes.
-        ImageTooLarge: over a cap in `limits`.
-        UnsupportedImage: not an image, or not of an allowed format or pixel type.
-        BrokenImage: an allowed format whose pixels cannot be decoded (truncated, corrupt).
+        EmptyImage: there are no bytes.
+        ImageTooLarge: the image exceeds one of `limits`.
+        UnsupportedImage: the bytes are not an image, or not of an allowed format or pixel type.
+        BrokenImage: the format is allowed, but the pixels cannot be decoded (truncated, corrupt).
     """
     if not data:
         raise EmptyImage("The image is empty (0 bytes).")
@@ -89,7 +88,7 @@ def preprocess(data: bytes, size: int, limits: Limits = Limits()) -> DecodedImag
             square = _to_square_rgb(image, size, orientation)
         except UnsupportedImage:
             raise
-        except Exception as error:  # a decoder may raise anything on bytes made to break it
+        except Exception as error:  # a decoder may raise anything on malicious bytes
             raise BrokenImage(
                 f"The {image_format} image cannot be decoded: it is truncated or corrupt."
             ) from error
@@ -104,7 +103,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge("The image declares more pixels than any decoder here accepts.") from error
+        raise ImageTooLarge("The image declares more pixels than any decoder accepts.") from error
     except Exception as error:
         if isinstance(error, UnidentifiedImageError) and not _has_signature(data):
             raise UnsupportedImage(
@@ -114,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _has_signature(data: bytes) -> bool:
-    """Whether the first bytes are those of an accepted format, so that what follows is broken."""
+    """Whether the bytes start like an accepted format; if so, what follows is broken."""
     riff, isobmff = data[:4] == b"RIFF" and data[8:12] == b"WEBP", data[4:12] == b"ftypavif"
     return data.startswith(_SIGNATURES) or riff or isobmff
 
@@ -138,13 +137,13 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; a damaged or absent EXIF block means 1, upright."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 EXIF is an aside: the pixels may be whole
+    except Exception:  # noqa: BLE001 (damaged EXIF does not mean damaged pixels)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_square_rgb(image: Image.Image, size: int, orientation: int) -> Image.Image:
-    """Decode, convert to RGB, resize to a square and turn upright (cheapest in this order)."""
+    """Decode, convert to RGB, resize to a square and rotate upright (cheapest in this order)."""
     if image.format in ("JPEG", "MPO"):
         image.draft(None, (size, size))  # picks the smallest DCT scale that is not below the target
     image.load()
@@ -159,14 +158,14 @@ def _to_square_rgb(image: Image.Image, size: int, orientation: int) -> Image.Ima
 
 
 def _shrink(image: Image.Image, size: int) -> tuple[Image.Image, float, float]:
-    """Convert to RGB; average whole blocks of pixels where at least twice the target is left.
+    """Convert to RGB; average blocks of pixels as long as at least twice the target remains.
 
-    It works in strips, so that what it needs beside the decoded image is small whatever that is: a
-    few megabytes, where converting 64 megapixels in one piece took several hundred.
+    It works in strips, so it needs only a few megabytes on top of the decoded image; converting 64 megapixels
+    in one piece took several hundred.
 
     Returns:
-        The image, and the width and height in its pixels that the original covers (the last block may
-        be a part of one).
+        The image, and the width and height, in its pixels, that the original covers (the last block may be
+        partial).
     """
     width, height = image.size
     columns, rows = (max(1, side // (_SHARPNESS * size)) for side in image.size)

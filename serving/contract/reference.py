@@ -1,8 +1,8 @@
-"""What photos and answers were like at training, and how far a window of today's is from that.
+"""Distributions of photos and answers at training, and how far a window of recent ones is from them.
 
-`training.export.stage` counts the validation photos into a `Reference` that the artefact's card carries.
-`serving.telemetry.drift` counts the latest answers of the service into the same bins and compares the two,
-without any label; `DriftReport` is what `GET /drift` answers.
+`training.export.stage` counts the validation photos into a `Reference`, which the artefact's card carries.
+`serving.telemetry.drift` counts the service's latest answers into the same bins and compares the two. It
+needs no labels. `DriftReport` is the answer to `GET /drift`.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
 _SAMPLES: Final = 255.0
-_EVERY: Final = 8  # row and column: enough for a mean, at a tenth of the event loop's time
+_EVERY: Final = 8  # take every 8th row and column: enough for a mean, at a tenth of the event loop's time
 _BINS: Final = 10
 PREDICTION: Final = "prediction"
-_FEW: Final = 5  # photos that a bin must expect for the chi-square approximation (Cochran 1954)
+_FEW: Final = 5  # expected photos per bin that the chi-square approximation needs (Cochran 1954)
 
 
 class Counts(msgspec.Struct, frozen=True):
     """How often a quantity fell into each bin."""
 
     edges: list[float]
-    """Inner edges, rising; a value on an edge belongs to the bin above it."""
+    """Inner edges, ascending; a value on an edge belongs to the bin above it."""
     counts: list[int]
-    """Photos by bin, one more than there are edges."""
+    """Photos per bin, with one bin more than there are edges."""
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """The reference: photos that the model was validated on, as it answered them."""
+    """Distributions of the validation photos and of the model's answers to them."""
 
     photos: int
-    """How many were counted."""
+    """Number of photos counted."""
     quantities: dict[str, Counts]
-    """By name of the quantity, as `measure` gives it."""
+    """Counts by name of the quantity, see `measure`."""
 
 
 class Drift(msgspec.Struct, frozen=True):
     """How far one quantity of a window is from the reference."""
 
     distance: float
-    """Jensen-Shannon distance with logarithms to base 2: 0 the same, 1 nothing in common (Lin 1991)."""
+    """Jensen-Shannon distance with logarithms to base 2: 0 identical, 1 nothing in common (Lin 1991)."""
     z: float
-    """Two-sample chi-square test as a standard normal deviate (Wilson and Hilferty 1931)."""
+    """Two-sample chi-square test, as a standard normal deviate (Wilson and Hilferty 1931)."""
     photos: int
     """Photos in the window."""
 
@@ -58,26 +58,26 @@ class QuantityReport(msgspec.Struct, frozen=True):
     edges: list[float]
     """Inner edges of the bins, as in `Counts`."""
     reference: list[int]
-    """Photos of the reference by bin."""
+    """Photos of the reference per bin."""
     window: list[int]
-    """Photos of the window by bin."""
+    """Photos of the window per bin."""
     distance: float | None
     """As in `Drift`; null while the window has no photo with this quantity."""
     z: float | None
-    """Likewise."""
+    """As in `Drift`; null while `distance` is."""
 
 
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `GET /drift`; for a model without a reference, no photos and no quantities alone."""
+    """The answer to `GET /drift`; without a reference, only `photos` (0) and `quantities` (empty)."""
 
     photos: int
     """Photos in the window."""
     size: int | UnsetType = UNSET
-    """Photos that the window holds at most."""
+    """Photos that the window can hold."""
     reference_photos: int | UnsetType = UNSET
-    """Photos behind the reference."""
+    """Photos in the reference."""
     estimated_accuracy: float | UnsetType | None = UNSET
-    """Mean confidence: the share of right answers while the calibration holds; null of an empty window."""
+    """Mean confidence: the share of right answers while the calibration holds; null for an empty window."""
     quantities: dict[str, QuantityReport]
 
 
@@ -92,10 +92,10 @@ def measure(
 
     Args:
         pixels: `u8[3,S,S]`, as the network sees it.
-        width: Of the photo as displayed, in pixels.
-        height: Likewise.
-        probabilities: One a class.
-        distance: From the training photos' features, where the artefact tells it.
+        width: Width of the photo as displayed, in pixels.
+        height: Height of the photo as displayed, in pixels.
+        probabilities: One per class.
+        distance: Feature distance from the training photos, if the artefact reports it.
     """
     some = pixels[:, ::_EVERY, ::_EVERY].astype(np.float32) / _SAMPLES
     green = pixels[1, ::_EVERY].astype(np.float32) / _SAMPLES
@@ -114,7 +114,7 @@ def measure(
 
 
 def make_reference(photos: Sequence[Mapping[str, float]], classes: int) -> Reference:
-    """Count photos into bins that hold about a tenth of them each (predictions: one bin a class)."""
+    """Count photos into bins that each hold about a tenth of them (predictions: one bin per class)."""
     quantities = {}
     for name in photos[0]:
         values = np.array([photo[name] for photo in photos])
@@ -132,7 +132,7 @@ def _count(edges: Sequence[float], values: npt.NDArray[np.float64]) -> list[int]
 
 
 def compare(reference: Sequence[int], window: Sequence[int]) -> Drift:
-    """Distance and test between two rows of counts over the same bins."""
+    """Distance and test between two histograms over the same bins."""
     then, now = np.array(reference, np.float64), np.array(window, np.float64)
     return Drift(
         _jensen_shannon(then / then.sum(), now / now.sum()), _chi_square_z(then, now), int(now.sum())
@@ -150,7 +150,7 @@ def _jensen_shannon(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> f
 
 
 def _chi_square_z(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
-    """Of two samples; neighbouring bins are joined until each expects enough photos of the window."""
+    """Test two samples; neighbouring bins are merged until each expects enough photos of the window."""
     rows = np.stack((then, now), 1)  # [bins,2]
     share = now.sum() / rows.sum()
     joined: list[npt.NDArray[np.float64]] = []

@@ -1,10 +1,10 @@
-"""A bounded queue and a few worker threads, each computing one micro-batch on its own.
+"""A bounded queue and a few worker threads, each of which computes one micro-batch at a time.
 
 Encoded photos in, `Result`s out; `serving.http.predict` submits them. On a CPU a batch is one photo; on
-an accelerator a worker takes what waits, up to `max_batch`. `Admission` refuses at once what cannot be
-answered in time; a request whose caller has gone away or whose time has run out in the queue is not
-computed, and whatever a worker meets, its requests are answered and the worker survives. The engine knows
-the handler's stages and no HTTP.
+an accelerator a worker takes what is waiting, up to `max_batch`. `Admission` refuses at once what cannot be
+answered in time. A request whose client disconnects or whose deadline passes while it is queued is not
+computed. A worker survives any error and still answers its requests. The engine knows the handler's stages,
+but no HTTP.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from serving.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one request that was computed."""
+    """The outcome of one computed request."""
 
     decoded: DecodedImage | ImageError
-    """Its pixels, or why there are none."""
+    """Its pixels, or the error that replaces them."""
     answer: Answer | Refusal
     artifact: Artifact
-    """Of the model that answered: after a reload, perhaps not the present one."""
+    """The model that answered; after a reload, not necessarily the current one."""
     seconds: dict[str, float]
-    """Duration by stage: queue, decode, infer; of a batch, decode and infer of the whole."""
+    """Duration by stage: queue, decode, infer; the last two are those of the whole batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,21 +83,21 @@ class Engine:
             thread.start()
 
     def replace(self, handler: ImageClassifierHandler) -> None:
-        """Let `handler` compute what is taken from the queue from now on."""
+        """Let `handler` compute every batch taken from now on."""
         self._handler = handler
 
     @property
     def busy(self) -> bool:
-        """Whether requests wait for a worker."""
+        """Whether requests are waiting for a worker."""
         return bool(self._queue)
 
     def stuck_seconds(self) -> float:
-        """How long the slowest worker has been at its present batch; 0 when all wait."""
+        """How long the slowest worker has spent on its current batch; 0 if all are idle."""
         with self._changed:
             return max((self._clock() - since for since in self._busy_since.values()), default=0.0)
 
     def close(self, timeout_seconds: float) -> bool:
-        """Take nothing more, compute what was accepted, stop; whether all workers ended."""
+        """Accept nothing more, compute what was accepted, then stop; return whether all workers ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -115,8 +115,8 @@ class Engine:
             arrived: When the request arrived, by the engine's clock; its deadline counts from there.
 
         Raises:
-            Overloaded: it cannot be answered in time, or the queue is full.
-            DeadlineExceeded: it was accepted, and its time ran out.
+            Overloaded: the queue is full, or the request cannot be answered in time.
+            DeadlineExceeded: the request was accepted, but its time ran out.
             NotReady: the engine is closing.
         """
         job = _Job(
@@ -140,14 +140,14 @@ class Engine:
             expiry.cancel()
 
     def _expire(self, job: _Job) -> None:
-        """Answer a job whose time is up, though a worker may still be at it."""
+        """Answer a job whose time is up, even if a worker is still computing it."""
         if not job.future.done():
             job.future.set_exception(self._admission.too_late())
 
     def _admit(self, job: _Job) -> None:
-        """Refuse a job that is hopeless. The lock is held."""
+        """Refuse a job that cannot be answered in time. Call with the lock held."""
         if self._closing:
-            raise NotReady("The service is shutting down.")
+            raise NotReady("The service is shutting down. Retry later.")
         try:
             self._admission.check(
                 waiting=len(self._queue),
@@ -164,18 +164,18 @@ class Engine:
         while jobs := self._take(name):
             try:
                 outcomes = self._compute_each(jobs)
-            except BaseException as error:  # noqa: BLE001 the worker lives on, and the requests are answered
+            except BaseException as error:  # noqa: BLE001 the worker survives and answers
                 outcomes = [EngineError(type(error).__name__)] * len(jobs)
             with self._changed:
                 self._in_flight -= len(jobs)
                 self._metrics.in_flight.set(self._in_flight)
                 del self._busy_since[name]
             for job, outcome in zip(jobs, outcomes, strict=True):
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
                     job.loop.call_soon_threadsafe(_settle, job.future, outcome)
 
     def _take(self, name: str) -> list[_Job]:
-        """The next jobs worth computing, one at least; none when the engine is closed and empty."""
+        """The next jobs worth computing, at least one; none once the engine is closed and empty."""
         jobs: list[_Job] = []
         with self._changed:
             patience = 0.0
@@ -201,7 +201,7 @@ class Engine:
         return jobs
 
     def _compute_each(self, jobs: list[_Job]) -> list[Result | Exception]:
-        """One outcome a job; where a batch fails as a whole, each job is tried alone."""
+        """One outcome per job; if a batch fails as a whole, each of its jobs is retried alone."""
         started = self._clock()
         timely = [job for job in jobs if started <= job.deadline]
         outcomes: dict[_Job, Result | Exception] = {

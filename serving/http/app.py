@@ -1,4 +1,4 @@
-"""The HTTP face of the service: `create_app` puts the routes together. Everything comes in through it."""
+"""The HTTP application: `create_app` assembles the routes and takes every dependency as an argument."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def create_app(
     """Build the service.
 
     Args:
-        settings: Where the model is and what a request may cost.
-        registry: Where the metrics go; a new one if none is given.
+        settings: Where the model is, and the limits of a request.
+        registry: Where the metrics are registered; a new one by default.
         clock: Monotonic seconds.
-        on_failure: Called when the model cannot be loaded or proven.
-        observers: Handed each computed photo, after the service's own.
+        on_failure: Called when the model cannot be loaded or verified.
+        observers: Receive each computed photo, after the service's own observers.
     """
     service = Service(settings, registry or CollectorRegistry(), clock, on_failure, observers)
 

@@ -1,4 +1,4 @@
-"""The guard of the routes that the operator's key opens."""
+"""The guard of the routes that require the operator's key."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from serving.http.request import ServiceRequest
 
 
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-    """Compare the key in constant time, if the service has one, before anything of the body is read.
+    """Compare the key in constant time, if the service has one, before the body is read.
 
-    It awaits nothing, but Litestar would hand a plain function to a thread: 0.1 ms of each request.
+    It awaits nothing, but Litestar would run a plain function in a thread, at 0.1 ms per request.
 
     Raises:
         Unauthorized: the key is missing or wrong.
@@ -26,4 +26,4 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: 
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     shown = connection.headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
     if not hmac.compare_digest(shown.encode(), key.encode()):
-        raise Unauthorized('Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')
+        raise Unauthorized('Send the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')

@@ -1,6 +1,6 @@
-"""`POST /explain`: one photo in, a PNG of it with the predicted class's activation map laid over it out.
+"""`POST /explain`: one photo in, a PNG of it overlaid with the predicted class's activation map out.
 
-Maps are computed one at a time and outside the engine, so that no prediction waits for one in the queue.
+Maps are computed one at a time and outside the engine, so that no prediction queues behind one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from serving.runtime.handler import Batch, ImageClassifierHandler
 _MOST_WAITING: Final = 8
 _SIDE: Final = 448  # longest side of the picture, in pixels
 _OPACITY: Final = 0.55
-_WARM: Final = np.array((213, 94, 0), np.float32)  # speaks for the answer: Okabe and Ito's vermilion
+_WARM: Final = np.array((213, 94, 0), np.float32)  # supports the answer: Okabe and Ito's vermilion
 _COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their blue
 
 
@@ -41,7 +41,7 @@ _COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their b
     responses=problems.documented((400, 401, 408, 413, 415, 422, 500, 501, 503)),
 )
 async def explain(request: ServiceRequest) -> Response[bytes]:
-    """A PNG of the photo: vermilion where it speaks for the answer, blue where against it."""
+    """A PNG of the photo: vermilion where it supports the answer, blue where it speaks against it."""
     encoded, _ = await request.photo()
     explainer: Explainer = request.app.state.explainer
     label, picture = await explainer.explain(request.service.models.handler, encoded)
@@ -49,7 +49,7 @@ async def explain(request: ServiceRequest) -> Response[bytes]:
 
 
 class Explainer:
-    """Compute heat maps one after the other; refuse when too many wait."""
+    """Compute heat maps one after another; refuse when too many are waiting."""
 
     def __init__(self) -> None:
         self._one, self._waiting = asyncio.Semaphore(1), 0
@@ -58,13 +58,15 @@ class Explainer:
         """The predicted label, and the PNG of its map over the photo.
 
         Raises:
-            ImageError: the bytes are no image that is accepted.
+            ImageError: the bytes are not an accepted image.
             NotExplainable: the artefact has no activation maps.
-            Overloaded: too many wait already.
+            Overloaded: too many are waiting.
         """
         if self._waiting >= _MOST_WAITING:
             raise Overloaded(
-                f"{self._waiting} heat maps are waiting already.", retry_after_seconds=1, reason="queue-full"
+                f"{self._waiting} heat maps are waiting. Retry later.",
+                retry_after_seconds=1,
+                reason="queue-full",
             )
         self._waiting += 1
         try:
@@ -75,24 +77,24 @@ class Explainer:
 
 
 def _explain(handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
-    torchscript.one_thread()  # predictions keep the other cores
+    torchscript.one_thread()  # leaves the other cores to predictions
     image = preprocess(body, handler.artifact.card.input_size, handler.limits)
     maps = handler.explain(image)
     if maps is None:
-        raise NotExplainable("This model has no activation maps.")
+        raise NotExplainable("This model has no activation maps. It still answers /predict.")
     batch = handler.inference(Batch([image], torch.from_numpy(image.pixels)[None]))
     label = handler.artifact.card.labels[int(batch.probabilities[0].argmax())]
     return label, draw(image.pixels, image.width, image.height, maps[label])
 
 
 def draw(pixels: npt.NDArray[np.uint8], width: int, height: int, heat: npt.NDArray[np.float32]) -> bytes:
-    """The photo in its own shape, vermilion where it speaks for the class and blue where against.
+    """The photo in its own proportions, vermilion where it supports the class, blue where it speaks against.
 
     Args:
         pixels: `u8[3,S,S]`.
-        width: Of the photo as displayed, in pixels; only the ratio to `height` counts.
-        height: Likewise.
-        heat: `f32[h,w]`, above 0 for the class.
+        width: Width of the photo as displayed, in pixels; only its ratio to `height` counts.
+        height: Height of the photo as displayed, in pixels.
+        heat: `f32[h,w]`, above 0 where the photo supports the class.
     """
     scale = _SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,4 +1,4 @@
-"""`POST /feedback`: an answer's request id and its right label in, whether the answer was right out."""
+"""`POST /feedback`: an answer's request id and the right label in, whether the answer was right out."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class FeedbackRequest(msgspec.Struct, frozen=True):
     """The body of `POST /feedback`."""
 
     request_id: str
-    """Of the answer, as `/predict` gave it."""
+    """The request id of the answer, as returned by `/predict`."""
     label: str
-    """What is right: one of the model's labels."""
+    """The right label: one of the model's."""
 
 
 class FeedbackReceipt(msgspec.Struct, frozen=True):
-    """The label is on disk."""
+    """The answer to `POST /feedback`: the label is on disk."""
 
     was_right: bool
     """Whether the answer had this label."""
@@ -37,7 +37,7 @@ class FeedbackReceipt(msgspec.Struct, frozen=True):
 
 async def _require_store(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     if connection.app.state.service.feedback is None:
-        raise FeedbackOff("This service keeps no answers to label: SERVING_FEEDBACK is not set.")
+        raise FeedbackOff("This service stores no answers to label: SERVING_FEEDBACK is not set.")
 
 
 def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
@@ -53,11 +53,11 @@ def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
     responses=problems.documented((400, 401, 404, 408, 413, 422, 503)),
 )
 async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> FeedbackReceipt:
-    """Say what was right: the request id of an answer, and the label."""
+    """Report the right label of an answer, by its request id."""
     service = request.service
     service.require_ready()
     store = service.feedback
-    assert store is not None  # noqa: S101 (the guard has seen to it)
+    assert store is not None  # noqa: S101 (the guard ensures it)
     labels = service.models.handler.artifact.card.labels
     right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
     service.metrics.feedback.labels("right" if right else "wrong").inc()

@@ -1,4 +1,4 @@
-"""The routes of whoever operates the service: health, liveness, metrics and drift."""
+"""The operator's routes: health, liveness, metrics and drift."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _EXPOSITIONS: Final = ("text/plain", "application/openmetrics-text")
 
 
 class ServedModel(msgspec.Struct, frozen=True):
-    """Which model is served."""
+    """The model that is served."""
 
     name: str
     version: str
     sha256: str
-    """Of the model file's bytes."""
+    """SHA-256 of the model file's bytes."""
 
 
 class HealthReport(msgspec.Struct, frozen=True):
-    """The answer to `GET /health`; what does not apply to the state is absent."""
+    """The answer to `GET /health`; fields that do not apply to the state are absent."""
 
     status: str
     """`ok`, or the state: starting, draining or failed."""
@@ -42,10 +42,10 @@ class HealthReport(msgspec.Struct, frozen=True):
     """Why the service is not ready."""
     model: ServedModel | UnsetType = UNSET
     metrics: dict[str, Measured] | UnsetType = UNSET
-    """Figures on the test split."""
+    """Metrics on the test split."""
     lineage: Lineage | UnsetType = UNSET
     deployment: str | UnsetType = UNSET
-    """What was deployed, as the image's digest."""
+    """Digest of the deployed image."""
 
 
 class LivenessReport(msgspec.Struct, frozen=True):
@@ -58,13 +58,15 @@ class LivenessReport(msgspec.Struct, frozen=True):
 
 @get(
     ["/health", "/health/ready"],
-    response_description="It serves.",
+    response_description="The service is ready.",
     responses={
-        503: ResponseSpec(HealthReport, generate_examples=False, description="It does not serve, and why.")
+        503: ResponseSpec(
+            HealthReport, generate_examples=False, description="The service is not ready, and why."
+        )
     },
 )
 async def health(request: ServiceRequest) -> Response[HealthReport]:
-    """200 when the service takes requests; 503 with its state and the reason otherwise."""
+    """200 when the service accepts requests; otherwise 503 with its state and the reason."""
     service = request.service
     state, uptime_seconds = service.lifecycle.state, round(service.uptime_seconds, 3)
     deployment = service.settings.deployment or UNSET
@@ -81,22 +83,22 @@ async def health(request: ServiceRequest) -> Response[HealthReport]:
 
 @get(
     "/health/live",
-    response_description="It is alive.",
+    response_description="The process is alive.",
     responses={503: ResponseSpec(LivenessReport, generate_examples=False, description="A worker is stuck.")},
 )
 async def live(request: ServiceRequest) -> Response[LivenessReport]:
-    """200 as long as the process is worth keeping; 503 when a worker does not come back."""
+    """200 while the process works; 503 when a worker is stuck and the process should be restarted."""
     service = request.service
     stuck = service.engine.stuck_seconds()
     if stuck > service.settings.stuck_seconds:
-        reason = f"a worker has been at one batch for {stuck:.0f} s"
+        reason = f"a worker has spent {stuck:.0f} s on one batch"
         return Response(LivenessReport("stuck", reason), status_code=503)
     return Response(LivenessReport("alive"))
 
 
 @dataclass
 class ExpositionOperation(Operation):
-    """What OpenAPI says of the text formats of `GET /metrics`; Litestar derives the JSON."""
+    """The OpenAPI description of the text formats of `GET /metrics`; Litestar derives the JSON."""
 
     def __post_init__(self) -> None:
         """Add the two formats."""
@@ -123,10 +125,10 @@ async def metrics(request: ServiceRequest) -> Response[MetricsSummary]:
 
 @get(
     "/drift",
-    response_description="The window.",
+    response_description="The window and the reference.",
     guards=[require_key],
     responses=problems.documented((401,)),
 )
 async def drift(request: ServiceRequest) -> DriftReport:
-    """The latest photos by bin alongside those of validation, and how far the two are apart."""
+    """The latest photos alongside the validation photos, per bin, and the distance between the two."""
     return request.service.drift.report()

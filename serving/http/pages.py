@@ -1,4 +1,4 @@
-"""The pages for a person: the form with, where a browser runs no script, its answer; and the status view."""
+"""The HTML pages: the form (with the answer, if the browser runs no script), the status and the API."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 
 WEB: Final = Path(__file__).parent / "web"
+_MOST_SURE: Final = 0.9999
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -29,21 +30,21 @@ _HEADERS: Final = {
 
 
 class Viewer(OpenAPIRenderPlugin):
-    """Swagger UI at `/schema`, from files of this machine."""
+    """Swagger UI at `/schema`, from local files."""
 
     def __init__(self) -> None:
         super().__init__(path="/")
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """The page, which loads the description itself."""
+        """The page, which loads the OpenAPI description itself."""
         del request, openapi_schema
         return (WEB / "schema.html").read_bytes()
 
 
 def swagger_files() -> Path | None:
-    """The folder of Swagger UI's own files; None where the package flask-swagger-ui is not installed.
+    """The folder of Swagger UI's files; None if the package flask-swagger-ui is not installed.
 
-    Its files are all that is wanted: importing it would import Flask.
+    Only its files are needed: importing the package would import Flask.
     """
     found = importlib.util.find_spec("flask_swagger_ui")
     places = found.submodule_search_locations if found else None
@@ -52,12 +53,12 @@ def swagger_files() -> Path | None:
 
 @get("/", include_in_schema=False)
 async def index(request: ServiceRequest) -> Response[str]:
-    """The page where a person shows a photo."""
+    """The page on which a person uploads a photo."""
     return await asyncio.to_thread(_page, request.service.models.card)
 
 
 def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
-    """The page with a problem on it, counted and logged like any other."""
+    """The page with a problem, which is counted and logged like any other."""
     refusal = refuse(request, error)
     return _page(request.service.models.card, refusal.content, refusal.status_code or 200)
 
@@ -70,31 +71,31 @@ def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
     exception_handlers=handling(Exception, _refuse_on_page),
 )
 async def index_answer(request: ServiceRequest) -> Response[str]:
-    """The same page with the answer on it, for a browser that runs no script."""
+    """The same page with the answer, for a browser that runs no script."""
     prediction, _ = await classify(request)
     return await asyncio.to_thread(_page, request.service.models.card, prediction)
 
 
 @get("/status", include_in_schema=False)
 async def status() -> Response[bytes]:
-    """The metrics for a person."""
+    """The page that shows the metrics to a person."""
     page = await asyncio.to_thread((WEB / "status.html").read_bytes)
     return Response(page, media_type=MediaType.HTML, headers=_HEADERS)
 
 
 def _page(card: Card | None, answer: Prediction | Problem | None = None, status: int = 200) -> Response[str]:
-    """The form.
+    """The page with the form.
 
     Args:
-        card: Of the model that is served; None while there is none.
-        answer: To be shown on the page.
-        status: HTTP status.
+        card: The served model's card; None while there is none.
+        answer: Shown on the page, if given.
+        status: The HTTP status.
     """
-    labels = " or ".join(card.labels) if card else "its classes"
+    labels = " or ".join(card.labels) if card else "one of its classes"
     accuracy = card.metrics.get("accuracy") if card else None
-    model = f"Model {card.name} {card.version}" if card else "The model is being loaded"
+    model = f"Model {card.name} {card.version}" if card else "The model is loading"
     if accuracy:
-        model += f"; right on {accuracy.value:.1%} of {accuracy.n} test photos"
+        model += f", with an accuracy of {100 * accuracy.value:.1f} % on {accuracy.n:,} test photos"
     text = Template((WEB / "index.html").read_text(encoding="utf-8")).substitute(
         labels=html.escape(labels),
         model=html.escape(model + "."),
@@ -103,8 +104,17 @@ def _page(card: Card | None, answer: Prediction | Problem | None = None, status:
     return Response(text, media_type=MediaType.HTML, status_code=status, headers=_HEADERS)
 
 
+def percent(probability: float) -> str:
+    """A probability as text, as `app.js` shows it: never 0.00 % or 100.00 %, since no model is that sure."""
+    if probability > _MOST_SURE:
+        return "> 99.99 %"
+    if probability < 1 - _MOST_SURE:
+        return "< 0.01 %"
+    return f"{100 * probability:.2f} %"
+
+
 def _answer_card(answer: Prediction | Problem) -> str:
-    """As `app.js` shows it, without the photo, which the browser does not give back."""
+    """The card as `app.js` makes it, without the photo."""
     if isinstance(answer, Problem):
         title, detail = html.escape(answer.title), html.escape(answer.detail)
         return f'<article class="card problem"><h2>{title}</h2><p>{detail}</p></article>'
@@ -116,7 +126,7 @@ def _answer_card(answer: Prediction | Problem) -> str:
     rows = "".join(
         f"<dt>{html.escape(label)}</dt><dd>"
         f'<meter value="{value:.4f}" aria-label="probability of {html.escape(label)}"></meter></dd>'
-        f"<dd>{100 * value:.2f} %</dd>"
+        f"<dd>{html.escape(percent(value))}</dd>"
         for label, value in sorted(answer.probabilities.items(), key=lambda item: -item[1])
     )
     return (

@@ -25,7 +25,7 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Model(msgspec.Struct, frozen=True):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str
     version: str
@@ -43,9 +43,9 @@ class Prediction(msgspec.Struct, frozen=True):
     uncertain: bool
     """The probability is below the model's abstain threshold."""
     unfamiliar: bool | None
-    """The photo looks like nothing in the training photos; null where the model cannot tell."""
+    """The photo looks unlike any training photo; null if the model cannot tell."""
     latency_ms: float
-    """From the arrival of the request to this answer, in the service."""
+    """Time in the service, from the complete request to this answer."""
     model: Model
     request_id: str
 
@@ -60,11 +60,11 @@ EXAMPLE: Final = Prediction(
     model=Model("cats-dogs", "2026.11.25-0ace1447"),
     request_id=problems.EXAMPLE_ID,
 )
-"""The released model's answer to `deploy/smoke/cat.jpg`; a test holds it to that."""
+"""The released model's answer to `deploy/smoke/cat.jpg`, as a test checks."""
 
 
 class Refused(ServingError):
-    """A worker took the photo, and the handler refused it."""
+    """A worker took the photo, but the handler refused it."""
 
     def __init__(self, refusal: Refusal, seconds: Mapping[str, float]) -> None:
         super().__init__(refusal.detail)
@@ -117,7 +117,7 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
         The answer, and the duration of each stage in seconds.
 
     Raises:
-        ServingError: whatever is wrong with the request or the moment.
+        ServingError: the request is invalid, or the service cannot answer it now.
     """
     service = request.service
     encoded, arrived = await request.photo()

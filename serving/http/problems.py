@@ -1,6 +1,6 @@
-"""RFC 9457 problem details: the one place where a fault's code becomes a HTTP status.
+"""RFC 9457 problem details: the one place that maps an error's code to an HTTP status.
 
-Exceptions in, `Response[Problem]` out; the routes take from here what OpenAPI says of their faults.
+Exceptions in, `Response[Problem]` out; the routes take the OpenAPI description of their errors from here.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ EXAMPLE_ID: Final = "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is the same each time a problem of one code occurs."""
+    """What all problems with one code have in common."""
 
     status: int
     title: str
     example: str = ""
-    """A detail that the service gives, word for word; a test holds it to that."""
+    """A real detail of the service, word for word, as a test checks."""
 
 
 KINDS: Final[dict[str, Kind]] = {
     "missing-file": Kind(
         400,
         "No image was sent",
-        'There is no multipart field "file" (found \'other\'). Send the image as curl -F "file=@dog.jpg".',
+        'There is no multipart field "file" (found \'other\'). Send the image with curl -F "file=@dog.jpg".',
     ),
     "malformed-upload": Kind(400, "The upload cannot be parsed"),
-    "malformed-feedback": Kind(400, "The feedback cannot be read"),
-    "bad-request": Kind(400, "The request is not understood"),
+    "malformed-feedback": Kind(400, "The feedback cannot be parsed"),
+    "bad-request": Kind(400, "The request is malformed"),
     "unauthorized": Kind(
         401,
         "The API key is missing or wrong",
-        'Show the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
+        'Send the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
     ),
     "not-found": Kind(404, "There is nothing at this address"),
-    "unknown-request": Kind(404, "This request is not remembered"),
+    "unknown-request": Kind(404, "No answer has this request id"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
@@ -64,13 +64,13 @@ KINDS: Final[dict[str, Kind]] = {
     "broken-image": Kind(
         422, "The image is broken", "The JPEG image cannot be decoded: it is truncated or corrupt."
     ),
-    "unknown-label": Kind(422, "The label is none of the model's"),
-    "disconnected": Kind(499, "The caller went away"),
-    "not-explainable": Kind(501, "This model cannot explain itself"),
+    "unknown-label": Kind(422, "The label is not one of the model's"),
+    "disconnected": Kind(499, "The client disconnected"),
+    "not-explainable": Kind(501, "This model has no heat maps"),
     "feedback-off": Kind(
         404,
-        "This service takes no feedback",
-        "This service keeps no answers to label: SERVING_FEEDBACK is not set.",
+        "This service accepts no feedback",
+        "This service stores no answers to label: SERVING_FEEDBACK is not set.",
     ),
     "internal": Kind(500, "The service failed"),
     "overloaded": Kind(503, "The service is overloaded"),
@@ -92,7 +92,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def code_of(error: Exception) -> str:
-    """The code of anything that can be raised while answering."""
+    """The code of any exception that is raised while answering."""
     if isinstance(error, ServingError) and error.code in KINDS:
         return error.code
     if isinstance(error, HTTPException):
@@ -101,7 +101,7 @@ def code_of(error: Exception) -> str:
 
 
 def detail_of(error: Exception) -> str:
-    """A sentence for the caller; of an error that is not ours it reveals nothing from inside."""
+    """A sentence for the client; for an unexpected error, it reveals nothing internal."""
     if isinstance(error, ServingError):
         return error.detail
     return KINDS[code_of(error)].title + "."
@@ -126,12 +126,12 @@ def _problem(code: str, detail: str, request_id: str) -> Problem:
 
 
 def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Litestar's hook for everything that a route did not answer itself (404, 405, faults)."""
+    """Litestar's hook for every exception that no route handled (404, 405, internal errors)."""
     return response(error, request.id)
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:
-    """What OpenAPI says of a route's faults, with an example of each kind."""
+    """The OpenAPI description of a route's errors, with an example of each kind."""
     return {status: _documented(status) for status in statuses}
 
 

@@ -1,6 +1,6 @@
-"""One request: its id and trace, and its body, read under the settings' caps whichever route wants it.
+"""One request: its id, its trace context and its body, which every route reads within the settings' limits.
 
-`serving.http.app` gives this class to Litestar: every handler and exception handler is called with it.
+`serving.http.app` passes this class to Litestar, which calls every handler and exception handler with it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class ServiceRequest(Request[Any, Any, Any]):
 
     @cached_property
     def service(self) -> Service:
-        """The parts of this process."""
+        """The service of this process."""
         return cast("Service", self.app.state.service)
 
     @cached_property
     def id(self) -> str:
-        """The caller's X-Request-ID if it is a plain token, else a new one; the same each time."""
-        state = self.scope["state"]  # an exception handler has another instance of the same request
+        """The client's X-Request-ID if it is a plain token, else a new id; constant within a request."""
+        state = self.scope["state"]  # an exception handler gets another instance of the same request
         if _ID not in state:
             given = self.headers.get("x-request-id", "")
             state[_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -47,15 +47,15 @@ class ServiceRequest(Request[Any, Any, Any]):
 
     @property
     def trace(self) -> dict[str, str]:
-        """`trace_id` and `parent_span_id` of a W3C traceparent header; nothing if there is no valid one."""
+        """`trace_id` and `parent_span_id` of a W3C traceparent header; empty without a valid one."""
         found = _TRACE_PARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
 
     async def body(self) -> bytes:
-        """The whole body; Litestar's own reading of JSON comes through here too.
+        """The whole body; Litestar's JSON parsing reads it through this method too.
 
         Raises:
-            UploadError: it is too large, too slow, or the caller went away.
+            UploadError: the body is too large or too slow, or the client disconnected.
         """
         if self._whole is None:
             settings = self.service.settings
@@ -66,37 +66,39 @@ class ServiceRequest(Request[Any, Any, Any]):
         return self._whole
 
     async def photo(self) -> tuple[bytes, float]:
-        """The encoded image that was sent, and when the request was complete, by the service's clock.
+        """The encoded image, and when the request was complete, by the service's clock.
 
         Raises:
-            ServingError: whatever is wrong with the upload, or no model is ready.
+            ServingError: the upload is invalid, or no model is ready.
         """
         body = await self.body()
-        arrived = self.service.clock()  # the caller's uplink is not ours to answer for
+        arrived = self.service.clock()  # the upload depends on the client's connection: it does not count
         self.service.require_ready()
         return extract_image(*self.content_type, body, self.service.settings.max_parts), arrived
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`; if the caller goes away first, cancel it.
+        """Await `work`; if the client disconnects first, cancel it.
 
         Raises:
-            CallerGone: the connection closed before the answer was there.
+            CallerGone: the connection closed before the answer was ready.
         """
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a coroutine that runs has one)
+        assert task is not None  # noqa: S101 (a running coroutine has one)
         waiting = True
 
         def leave(_: asyncio.Future[Any]) -> None:
             if waiting:
                 task.cancel()
 
-        watching = asyncio.ensure_future(self.receive())  # the body is read: next comes the disconnect
+        watching = asyncio.ensure_future(
+            self.receive()
+        )  # the body has been read: the next message is the disconnect
         watching.add_done_callback(leave)
         try:
             return await work
         except asyncio.CancelledError:
             if watching.done() and task.uncancel() == 0:
-                raise CallerGone("The caller closed the connection before the answer was ready.") from None
+                raise CallerGone("The client closed the connection before the answer was ready.") from None
             raise
         finally:
             waiting = False
@@ -106,5 +108,5 @@ class ServiceRequest(Request[Any, Any, Any]):
 def handling(
     kind: type[Exception], handler: Callable[[ServiceRequest, Any], Response[Any]]
 ) -> ExceptionHandlersMap:
-    """Litestar's map of one exception handler; its types do not know of `ServiceRequest`."""
+    """Litestar's map of one exception handler; its types do not know `ServiceRequest`."""
     return {kind: cast("Any", handler)}

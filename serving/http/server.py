@@ -1,4 +1,4 @@
-"""The app behind a socket until SIGTERM or Ctrl-C: settings in, an exit status out."""
+"""Serve the app on a socket until SIGTERM or Ctrl-C: settings in, an exit status out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.telemetry import logs
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but readiness turns to 503 before the listener closes, and a clean end exits 0."""
+    """uvicorn, but readiness turns 503 before the listener closes, and a clean shutdown exits with 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
         self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
-        """First signal: drain, and close after the grace. Second: end at once."""
+        """On the first signal, drain, and close after the grace period; on the second, stop at once."""
         self._signals += 1
         if self._signals > 1:
             self.should_exit = self.force_exit = True
@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_soon_threadsafe(self._drain)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and load the model file anew on SIGHUP."""
+        """Start, and reload the model file on each SIGHUP."""
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Serve; return the exit status: 0 after a clean end, 1 if it could not serve."""
+    """Serve; return the exit status: 0 after a clean shutdown, 1 if it could not serve."""
     listener = _listen(settings.host, settings.port)
     if listener is None:
         return 1
@@ -76,7 +76,7 @@ def serve(settings: Settings) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket | None:
-    """Bind before anything is loaded; report at once if that cannot be."""
+    """Bind before anything is loaded; report a failure at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,9 +85,9 @@ def _listen(host: str, port: int) -> socket.socket | None:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            problem = "is in use. Choose another with PORT=…, or stop what listens there"
+            problem = "is in use. Choose another port with PORT=…, or stop the process that listens there"
         else:
-            problem = f"cannot be listened on: {error.strerror}. Choose others with HOST=… and PORT=…"
+            problem = f"is not available: {error.strerror}. Set HOST and PORT to another address"
         print(f"error: {host}:{port} {problem}.", file=sys.stderr)
         return None
     return listener

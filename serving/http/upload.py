@@ -1,4 +1,4 @@
-"""Request body in, the bytes of one encoded image out; memory is bounded by the caps."""
+"""Request body in, the bytes of one encoded image out; limits bound the memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIELD: Final = "file"
 
 @dataclass
 class UploadOperation(Operation):
-    """What OpenAPI says of an upload, and Litestar cannot derive: a form or the bytes themselves."""
+    """The OpenAPI description of an upload, which Litestar cannot derive: a form or the plain bytes."""
 
     def __post_init__(self) -> None:
         """Describe the body."""
@@ -34,7 +34,7 @@ class UploadOperation(Operation):
 
 
 class UploadError(ServingError):
-    """The request does not carry one image in a form that is understood."""
+    """The request does not carry one image in an accepted form."""
 
 
 class MissingFile(UploadError):
@@ -44,13 +44,13 @@ class MissingFile(UploadError):
 
 
 class MalformedUpload(UploadError):
-    """The multipart body does not follow its own boundary."""
+    """The multipart body cannot be parsed."""
 
     code = "malformed-upload"
 
 
 class BodyTooLarge(UploadError):
-    """The body is over the cap."""
+    """The body exceeds the limit."""
 
     code = "body-too-large"
 
@@ -62,7 +62,7 @@ class UploadTooSlow(UploadError):
 
 
 class CallerGone(UploadError):
-    """The caller closed the connection before the body was complete."""
+    """The client closed the connection before the body was complete."""
 
     code = "disconnected"
 
@@ -74,23 +74,26 @@ async def read_body(
 
     Args:
         receive: The ASGI channel.
-        limit_bytes: The cap on the size.
-        limit_seconds: The cap on the time, so that a slow caller does not hold a connection for ever.
-        announced: The Content-Length header; a larger one is refused before anything is read.
+        limit_bytes: The limit on the size.
+        limit_seconds: The limit on the time, so that a slow client cannot hold a connection for ever.
+        announced: The Content-Length header; if it exceeds the limit, nothing is read.
 
     Raises:
-        BodyTooLarge: announced or sent more than the cap.
-        UploadTooSlow: not complete in time.
+        BodyTooLarge: more than the limit was announced or sent.
+        UploadTooSlow: the body was not complete in time.
         CallerGone: the connection closed first.
     """
-    too_large = f"The request body is larger than the {limit_bytes} bytes accepted."
+    too_large = f"The request body exceeds the limit of {limit_bytes} bytes. Send a smaller photo."
     if announced and announced.isdecimal() and int(announced) > limit_bytes:
         raise BodyTooLarge(too_large)
     try:
         async with asyncio.timeout(limit_seconds):
             return await _read_all(receive, limit_bytes, too_large)
     except TimeoutError as error:
-        raise UploadTooSlow(f"The request was not complete after {limit_seconds:g} s.") from error
+        raise UploadTooSlow(
+            f"The request was not complete after {limit_seconds:g} s. Send a smaller photo, or use a faster "
+            "connection."
+        ) from error
 
 
 async def _read_all(receive: Callable[[], Awaitable[Any]], limit_bytes: int, too_large: str) -> bytes:
@@ -99,7 +102,7 @@ async def _read_all(receive: Callable[[], Awaitable[Any]], limit_bytes: int, too
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise CallerGone("The caller closed the connection before the request was complete.")
+            raise CallerGone("The client closed the connection before the request was complete.")
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
@@ -113,13 +116,13 @@ def extract_image(content_type: str, options: dict[str, str], body: bytes, max_p
     """The image in a body: the multipart field `file`, or the body itself.
 
     Raises:
-        MissingFile: an empty body, or no field of that name.
-        MalformedUpload: a multipart body that cannot be parsed.
+        MissingFile: the body is empty, or has no field of that name.
+        MalformedUpload: the multipart body cannot be parsed.
     """
     if content_type != "multipart/form-data":
         if not body:
             raise MissingFile(
-                f'The request is empty. Send the image as multipart field "{FIELD}" '
+                f'The request is empty. Send the image as the multipart field "{FIELD}" '
                 f'(curl -F "{FIELD}=@dog.jpg") or as the body itself.'
             )
         return body
@@ -142,6 +145,7 @@ def extract_image(content_type: str, options: dict[str, str], body: bytes, max_p
     if FIELD not in names:
         found = f"found {', '.join(sorted(set(names)))[:100]!r}" if names else "found none"
         raise MissingFile(
-            f'There is no multipart field "{FIELD}" ({found}). Send the image as curl -F "{FIELD}=@dog.jpg".'
+            f'There is no multipart field "{FIELD}" ({found}). '
+            f'Send the image with curl -F "{FIELD}=@dog.jpg".'
         )
     return content[0] if len(content) == 1 else b"".join(content)

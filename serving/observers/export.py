@@ -1,7 +1,7 @@
-"""`python -m serving export-feedback DB OUT`: the labelled answers of a feedback database, as training data.
+"""`python -m serving export-feedback DB OUT`: export the labelled answers of a feedback database.
 
-Writes `labels.csv` and, of the photos that the operator had kept, `<label>/<request id>.<format>`: a folder
-for `make train DATA=…`.
+Writes `labels.csv` and, for each photo that the service stored, `<label>/<request id>.<format>`: a folder for
+`make train DATA=…`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ _COLUMNS: Final = ("request_id", "at", "prediction", "probability", "version", "
 
 
 class ExportError(UserError):
-    """There is nothing to export; the text names the cause."""
+    """The database cannot be exported; the text names the cause and the next step."""
 
 
 def export(database: Path, out: Path) -> tuple[int, int]:
-    """Write the labelled answers to the folder `out`, alongside what it holds already.
+    """Write the labelled answers to the folder `out`, alongside what it already holds.
 
     Returns:
-        Labelled answers, and photos among them.
+        The number of labelled answers, and how many of them have a photo.
 
     Raises:
-        ExportError: there is no such database, or the file is another.
+        ExportError: the file does not exist, or is not a feedback database.
     """
     if not database.exists():
-        raise ExportError(f"There is no feedback database at {database}.")
+        raise ExportError(
+            f"There is no feedback database at {database}. Name the file that SERVING_FEEDBACK names."
+        )
     query = f"select {', '.join(_COLUMNS)}, photo from answers where label is not null order by labelled_at"  # noqa: S608
     count = photos = 0
     try:
@@ -54,12 +56,14 @@ def export(database: Path, out: Path) -> tuple[int, int]:
                 table.writerow([*values, name])
                 count += 1
     except sqlite3.Error as error:
-        raise ExportError(f"{database} is not a feedback database: {error}.") from error
+        raise ExportError(
+            f"{database} is not a feedback database: {error}. Name the file that SERVING_FEEDBACK names."
+        ) from error
     return count, photos
 
 
 def _write_photo(out: Path, request_id: str, label: str, photo: bytes) -> str:
-    """Write one photo below its label; its path in `out`."""
+    """Write one photo into the folder of its label; return its path in `out`."""
     with Image.open(io.BytesIO(photo)) as image:
         name = f"{label}/{request_id}.{str(image.format).lower()}"
     with files.atomic_file(out / name) as partial:
@@ -68,7 +72,7 @@ def _write_photo(out: Path, request_id: str, label: str, photo: bytes) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Export, and report how much."""
+    """Export, and print how much."""
     parser = argparse.ArgumentParser(prog="python -m serving export-feedback", description=__doc__)
     parser.add_argument("database", type=Path, help="the file that SERVING_FEEDBACK names")
     parser.add_argument("out", type=Path, help="folder to write to")

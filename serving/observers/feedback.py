@@ -1,7 +1,7 @@
-"""What callers say was right: labels for answered requests, in a SQLite file that survives a kill.
+"""Right labels for answered requests, sent by clients and kept in a SQLite file that survives a kill.
 
-As an observer the store remembers each answer by its request id for a time, so that a label can follow by
-`POST /feedback`. `serving.observers.export` reads the labelled ones back.
+As an observer, the store keeps each answer under its request id for a time, so that a label can follow by
+`POST /feedback`. `serving.observers.export` reads the labelled answers back.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _BATCH_SECONDS: Final = 0.2
 _SWEEP_SECONDS: Final = 60.0
 _BUSY_MS: Final = 5000
 WINDOW: Final = 1000
-"""Latest labelled answers that the live accuracy is of."""
+"""Number of latest labelled answers behind the live accuracy."""
 
 
 class Feedback:
-    """One process's answers and labels. Answers are written by a thread of their own, in batches."""
+    """The answers and labels of one process. A separate thread writes the answers, in batches."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Feedback:
 
         Args:
             path: The SQLite file.
-            keep_photos: Keep the photos of answers too.
+            keep_photos: Whether to keep the photos too.
             days: How long an answer, its photo and its label are kept.
-            most_bytes: Size of the database at which the oldest unlabelled answers go.
+            most_bytes: Size of the database above which the oldest answers are deleted, unlabelled first.
             clock: Seconds since the epoch.
         """
         self._path, self._keep_photos, self._days = path, keep_photos, days
@@ -66,24 +66,26 @@ class Feedback:
         self._counting, self._waiting_bytes = threading.Lock(), 0
         self._swept = float("-inf")
         self.dropped = 0
-        """Answers that were not remembered, since the disk was too slow."""
+        """Answers that were not stored because the disk was too slow or failed."""
         self._thread = threading.Thread(target=self._work, name="feedback", daemon=True)
 
     def open(self) -> None:
-        """Open or make the database, and start to write.
+        """Open or create the database, and start writing.
 
         Raises:
-            OSError: the file cannot be made or is no database.
+            OSError: the file cannot be created or is not a database.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = connect(self._path)
         except sqlite3.DatabaseError as error:
-            raise OSError(f"{self._path} is not a feedback database: {error}") from error
+            raise OSError(
+                f"{self._path} is not a feedback database: {error}. Set SERVING_FEEDBACK to another path."
+            ) from error
         self._thread.start()
 
     def observe(self, observation: Observation) -> None:
-        """Keep an answer for a label to come; never waits."""
+        """Store an answer so that a label can follow; never blocks."""
         answer = observation.answer
         if not isinstance(answer, Answer):
             return
@@ -107,11 +109,11 @@ class Feedback:
         self._waiting.put(row)
 
     def label(self, request_id: str, label: str, labels: Sequence[str]) -> bool:
-        """Store the right label; whether the answer was right. It is on disk when this returns.
+        """Store the right label; return whether the answer was right. The label is then on disk.
 
         Raises:
-            UnknownLabel: not one of `labels`.
-            UnknownRequest: no answer with this id is remembered.
+            UnknownLabel: the label is not one of `labels`.
+            UnknownRequest: no answer is stored under this id.
         """
         if label not in labels:
             raise UnknownLabel(f"The label must be one of {', '.join(labels)}.")
@@ -126,12 +128,12 @@ class Feedback:
                 return bool(found[0] == label)
             if time.monotonic() > deadline:
                 raise UnknownRequest(
-                    "No answer with this request id is remembered; it may be too old or of another instance."
+                    "No answer is stored under this request id. It may be too old or of another instance."
                 )
             time.sleep(_BATCH_SECONDS / 4)
 
     def accuracy(self) -> tuple[int, int]:
-        """Of the latest labelled answers: how many were right, and how many there are."""
+        """How many of the latest labelled answers were right, and how many there are."""
         with self._lock:
             right, count = self._database.execute(
                 "select coalesce(sum(prediction = label), 0), count(*) from (select prediction, label "
@@ -141,7 +143,7 @@ class Feedback:
         return int(right), int(count)
 
     def close(self) -> None:
-        """Write what waits, and close the file, if it was opened."""
+        """Write what is waiting and close the file, if it was opened."""
         if self._thread.ident is None:
             return
         self._waiting.put(None)
@@ -182,15 +184,15 @@ class Feedback:
             oldest = self._clock() - 86400 * self._days
             transaction.execute("delete from answers where at < ?", (oldest,))
             while self._bytes(transaction) > self._most_bytes:
-                gone = transaction.execute(
+                deleted = transaction.execute(
                     "delete from answers where request_id in (select request_id from answers "
                     "order by label is not null, at limit 100)"
                 ).rowcount
-                if gone == 0:
+                if deleted == 0:
                     break
 
     def _bytes(self, transaction: sqlite3.Connection) -> int:
-        """Bytes in use: pages that are not free."""
+        """Bytes in use: those of pages that are not free."""
         pages, free, size = (
             int(transaction.execute(f"pragma {name}").fetchone()[0])
             for name in ("page_count", "freelist_count", "page_size")

@@ -1,7 +1,7 @@
-"""A second artefact that answers some of the traffic in the background, and is only compared.
+"""A second artefact that answers part of the traffic in the background, for comparison only.
 
 Observations in, agreement with the served model out, as metrics; `serving.models` loads the artefact. No
-answer waits for it: a small queue drops what does not fit, nothing is taken while requests wait for a
+answer waits for it: a small queue drops what does not fit, nothing is taken while requests are waiting for a
 worker, and its thread has the lowest priority.
 """
 
@@ -29,15 +29,15 @@ _LOWEST_PRIORITY: Final = 19
 
 
 class Shadow:
-    """One thread that computes once more what the served model has answered."""
+    """One thread that computes again what the served model has answered."""
 
     def __init__(self, metrics: Metrics, share: float, is_busy: Callable[[], bool]) -> None:
-        """Take photos once `start` has been given a model.
+        """Take no photos until `start` provides a model.
 
         Args:
             metrics: Where the comparisons are counted.
-            share: Of the photos that are taken, 0 to 1.
-            is_busy: Whether requests wait for a worker: then none is taken.
+            share: Share of the photos to take, 0 to 1.
+            is_busy: Whether requests are waiting for a worker; if so, no photo is taken.
         """
         self._metrics, self._share, self._is_busy = metrics, share, is_busy
         self._handler: ImageClassifierHandler | None = None
@@ -46,18 +46,18 @@ class Shadow:
 
     @property
     def started(self) -> bool:
-        """Whether a model is there to compare with."""
+        """Whether there is a model to compare with."""
         return self._handler is not None
 
     def start(self, handler: ImageClassifierHandler) -> None:
-        """Begin to compare with an initialised handler that answers the labels of the served model."""
+        """Start comparing with an initialised handler that has the labels of the served model."""
         loaded = handler.artifact
         self._metrics.shadow_model.info({"version": loaded.card.version, "sha256": loaded.sha256})
         self._handler = handler
         self._thread.start()
 
     def observe(self, observation: Observation) -> None:
-        """Take a share of the photos that were answered; drop what there is no room for."""
+        """Take a share of the answered photos; drop those that do not fit into the queue."""
         answer = observation.answer
         if not self.started or not isinstance(answer, Answer) or random.random() >= self._share:
             return
@@ -70,7 +70,7 @@ class Shadow:
         self._metrics.shadow.labels("dropped").inc()
 
     def close(self) -> None:
-        """Forget what waits and end the thread, if it was started."""
+        """Discard what is waiting and end the thread, if it was started."""
         if not self.started:
             return
         with contextlib.suppress(queue.Empty):
@@ -81,13 +81,13 @@ class Shadow:
 
     def _work(self) -> None:
         torchscript.one_thread()
-        if sys.platform == "linux":  # there a thread has a priority of its own
+        if sys.platform == "linux":  # where each thread has its own priority
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while item := self._waiting.get():
             try:
                 self._compare(*item)
-            except Exception:  # noqa: BLE001 (whatever the second model meets is its own affair)
+            except Exception:  # noqa: BLE001 (the shadow must not affect the service)
                 structlog.get_logger().exception("the shadow failed")
                 self._metrics.shadow.labels("failed").inc()
 

@@ -1,7 +1,7 @@
-"""TorchServe's handler contract over one artefact: bytes in, answers out, one bad item fails alone.
+"""TorchServe's handler contract for one artefact: bytes in, answers out; a bad item fails alone.
 
-It knows no HTTP and no queue. `serving.engine.workers` drives its stages one by one and times them,
-`evaluation.artefact.offline` drives it over a whole split, and TorchServe itself could call `handle`.
+It knows neither HTTP nor queues. `serving.engine.workers` runs its stages one by one and times them,
+`evaluation.artefact.offline` runs it over a whole split, and TorchServe itself could call `handle`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from serving.runtime import torchscript
 
 
 class Context(Protocol):
-    """What TorchServe hands to a handler, as far as it is used here."""
+    """What TorchServe passes to a handler, as far as it is used here."""
 
     @property
     def system_properties(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class LocalContext:
 
 
 class Item(TypedDict):
-    """One request of a batch: the encoded image."""
+    """One request in a batch: the encoded image."""
 
     body: bytes
 
@@ -61,26 +61,26 @@ class Batch:
     """What flows from `preprocess` through `inference` to `postprocess`."""
 
     images: list[DecodedImage | ImageError]
-    """One entry an item, in order: its pixels or why there are none."""
+    """One entry per item, in order: its pixels, or the error that replaces them."""
     inputs: torch.Tensor
-    """`u8[N,3,S,S]` of the good items alone, in order."""
+    """`u8[N,3,S,S]` of the good items only, in order."""
     probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """`f32[N,K]` after inference."""
     distances: npt.NDArray[np.float32] | None = None
-    """`f32[N]` after inference: from the training photos' features, where the artefact tells it."""
+    """`f32[N]` after inference: feature distance from the training photos, if the artefact reports it."""
 
 
 class ImageClassifierHandler:
-    """Serve one artefact by TorchServe's contract. Safe to share between threads once initialised."""
+    """Serve one artefact through TorchServe's contract. Thread-safe once initialised."""
 
     def __init__(self, limits: Limits | None = None, *, device: str = "cpu", max_batch: int = 1) -> None:
         """Prepare to serve.
 
         Args:
-            limits: What an image may cost.
+            limits: The limits beyond which an image is refused.
             device: Where the network runs, as torch names it.
-            max_batch: Most photos in one pass of the network. Passes have fixed sizes (powers of two up
-                to this), each compiled before the first request; a last part is padded.
+            max_batch: Largest number of photos in one pass of the network. Passes have fixed sizes (powers of
+                two up to this), each compiled before the first request; the last pass is padded.
         """
         self.limits = limits or Limits()
         self._device = torch.device(device)
@@ -103,11 +103,11 @@ class ImageClassifierHandler:
     def initialize(self, context: Context) -> None:
         """Load the artefact, fuse and warm it, and replay its probe.
 
-        It is compiled for one thread a pass, and stays so: oneDNN keeps the number of threads that the
-        compiling thread had, whatever the calling one has.
+        It is compiled for one thread per pass, and remains so: oneDNN keeps the number of threads of the
+        compiling thread, whatever the calling thread has.
 
         Raises:
-            ArtifactError: missing, damaged, or it does not reproduce its probe.
+            ArtifactError: the file is missing or damaged, or does not reproduce its probe.
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
         model, loaded = torchscript.load(path)
@@ -125,7 +125,7 @@ class ImageClassifierHandler:
             torch.set_num_threads(threads)
 
     def preprocess(self, data: list[Item]) -> Batch:
-        """Decode each item; a bad one leaves its error in its place."""
+        """Decode each item; the error of a bad one takes its place."""
         size = self.artifact.card.input_size
         images: list[DecodedImage | ImageError] = []
         for item in data:
@@ -158,17 +158,17 @@ class ImageClassifierHandler:
         )
 
     def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """`u8[N,3,S,S]` to `f32[N,K]` and, where the artefact tells it, the distances `f32[N]`."""
-        assert self._module is not None  # noqa: S101 (both callers have seen to it)
+        """`u8[N,3,S,S]` to `f32[N,K]` and, if the artefact reports them, the distances `f32[N]`."""
+        assert self._module is not None  # noqa: S101 (both callers ensure it)
         if hasattr(self._module, artifact.OBSERVE):
             observed: tuple[torch.Tensor, torch.Tensor] = self._module.observe(images)
             return observed
         return (self._module(images),)
 
     def explain(self, image: DecodedImage) -> dict[str, npt.NDArray[np.float32]] | None:
-        """Activation map `f32[h,w]` by label: where the photo speaks for a class (above 0) or against it.
+        """Activation map `f32[h,w]` per label: above 0 where the photo supports it, below 0 where not.
 
-        It runs the unfused network, slower than `inference` and beside it. None where the artefact has no
+        It runs the unfused network, independently of `inference` and slower. None if the artefact has no
         such method.
         """
         model = self._model
@@ -195,12 +195,12 @@ class ImageClassifierHandler:
         ]
 
     def handle(self, data: list[Item], context: Context | None = None) -> list[Answer | Refusal]:
-        """The whole chain on a batch; the list returned has the batch's length."""
-        del context  # part of the contract; all state is set by `initialize`
+        """All stages on a batch; returns one entry per item."""
+        del context  # part of the contract; `initialize` sets all state
         return self.postprocess(self.inference(self.preprocess(data)))
 
     def describe_handle(self) -> dict[str, Any]:
-        """What is served: name, version, labels and input, for TorchServe's describe API."""
+        """Name, version, labels and input of the served model, for TorchServe's describe API."""
         card = self.artifact.card
         return {
             "name": card.name,
@@ -239,7 +239,7 @@ class ImageClassifierHandler:
             if isinstance(answer, Refusal):
                 raise ArtifactError(
                     f"The probe image {image.name!r} is refused ({answer.detail}): an image library "
-                    "here differs from the one that the model was exported with."
+                    "differs from the one at the export. Install the versions of the lock file."
                 )
             got = list(answer.probabilities.values())
             off = max((abs(g - e) for g, e in zip(got, image.probabilities, strict=False)), default=math.inf)
@@ -247,22 +247,23 @@ class ImageClassifierHandler:
                 raise ArtifactError(
                     f"The model does not reproduce its probe: image {image.name!r} gives {got}, the "
                     f"trainer had {image.probabilities} (difference {off:.4f}, allowed "
-                    f"{allowed}). The file is damaged, or the preprocessing differs."
+                    f"{allowed}). The file is damaged, or the preprocessing differs. Export it "
+                    "again with this version."
                 )
 
 
 def choose_device(wanted: str) -> str:
-    """What torch calls the device: `auto` is a GPU where torch has one, else the CPU."""
+    """The device as torch names it: `auto` is a GPU if torch has one, else the CPU."""
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_handler(path: Path) -> ImageClassifierHandler:
-    """A handler of the artefact at `path`, proven and warm.
+    """A handler of the artefact at `path`, verified and warm.
 
     Raises:
-        ArtifactError: as `ImageClassifierHandler.initialize`.
+        ArtifactError: as for `ImageClassifierHandler.initialize`.
     """
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(path))

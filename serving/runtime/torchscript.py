@@ -1,4 +1,4 @@
-"""TorchScript: the network of an artefact, saved, loaded and fused. No other module of serving knows it."""
+"""Save, load and fuse the TorchScript network of an artefact. No other module of serving does."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from serving.contract.card import Card
 
 
 def one_thread() -> None:
-    """Let a tensor operation of this thread take one core: one photo a core beats all cores on one photo."""
+    """Run this thread's tensor operations on one core: one photo per core is faster than all on one."""
     torch.set_num_threads(1)
 
 
 def save(path: Path, model: torch.jit.ScriptModule, card: Card, probe: list[ProbeImage]) -> None:
-    """Write the artefact, whole or not at all."""
+    """Write the artefact atomically."""
     extra = {artifact.CARD: msgspec.json.encode(card), artifact.PROBE: msgspec.json.encode(probe)}
     with files.atomic_file(path) as partial, deprecation_silenced():
         torch.jit.save(model, str(partial), _extra_files=extra)
 
 
 def load(path: Path) -> tuple[torch.jit.ScriptModule, Artifact]:
-    """The network of the artefact at `path`, and what the file says of itself.
+    """The network of the artefact at `path`, and everything else in the file.
 
     Raises:
-        ArtifactError: not a TorchScript archive, or as `artifact.read`.
+        ArtifactError: the file is not a TorchScript archive, or as for `artifact.read`.
     """
     data = artifact.read_bytes(path)
     loaded = artifact.parse(path, data)
@@ -46,9 +46,9 @@ def load(path: Path) -> tuple[torch.jit.ScriptModule, Artifact]:
 
 
 def fuse(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Freeze the graph and let oneDNN fuse it: on AVX2, a quarter of the eager time a photo.
+    """Freeze the graph and let oneDNN fuse it: on AVX2, a photo then takes a quarter of the eager time.
 
-    An int8 network has its fused operators already, and oneDNN's fusion fails on them.
+    An int8 network already has fused operators, and oneDNN's fusion fails on them.
     """
     kept = [artifact.OBSERVE] if hasattr(module, artifact.OBSERVE) else []
     with deprecation_silenced():
@@ -58,7 +58,7 @@ def fuse(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 class deprecation_silenced(warnings.catch_warnings):  # noqa: N801 (a context manager)
-    """TorchScript is deprecated since torch 2.9; the warning is silenced where it arises and nowhere else."""
+    """TorchScript is deprecated since torch 2.9; silence the warning where it arises and nowhere else."""
 
     def __enter__(self) -> None:
         super().__enter__()

@@ -1,6 +1,6 @@
-"""How far the latest photos are from those of validation: observations in, gauges and a report out.
+"""How far the latest photos are from the validation photos: observations in, gauges and a report out.
 
-`serving.service` lists the monitor among the observers; `GET /drift` reads its report.
+`serving.service` lists the monitor among the observers; `GET /drift` returns its report.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.observation import Observation
 
 
 class Window:
-    """The latest photos of a service, by bin of the reference. Not for several threads."""
+    """The latest photos of a service, counted into the bins of the reference. Not thread-safe."""
 
     def __init__(self, reference: Reference, size: int) -> None:
         self.reference, self.size = reference, size
@@ -29,7 +29,7 @@ class Window:
         self._counts = {name: [0] * len(known.counts) for name, known in reference.quantities.items()}
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Count one photo; the oldest one leaves a full window."""
+        """Count one photo; in a full window it replaces the oldest."""
         bins = {
             name: bisect_right(known.edges, values[name])
             for name, known in self.reference.quantities.items()
@@ -44,11 +44,11 @@ class Window:
 
     @property
     def photos(self) -> int:
-        """How many are in the window."""
+        """Number of photos in the window."""
         return len(self._photos)
 
     def drifts(self) -> dict[str, Drift]:
-        """Distance and test by quantity; none of an empty window."""
+        """Distance and test by quantity; empty for an empty window."""
         return {
             name: compare(known.counts, self._counts[name])
             for name, known in self.reference.quantities.items()
@@ -82,24 +82,24 @@ class Window:
 
 
 class DriftMonitor(Collector):
-    """The window of the model that answers; compared with the reference at a scrape, not at each request."""
+    """The window of the served model, compared with the reference at each scrape, not at each request."""
 
     def __init__(self, registry: CollectorRegistry, size: int) -> None:
-        """`size` is how many of the latest photos the window holds."""
+        """`size` is the number of latest photos in a full window."""
         self._size = size
         self._artifact: Artifact | None = None
         self.window: Window | None = None
-        """None while no model with a drift reference answers."""
+        """None unless the served model has a drift reference."""
         registry.register(self)
 
     def serve(self, artifact: Artifact) -> None:
-        """Begin an empty window for the model that answers from now on."""
+        """Start an empty window for the model that answers from now on."""
         reference = artifact.card.reference
         self._artifact = artifact
         self.window = Window(reference, self._size) if reference else None
 
     def observe(self, observation: Observation) -> None:
-        """Count a photo that the present model answered."""
+        """Count a photo that the current model answered."""
         if self.window and observation.quantities and observation.artifact is self._artifact:
             self.window.add(observation.quantities)
 
@@ -108,11 +108,11 @@ class DriftMonitor(Collector):
         return self.window.report() if self.window else DriftReport(photos=0, quantities={})
 
     def collect(self) -> Iterable[Metric]:
-        """The window's distances, tests and estimate; nothing where the model has no drift reference."""
+        """The window's distances, tests and estimate; nothing if the model has no drift reference."""
         if self.window is None:
             return
         photos = GaugeMetricFamily(
-            "classifier_drift_window_photos", "Latest predictions that are compared with the reference."
+            "classifier_drift_window_photos", "Number of latest predictions compared with the reference."
         )
         photos.add_metric([], self.window.photos)
         yield photos
@@ -125,12 +125,12 @@ class DriftMonitor(Collector):
         accuracy.add_metric([], self.window.estimated_accuracy())
         distance = GaugeMetricFamily(
             "classifier_drift_distance_ratio",
-            "Jensen-Shannon distance between window and reference, 0 the same to 1 nothing in common.",
+            "Jensen-Shannon distance between window and reference: 0 identical, 1 nothing in common.",
             labels=["quantity"],
         )
         z = GaugeMetricFamily(
             "classifier_drift_test_z",
-            "Two-sample test of window against reference as a standard normal deviate.",
+            "Two-sample test of window against reference, as a standard normal deviate.",
             labels=["quantity"],
         )
         for quantity, found in self.window.drifts().items():

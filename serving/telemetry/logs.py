@@ -1,4 +1,4 @@
-"""Structured logs on standard output: one JSON object a line, or coloured text for a person."""
+"""Structured logs on standard output: one JSON object per line, or coloured text for a person."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(level: str, style: str) -> None:
-    """Send structlog's and the standard library's records through one pipe.
+    """Send the records of structlog and of the standard library to one output.
 
     Args:
         level: debug, info, warning or error.

@@ -1,6 +1,6 @@
-"""What Prometheus sees: one `Metrics` a process, on a registry that is passed in.
+"""The Prometheus metrics: one `Metrics` per process, on a registry that is passed in.
 
-It is an observer of each computed photo; the engine, the routes and the models count the rest on it.
+It observes each computed photo; the engine, the routes and the models count the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RATIO: Final = tuple(i / 10 for i in range(1, 11))
 
 
 class MetricsSummary(msgspec.Struct, frozen=True):
-    """The JSON view of `GET /metrics`, since the start of the process."""
+    """The JSON form of `GET /metrics`, since the start of the process."""
 
     request_count: int
     average_latency_ms: float | None
@@ -68,21 +68,23 @@ class Metrics:
         )
         self.latency = Histogram(
             "classifier_request_duration_seconds",
-            "From a complete /predict request to its answer.",
+            "Time from a complete /predict request to its answer.",
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
         self.stage = Histogram(
             "classifier_stage_duration_seconds",
-            "Time of a computed request in each stage: queue, decode, infer.",
+            "Time that a computed request spends in each stage: queue, decode, infer.",
             ["stage"],
             buckets=_STAGE_SECONDS,
             registry=registry,
         )
         self.queue_depth = Gauge(
-            "classifier_queue_depth", "Requests that wait for a worker.", registry=registry
+            "classifier_queue_depth", "Requests waiting for a worker.", registry=registry
         )
-        self.in_flight = Gauge("classifier_in_flight", "Requests that a worker computes.", registry=registry)
+        self.in_flight = Gauge(
+            "classifier_in_flight", "Requests that workers are computing.", registry=registry
+        )
         self.rejected = Counter(
             "classifier_rejected_total",
             "Requests that the engine did not compute, by reason.",
@@ -107,7 +109,7 @@ class Metrics:
         )
         self.unfamiliar = Counter(
             "classifier_predictions_unfamiliar_total",
-            "Predictions on photos that look like nothing in the training photos.",
+            "Predictions on photos that look unlike any training photo.",
             registry=registry,
         )
         self.input_bytes = Histogram(
@@ -121,7 +123,7 @@ class Metrics:
         )
         self.input_brightness = Histogram(
             "classifier_input_brightness_ratio",
-            "Mean of all samples of an image, 0 black to 1 white.",
+            "Mean brightness of an image: 0 black, 1 white.",
             buckets=_RATIO,
             registry=registry,
         )
@@ -129,13 +131,13 @@ class Metrics:
     def _register_feedback(self, registry: CollectorRegistry) -> None:
         self.feedback = Counter(
             "classifier_feedback_total",
-            "Labels that callers sent by what the answer was: right or wrong.",
+            "Labels that clients sent, by whether the answer was right or wrong.",
             ["answer"],
             registry=registry,
         )
         self.feedback_accuracy = Gauge(
             "classifier_feedback_accuracy_ratio",
-            "Share of right answers among the latest labelled ones, 1,000 at most; NaN without any.",
+            "Share of right answers among the latest labelled ones, at most 1,000; NaN without any.",
             registry=registry,
         )
         self.feedback_window = Gauge(
@@ -143,16 +145,16 @@ class Metrics:
         )
         self.feedback_dropped = Gauge(
             "classifier_feedback_dropped_answers",
-            "Answers since the start that were not remembered: the disk was too slow.",
+            "Answers since the start that were not stored: the disk was too slow or failed.",
             registry=registry,
         )
 
     def _register_models(self, registry: CollectorRegistry) -> None:
-        self.ready = Gauge("classifier_ready", "1 when the service takes requests.", registry=registry)
+        self.ready = Gauge("classifier_ready", "1 while the service is ready.", registry=registry)
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
         self.reloads = Counter(
             "classifier_model_reloads_total",
-            "Attempts to load another model.",
+            "Attempts to reload the model.",
             ["outcome"],
             registry=registry,
         )
@@ -164,14 +166,14 @@ class Metrics:
         )
         self.shadow_difference = Histogram(
             "classifier_shadow_difference_ratio",
-            "Largest difference of a probability between the served and the shadow model.",
+            "Largest difference in a probability between the served and the shadow model.",
             buckets=_DIFFERENCE,
             registry=registry,
         )
         self.shadow_model = Info("classifier_shadow_model", "The shadow model.", registry=registry)
 
     def _create_series(self) -> None:
-        """Let every series of a known label exist from the start: only then is its first increase a rate."""
+        """Create every series with a known label at the start: only then has its first increase a rate."""
         self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
         for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
             self.rejected.labels(reason)
@@ -185,14 +187,14 @@ class Metrics:
         self.requests.labels("ok")
 
     def serve(self, artifact: Artifact) -> None:
-        """Announce the model that answers from now on."""
+        """Publish the model that answers from now on."""
         card = artifact.card
         self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
         for label in card.labels:
             self.predictions.labels(label)
 
     def observe(self, observation: Observation) -> None:
-        """Count one computed photo, and what it and its answer were like."""
+        """Count one computed photo and its measurements."""
         for stage, seconds in observation.seconds.items():
             self.stages[stage].observe(seconds)
         self.input_bytes.observe(len(observation.encoded))
@@ -209,7 +211,7 @@ class Metrics:
             self.unfamiliar.inc()
 
     def labelled(self, right: int, count: int) -> None:
-        """Announce the live accuracy: of the latest `count` labelled answers, `right` were right."""
+        """Publish the live accuracy: of the latest `count` labelled answers, `right` were right."""
         self.feedback_window.set(count)
         self.feedback_accuracy.set(right / count if count else math.nan)
 

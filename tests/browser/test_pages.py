@@ -64,7 +64,7 @@ def page(chromium: Any, url: str, request: pytest.FixtureRequest) -> Iterator[An
 
 
 def choose(page: Any, *photos: Path | dict[str, object]) -> None:
-    """As the file dialogue does."""
+    """Choose photos, as the file dialogue does."""
     files = [
         {"name": photo.name, "mimeType": "image/jpeg", "buffer": photo.read_bytes()}
         if isinstance(photo, Path)
@@ -75,7 +75,7 @@ def choose(page: Any, *photos: Path | dict[str, object]) -> None:
 
 
 def card(page: Any, words: str) -> Any:
-    """The card that says this, once it is there."""
+    """The card that contains these words, once it appears."""
     found = page.locator(".card", has_text=words)
     found.first.wait_for()
     return found
@@ -106,9 +106,10 @@ def check_with_axe(page: Any) -> None:
 
 
 def test_several_photos_become_a_grid_of_answers(page: Any):
-    """A cat and a dog at once: two cards, each right, with bars, times and the model's version.
+    """A cat and a dog at once: two cards with bars and times, and the model's version below.
 
-    The likeliest class has the first bar. The drawn dog is like no photo the released model has learnt from.
+    The most probable class has the first bar. The drawn dog looks unlike any photo that the released model
+    was trained on.
     """
     choose(page, CAT, DOG)
     page.locator(".card meter").nth(3).wait_for()
@@ -132,7 +133,7 @@ def test_photos_are_dropped_and_pasted(page: Any, kind: str):
 
 
 def test_a_photo_is_explained_on_demand(page: Any):
-    """The heat map takes the photo's place, and gives it back."""
+    """The heat map replaces the photo, and the photo comes back."""
     choose(page, DOG)
     button = card(page, "ms in the service").get_by_role("button", name="Show why")
     plain = page.locator(".photo").get_attribute("src")
@@ -146,15 +147,15 @@ def test_a_photo_is_explained_on_demand(page: Any):
     assert page.locator(".photo").get_attribute("src") == plain
 
 
-def test_what_looks_like_neither_is_said(page: Any):
-    """A picture of four colours is neither, in words and not by colour alone."""
+def test_an_unfamiliar_picture_is_called_so(page: Any):
+    """A picture of four colours is neither; the card says so in words, not by colour alone."""
     choose(page, {"name": "colours.png", "mimeType": "image/png", "buffer": encode(scene(), "PNG")})
     text = card(page, "ms in the service").text_content()
     assert "Neither, it seems" in text or "Not sure" in text
 
 
-def test_faults_are_told_in_words(page: Any):
-    """A broken file and one that is no photo, beside one that is answered."""
+def test_errors_are_shown_in_words(page: Any):
+    """A broken file and one that is not a photo, next to one that is answered."""
     broken = {"name": "half.jpg", "mimeType": "image/jpeg", "buffer": CAT.read_bytes()[:3000]}
     notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a photo"}
     choose(page, broken, notes, CAT)
@@ -164,7 +165,31 @@ def test_faults_are_told_in_words(page: Any):
     check_with_axe(page)
 
 
-def test_a_service_that_is_gone_is_told(page: Any, url: str):
+@pytest.mark.parametrize(
+    ("cat", "shown"),
+    [
+        (1.0, ["> 99.99 %", "< 0.01 %"]),
+        (0.99996, ["> 99.99 %", "< 0.01 %"]),
+        (0.9999, ["99.99 %", "0.01 %"]),
+        (0.5, ["50.00 %", "50.00 %"]),
+    ],
+)
+def test_no_probability_is_shown_as_certain(page: Any, cat: float, shown: list[str]):
+    """Neither 100.00 % nor 0.00 %, on the card and in the message for screen readers."""
+
+    def answer(route: Any) -> None:
+        reply = route.fetch()
+        changed = {"probability": cat, "probabilities": {"cat": cat, "dog": 1 - cat}}
+        route.fulfill(response=reply, json=reply.json() | changed)
+
+    page.route("**/predict", answer)
+    choose(page, CAT)
+    texts = card(page, "ms in the service").locator("dd").all_text_contents()
+    assert [text for text in texts if text] == shown
+    assert page.locator("#said").text_content().endswith(f", {shown[0]}")
+
+
+def test_an_unreachable_service_is_reported(page: Any, url: str):
     """In words, on the card."""
     page.route("**/predict", lambda route: route.abort())
     choose(page, CAT)
@@ -196,7 +221,7 @@ def test_a_phone_shows_all_of_it(page: Any):
 
 @pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
 def test_dark_is_as_readable(page: Any):
-    """Contrast by axe."""
+    """Contrast is enough, as axe checks."""
     choose(page, CAT, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a photo"})
     card(page, "Not an accepted image format")
     card(page, "ms in the service")
@@ -205,7 +230,7 @@ def test_dark_is_as_readable(page: Any):
 
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
 def test_without_javascript_one_photo_is_answered(page: Any):
-    """A plain form: choose, ask, read; a fault too."""
+    """A plain form: choose, ask, read; an error is shown too."""
     page.set_input_files("#file", str(CAT))
     page.get_by_role("button", name="Ask").click()
     assert page.locator(".card h2").text_content() == "cat"
@@ -230,9 +255,9 @@ def test_the_status_page_shows_what_happens(page: Any, url: str):
     check_with_axe(page)
 
 
-def test_the_readmes_javascript_works(page: Any, url: str):
+def test_the_documented_javascript_works(page: Any, url: str):
     """The snippet for a page with a file input, typed as it stands."""
-    (code,) = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
     page.evaluate(
         """(data) => {
           const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));

@@ -35,7 +35,7 @@ def test_no_list_changes_nothing(tmp_path: Path):
     [
         ("sha,label", [], "columns sha256, label, note"),
         ("sha256,label,note", ["a,dog,", "a,cat,"], "photo a twice"),
-        ("sha256,label,note", ["a,horse,"], "no class: horse"),
+        ("sha256,label,note", ["a,horse,"], "not a class: horse"),
         ("sha256,label,note", ["a,cat,", "b,cat,one, two"], "needs quotes"),
     ],
 )

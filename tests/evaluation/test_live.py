@@ -177,7 +177,7 @@ def test_a_table_names_photos_and_labels(labelled: Path, tmp_path: Path):
     ("text", "words"),
     [
         ("file,label\n1.jpg,cat", "must have the columns path and label"),
-        ("path,label\nnone.jpg,cat", "names .*none.jpg, which is not there"),
+        ("path,label\nnone.jpg,cat", "names .*none.jpg, which does not exist"),
         ("path,label\n", "names no photo"),
         ('"', "is not a table"),
     ],

@@ -101,7 +101,7 @@ def test_the_exit_status_is_the_gates(prepared: Path, limit: float, status: int)
 @pytest.mark.parametrize(
     ("option", "content", "words"),
     [
-        ("--model", "damaged", "not a whole TorchScript archive"),
+        ("--model", "damaged", "not a complete TorchScript archive"),
         ("--model", None, "no model at"),
         ("--manifest", None, "no manifest at"),
         ("--manifest", "path,label,split,sha256\nbird/1.jpg,bird,test,a\n", "a photo is labelled 'bird'"),

@@ -15,7 +15,7 @@ from tests.processes import Process, service
 from tests.tiny import ROOT
 
 SCALE = float(os.environ.get("SCALE") or 1)
-"""How much longer than in CI."""
+"""Factor on the number of inputs and the duration in CI."""
 
 
 @dataclass
@@ -31,12 +31,12 @@ class Target:
         return self.child.memory_info().rss / 1e6
 
     def peak_mb(self) -> float:
-        """The most resident memory it ever had."""
+        """The peak of resident memory so far."""
         status = Path(f"/proc/{self.child.pid}/status").read_text()
         return float(status.split("VmHWM:")[1].split()[0]) / 1e3
 
     def check(self, photo: bytes) -> None:
-        """It is alive and right."""
+        """Check that the service is alive and answers."""
         assert self.process.popen.poll() is None
         with httpx.Client(base_url=self.url, timeout=30) as client:
             assert client.get("/health").status_code == 200

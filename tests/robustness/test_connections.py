@@ -20,7 +20,7 @@ JPEG = encode(scene())
 
 
 def raw(target: Target, data: bytes, *, half_close: bool = False, wait_seconds: float = 5.0) -> bytes:
-    """Send bytes on a connection of their own; what comes back until it closes or the time is up."""
+    """Send bytes on a new connection; return what comes back until it closes or the time is up."""
     parts = urlsplit(target.url)
     answer = b""
     address = parts.hostname, parts.port
@@ -34,7 +34,7 @@ def raw(target: Target, data: bytes, *, half_close: bool = False, wait_seconds: 
 
 
 def head(length: object, *more: str) -> bytes:
-    """A request's head."""
+    """The head of a request."""
     lines = ["POST /predict HTTP/1.1", "Host: x", f"Content-Length: {length}", "Connection: close", *more]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -51,7 +51,7 @@ CASES = {
     ),
     "length too short": (head(len(JPEG) - 200) + JPEG, b"422"),
     "length negative": (head(-5) + JPEG, b"400"),
-    "length no number": (head("many") + JPEG, b"400"),
+    "length not a number": (head("many") + JPEG, b"400"),
     "length enormous": (head(10**15) + JPEG, b"413"),
     "two lengths": (head(len(JPEG), "Content-Length: 3") + JPEG, b"400"),
     "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, b"400"),
@@ -65,7 +65,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_connections_that_lie(target: Target, name: str):
-    """A clear refusal or a closed connection; never a 500, and the service goes on."""
+    """A clear refusal or a closed connection; never a 500, and the service keeps running."""
     data, expected = CASES[name]
     answer = raw(target, data)
     line = answer.split(b"\r\n")[0]
@@ -84,12 +84,12 @@ def test_connections_half_closed_after_the_request_are_answered(target: Target):
 
 
 def test_connections_opened_and_dropped_leave_nothing(target: Target):
-    """Thousands opened, some with half a request, all dropped: no descriptor and no memory stays."""
+    """Thousands opened, some with half a request, all dropped: they leave no descriptors or memory behind."""
     count = int(2000 * SCALE)
     parts = urlsplit(target.url)
 
-    async def drop(number: int, room: asyncio.Semaphore) -> None:
-        async with room:
+    async def drop(number: int, slots: asyncio.Semaphore) -> None:
+        async with slots:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(parts.hostname, parts.port)
                 if number % 2:
@@ -98,8 +98,8 @@ def test_connections_opened_and_dropped_leave_nothing(target: Target):
                 writer.transport.abort()
 
     async def all_of_them() -> None:
-        room = asyncio.Semaphore(200)
-        await asyncio.gather(*(drop(number, room) for number in range(count)))
+        slots = asyncio.Semaphore(200)
+        await asyncio.gather(*(drop(number, slots) for number in range(count)))
 
     target.check(JPEG)
     before, memory = target.child.num_fds(), target.resident_mb()
@@ -118,7 +118,7 @@ def test_connections_opened_and_dropped_leave_nothing(target: Target):
 
 
 def test_connections_that_are_slow_block_nobody(target: Target):
-    """Two hundred uploads that stand still, and a photo beside them is answered as fast as ever."""
+    """With two hundred stalled uploads, a photo is answered as fast as ever."""
     parts = urlsplit(target.url)
     slow = [socket.create_connection((parts.hostname, parts.port)) for _ in range(200)]
     try:
@@ -130,7 +130,7 @@ def test_connections_that_are_slow_block_nobody(target: Target):
                 began = time.perf_counter()
                 assert client.post("/predict", content=JPEG).status_code == 200
                 times.append(time.perf_counter() - began)
-        print(f"\nconnections slow: median beside 200 slow uploads {1000 * sorted(times)[10]:.1f} ms")
+        print(f"\nconnections slow: median alongside 200 slow uploads {1000 * sorted(times)[10]:.1f} ms")
         assert sorted(times)[10] < 0.5
     finally:
         for connection in slow:

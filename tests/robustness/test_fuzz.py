@@ -1,4 +1,4 @@
-"""Mutated images, tens of thousands with SCALE: never a 500, never late, never a growth in memory."""
+"""Mutated images, tens of thousands with SCALE: never a 500, never late, and memory does not grow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALLOWED = {200, 400, 413, 415, 422}
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
-    """One to eight damages: bytes and bits changed, numbers made extreme, parts cut, doubled or moved."""
+    """Damage the data one to eight times: change bytes, bits or numbers; cut, repeat or move parts."""
     image = bytearray(data)
     for _ in range(chance.randint(1, 8)):
         at = chance.randrange(len(image)) if image else 0

@@ -1,4 +1,4 @@
-"""The service against its own description: schemathesis makes requests from it and checks the answers."""
+"""The service against its OpenAPI description: schemathesis generates requests and checks the answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKS = (
 
 
 def test_schema(target: Target):
-    """Every answer to generated requests has a described status, type and form, and none is a 500."""
+    """Every answer to generated requests has a documented status, type and schema, and none is a 500."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", target.url + "/schema/openapi.json"]
     options = ["--checks", ",".join(CHECKS), "--max-examples", str(int(100 * SCALE)), "--no-color"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Load for a while (20 s in CI, SCALE=90 is half an hour): every answer good, memory flat."""
+"""Sustained load (20 s in CI, half an hour with SCALE=90): every answer right, memory flat."""
 
 from __future__ import annotations
 

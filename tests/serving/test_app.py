@@ -1,4 +1,4 @@
-"""Each route and each fault of the contract, through the whole application."""
+"""Each route and each error of the contract, through the whole application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.service import drift
 from serving.contract.reference import DriftReport
-from serving.http import feedback, operations, predict, problems
+from serving.http import feedback, operations, pages, predict, problems
 from serving.http.app import create_app
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
@@ -45,7 +45,7 @@ def problem(response) -> dict[str, object]:
 
 
 def value(client: Client, name: str, **labels: str) -> float:
-    """A sample of /metrics, 0 if it is not there."""
+    """A sample of /metrics, 0 if it is absent."""
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
             if sample.name == name and sample.labels.items() >= labels.items():
@@ -117,7 +117,7 @@ def test_each_fault_of_a_request_has_its_own_problem(client: Client, code: str):
     ids=["other-field", "form", "no-boundary", "empty-boundary", "odd-type", "17-parts", "twice"],
 )
 def test_unusual_uploads_are_answered(client: Client, request_: dict[str, object], status: int):
-    """None of them is a failure of the service; of a repeated field the first counts."""
+    """None of them makes the service fail; of a repeated field, the first counts."""
     response = client.post("/predict", **request_)
     assert response.status_code == status
     if status != 200:
@@ -125,7 +125,7 @@ def test_unusual_uploads_are_answered(client: Client, request_: dict[str, object
 
 
 def test_the_problem_with_a_missing_field_names_what_came(client: Client):
-    """So that a caller sees a misspelt field."""
+    """So that a client sees a misspelt field."""
     response = client.post("/predict", files={"image": ("dog.jpg", JPEG)})
     assert "'image'" in problem(response)["detail"]
 
@@ -140,7 +140,7 @@ def test_wrong_addresses_are_problems_too(client: Client, method: str, path: str
         assert "POST" in response.headers["allow"]
 
 
-def test_a_request_id_is_taken_over_or_made(client: Client):
+def test_a_request_id_is_adopted_or_generated(client: Client):
     """A plain token comes back; one that could split a log line or header does not."""
     assert (
         client.post("/predict", content=JPEG, headers={"X-Request-ID": "abc-1"}).json()["request_id"]
@@ -167,8 +167,8 @@ def test_one_line_is_logged_for_a_prediction_and_never_the_photo(client: Client)
     assert all(len(json.dumps(line)) < 500 for line in lines)
 
 
-def test_a_refusal_is_logged_under_the_id_that_the_caller_gets(client: Client):
-    """Though nobody gave one, and another object answers than took the request."""
+def test_a_refusal_is_logged_under_the_id_that_the_client_gets(client: Client):
+    """Even if the client sent none, and although the exception handler gets another request object."""
     with structlog.testing.capture_logs() as lines:
         answers = [client.post("/predict", content=content) for content in (b"nonsense", b"")]
     assert [line["request_id"] for line in lines] == [answer.json()["request_id"] for answer in answers]
@@ -177,7 +177,7 @@ def test_a_refusal_is_logged_under_the_id_that_the_caller_gets(client: Client):
 
 
 def test_health_names_model_and_lineage(client: Client):
-    """What an operator asks first: which model is it, and where is it from."""
+    """What an operator asks first: which model is this, and where does it come from?"""
     content = client.get("/health").json()
     assert content["status"] == "ok"
     assert content["model"].keys() == {"name", "version", "sha256"}
@@ -253,8 +253,25 @@ def test_a_form_without_javascript_is_answered_with_a_page(client: Client):
     assert (refused.status_code, "Not an accepted image format" in refused.text) == (415, True)
 
 
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [
+        (1.0, "> 99.99 %"),
+        (0.99991, "> 99.99 %"),
+        (0.9999, "99.99 %"),
+        (0.5, "50.00 %"),
+        (0.0001, "0.01 %"),
+        (0.00009, "< 0.01 %"),
+        (0.0, "< 0.01 %"),
+    ],
+)
+def test_no_probability_is_shown_as_certain(probability: float, shown: str):
+    """A page never says 100.00 % or 0.00 %: no model is that sure."""
+    assert pages.percent(probability) == shown
+
+
 def test_the_page_shows_names_as_text(tmp_path: Path):
-    """Classes are folders' names, and anybody may name a folder."""
+    """Class names come from folders, and anyone may name a folder."""
     path = tiny.write_artifact(tmp_path / "model.pt", labels=("<b>cat</b>", '"dog"'))
     with running(Settings(model=str(path), workers=1)) as client:
         for page in (client.get("/"), client.post("/", files={"file": ("a.jpg", JPEG)})):
@@ -263,7 +280,7 @@ def test_the_page_shows_names_as_text(tmp_path: Path):
 
 
 def test_the_status_page_has_the_reports_limits(client: Client):
-    """What it calls drifted is what the report and the alert call so."""
+    """The page, the report and the alert agree on what has drifted."""
     text = client.get("/web/status.js").text
     for name, limit in (
         ("DISTANCE", drift.ALARM_DISTANCE),
@@ -274,7 +291,7 @@ def test_the_status_page_has_the_reports_limits(client: Client):
 
 
 def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
-    """What the description shows for the commonest faults is what the service says, word for word."""
+    """What the description shows for the commonest errors is what the service answers, word for word."""
     broken = encode(scene())
     with running(Settings(model=str(model), workers=1, api_key="secret")) as guarded:
         replies = [
@@ -285,12 +302,12 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/predict", content=broken[: len(broken) // 2]),
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
         ]
-    said = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
-    assert {code: problem["detail"] for code, problem in said.items()} == {
+    answered = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
+    assert {code: problem["detail"] for code, problem in answered.items()} == {
         code: kind.example for code, kind in problems.KINDS.items() if kind.example
     }
     paths = client.get("/schema/openapi.json").json()["paths"]
-    for code, problem in said.items():
+    for code, problem in answered.items():
         path = "/feedback" if code == "feedback-off" else "/predict"
         content = paths[path]["post"]["responses"][str(problem["status"])]["content"]
         shown = content["application/problem+json"]["examples"][code]["value"]
@@ -319,7 +336,7 @@ def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
 def test_each_answer_is_described_by_the_struct_that_it_is_made_of(
     client: Client, path: str, struct: type[msgspec.Struct]
 ):
-    """No second copy of its fields."""
+    """There is no second copy of its fields."""
     schema = client.get("/schema/openapi.json").json()
     (operation,) = schema["paths"][path].values()
     described = operation["responses"]["200"]["content"]["application/json"]["schema"]
@@ -360,8 +377,8 @@ def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: p
         assert value(client, "classifier_ready") == 1
 
 
-def test_a_model_that_fails_its_proof_never_serves(tmp_path: Path):
-    """State failed, with the reason, and whoever runs the process is told."""
+def test_a_model_that_fails_verification_never_serves(tmp_path: Path):
+    """The state is failed, with the reason, and `on_failure` is called."""
     reported = threading.Event()
     settings = Settings(model=str(tmp_path / "none.pt"))
     with running(settings, until="failed", on_failure=reported.set) as client:
@@ -372,8 +389,8 @@ def test_a_model_that_fails_its_proof_never_serves(tmp_path: Path):
     assert reported.is_set()
 
 
-def test_a_fault_inside_is_a_500_that_reveals_nothing(client: Client, monkeypatch: pytest.MonkeyPatch):
-    """The exception's text goes to the log with its trace, and not to the caller; the worker lives on."""
+def test_an_internal_error_is_a_500_that_reveals_nothing(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """The exception goes to the log with its trace, and not to the client; the worker survives."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("password=hunter2")
@@ -405,7 +422,7 @@ def test_a_trace_context_is_passed_to_the_log(client: Client):
 
 
 def test_with_a_key_set_requests_need_it(model: Path):
-    """In either header; health, liveness and the page stay open; the answer to none is 401."""
+    """Either header carries it; without it the answer is 401; health, liveness and the page stay open."""
     with running(Settings(model=str(model), api_key="s3cret")) as client:
         for headers in (
             {},
@@ -424,7 +441,7 @@ def test_with_a_key_set_requests_need_it(model: Path):
 
 
 def test_another_model_is_swapped_in_and_a_bad_one_is_not(model: Path, tmp_path: Path):
-    """A proven file replaces the present model; a damaged one leaves it, and the service stays ready."""
+    """A verified file replaces the current model; a damaged one does not, and the service stays ready."""
     path = tmp_path / "model.pt"
     shutil.copy(model, path)
     app = create_app(Settings(model=str(path)))

@@ -1,4 +1,4 @@
-"""The model file is whole and proven, or it does not serve."""
+"""A model file is complete and verified, or it does not serve."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_probe_is_reproduced_within_the_tolerance(model: Path):
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
-def test_the_released_artefacts_prove_themselves_on_this_machine(name: str):
+def test_the_released_artefacts_reproduce_their_probes_on_this_machine(name: str):
     """Whatever instructions its processor has."""
     ImageClassifierHandler().initialize(LocalContext.for_file(tiny.ROOT / "models/release" / name))
 
@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_found(model: Path, tmp_path: Path, where: float):
 
 
 def test_a_model_with_other_answers_than_its_probe_is_refused(model: Path, tmp_path: Path):
-    """Training/serving skew, made by hand."""
+    """An artificial training/serving skew."""
 
     def skew(probe: list[dict[str, object]]) -> list[dict[str, object]]:
         return [image | {"probabilities": image["probabilities"][::-1]} for image in probe]
@@ -134,7 +134,7 @@ def test_a_torchscript_file_of_another_kind_is_refused(tmp_path: Path):
 def test_saving_that_fails_leaves_what_was_there(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A full disk halfway: the old file stays, and no half of the new one."""
+    """If the disk fills up halfway, the old file stays, and nothing of the new one."""
     path = tmp_path / "model.pt"
     path.write_bytes(b"old")
 
@@ -176,7 +176,7 @@ def test_passes_of_fixed_sizes_change_no_answer(model: Path, max_batch: int):
 
 
 def test_an_empty_batch_is_an_empty_list(model: Path):
-    """And a handler without a model says so."""
+    """A handler without a model raises an error."""
     assert initialise(model).handle([]) == []
     with pytest.raises(NotReady):
         ImageClassifierHandler().handle([{"body": b"x"}])
@@ -191,7 +191,7 @@ def test_the_description_names_what_is_served(model: Path):
 
 
 def test_loading_runs_no_code_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A pickle that would run a command is no TorchScript archive, and is not unpickled either."""
+    """A pickle that would run a command is not a TorchScript archive, and is never unpickled."""
 
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:

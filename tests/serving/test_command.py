@@ -11,7 +11,7 @@ from serving.settings import Settings, variable
 
 
 def test_help_names_every_setting_and_command(capsys: pytest.CaptureFixture[str]):
-    """With its default and its meaning."""
+    """Settings with their defaults and meanings, commands with their summaries."""
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for field in Settings.__struct_fields__:
@@ -22,13 +22,15 @@ def test_help_names_every_setting_and_command(capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_command_ends_with_2(capsys: pytest.CaptureFixture[str]):
-    """And the list of those that there are."""
+    """The message names it, and lists the commands that exist."""
     assert main(["predict"]) == 2
-    assert "export-feedback" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: There is no command 'predict'. Choose one of these." in said
+    assert "export-feedback" in said
 
 
 def test_another_file_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """It is named, nothing is written, and the file stays."""
+    """The error names it, nothing is written, and the file is unchanged."""
     letter = tmp_path / "letter.txt"
     letter.write_text("dear diary, " * 100)
     assert main(["export-feedback", str(letter), str(tmp_path / "out")]) == 2

@@ -1,4 +1,4 @@
-"""Admission, deadlines, departures, drain: the engine with a handler whose speed the test sets."""
+"""Admission, deadlines, disconnects, drain: the engine with a handler whose speed the test sets."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def busy(engine: Engine, clock: Clock, handler: Gate) -> asyncio.Task[Any]
 
 
 def test_a_full_queue_refuses_at_once():
-    """The one too many gets its answer while the others wait, with a time to come back."""
+    """The request that does not fit is refused while the others wait, with a time to retry."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -103,7 +103,7 @@ def test_a_full_queue_refuses_at_once():
 
 
 def test_what_cannot_be_in_time_is_refused_at_once():
-    """With a measured 1 s a photo and a deadline of 2 s, the third in line is hopeless."""
+    """At a measured 1 s per photo and a deadline of 2 s, the third in the queue is hopeless."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -136,7 +136,7 @@ def test_what_cannot_be_in_time_is_refused_at_once():
 
 
 def test_time_that_runs_out_in_the_queue_is_not_computed():
-    """The caller has given up: its photo costs nothing more."""
+    """The client has given up: its photo costs nothing more."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -155,7 +155,7 @@ def test_time_that_runs_out_in_the_queue_is_not_computed():
         assert handler.computed == [b"first"]
 
 
-def test_a_caller_who_goes_away_is_not_computed():
+def test_a_request_whose_client_disconnects_is_not_computed():
     """A cancelled request leaves the queue unseen by the handler."""
     handler = Gate()
 
@@ -178,7 +178,7 @@ def test_a_caller_who_goes_away_is_not_computed():
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("x"), MemoryError(), SystemExit(1)])
-def test_whatever_a_worker_meets_it_answers_and_survives(failure: BaseException):
+def test_a_worker_survives_any_error_and_answers(failure: BaseException):
     """The failing request gets an error, the next one its answer, from the same worker."""
     handler = Gate()
     handler.open.set()
@@ -195,7 +195,7 @@ def test_whatever_a_worker_meets_it_answers_and_survives(failure: BaseException)
 
 
 def test_closing_computes_what_was_accepted_and_takes_nothing_more():
-    """Nothing accepted is lost; a newcomer is told."""
+    """Nothing accepted is lost; a new request is refused."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -206,7 +206,7 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         while not engine._closing:  # noqa: ASYNC110 (a thread sets it)
             await asyncio.sleep(0.001)
         with pytest.raises(NotReady):
-            await engine.submit(b"newcomer", clock())
+            await engine.submit(b"new", clock())
         handler.open.set()
         assert await closing
         assert len(await asyncio.gather(*tasks)) == 5
@@ -217,8 +217,8 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         assert registry.get_sample_value("classifier_in_flight") == 0
 
 
-def test_a_stuck_worker_is_seen_and_its_caller_answered():
-    """At the deadline the caller has its 504, though the worker never comes back."""
+def test_a_stuck_worker_is_detected_and_its_client_answered():
+    """At the deadline the client gets its 504, although the worker is still computing."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -238,7 +238,7 @@ def test_a_stuck_worker_is_seen_and_its_caller_answered():
 
 
 def test_a_batch_takes_what_waits_up_to_its_size():
-    """Five wait for the one worker: four together, then one."""
+    """Five requests wait for the one worker: it takes four together, then one."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
@@ -254,8 +254,8 @@ def test_a_batch_takes_what_waits_up_to_its_size():
         assert registry.get_sample_value("classifier_in_flight") == 0
 
 
-def test_a_batch_waits_for_company_and_no_longer_than_told():
-    """With 50 ms of patience two photos that come one after the other are one batch."""
+def test_a_batch_waits_for_more_photos_up_to_the_maximum_delay():
+    """With a delay of 500 ms, two photos that arrive one after the other form one batch."""
     handler = Gate()
     handler.open.set()
 
@@ -271,8 +271,8 @@ def test_a_batch_waits_for_company_and_no_longer_than_told():
         assert handler.batches == [2, 1]
 
 
-def test_where_a_batch_fails_each_of_it_is_tried_alone():
-    """One unexpected fault in a batch of three costs nobody an answer."""
+def test_each_photo_of_a_failed_batch_is_retried_alone():
+    """An unexpected error in a batch of three loses no answer."""
 
     async def play(engine: Engine, clock: Clock) -> None:
         tasks = [await busy(engine, clock, handler)]

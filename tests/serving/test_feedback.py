@@ -1,4 +1,4 @@
-"""Labels are kept, bounded, counted and exported; and they survive a kill."""
+"""Labels are stored within limits, counted and exported, and they survive a kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABELS = ["cat", "dog"]
 
 @pytest.fixture
 def labelling(model: Path, tmp_path: Path) -> Iterator[Client]:
-    """A service that keeps answers and photos."""
+    """A service that stores answers and photos."""
     settings = Settings(
         model=str(model),
         workers=1,
@@ -47,15 +47,15 @@ def labelling(model: Path, tmp_path: Path) -> Iterator[Client]:
 
 
 def ask(client: Client, request_id: str, **options: object) -> str:
-    """One answer under an id; what it was."""
+    """Request one answer under an id; return its label."""
     headers = KEY | {"X-Request-ID": request_id}
     reply = client.post("/predict", content=encode(scene(**options)), headers=headers)
     assert reply.status_code == 200
     return str(reply.json()["prediction"])
 
 
-def tell(client: Client, request_id: object, label: object) -> httpx.Response:
-    """One label."""
+def send_label(client: Client, request_id: object, label: object) -> httpx.Response:
+    """Send one label."""
     return client.post("/feedback", json={"request_id": request_id, "label": label}, headers=KEY)
 
 
@@ -69,11 +69,11 @@ def test_labels_become_a_live_accuracy(labelling: Client):
     assert math.isnan(accuracy())
     answers = {name: ask(labelling, name) for name in ("a", "b", "c")}
     other = "dog" if answers["c"] == "cat" else "cat"
-    assert tell(labelling, "a", answers["a"]).json() == {"was_right": True}
-    assert tell(labelling, "b", answers["b"]).json() == {"was_right": True}
-    assert tell(labelling, "c", other).json() == {"was_right": False}
+    assert send_label(labelling, "a", answers["a"]).json() == {"was_right": True}
+    assert send_label(labelling, "b", answers["b"]).json() == {"was_right": True}
+    assert send_label(labelling, "c", other).json() == {"was_right": False}
     assert accuracy() == pytest.approx(2 / 3)
-    assert tell(labelling, "c", answers["c"]).json() == {"was_right": True}
+    assert send_label(labelling, "c", answers["c"]).json() == {"was_right": True}
     assert (accuracy(), registry.get_sample_value("classifier_feedback_window_labels")) == (1.0, 3.0)
 
 
@@ -91,8 +91,10 @@ def test_labels_become_a_live_accuracy(labelling: Client):
         ({"request_id": "' or 1=1 --", "label": "cat"}, 404, "unknown-request"),
     ],
 )
-def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: int, problem: str):
-    """With its cause, and nothing is stored."""
+def test_feedback_that_cannot_be_stored_is_refused(
+    labelling: Client, body: object, status: int, problem: str
+):
+    """The problem names the cause, and nothing is stored."""
     ask(labelling, "a")
     sent = {"content": body} if isinstance(body, bytes) else {"json": body}
     reply = labelling.post("/feedback", headers=KEY, **sent)
@@ -100,8 +102,8 @@ def test_what_cannot_be_stored_is_told(labelling: Client, body: object, status: 
     assert labelling.app.state.service.feedback.accuracy() == (0, 0)
 
 
-def test_feedback_wants_the_key_and_to_be_switched_on(labelling: Client, client: Client):
-    """401 without the key; 404 where the operator keeps nothing."""
+def test_feedback_needs_the_key_and_must_be_switched_on(labelling: Client, client: Client):
+    """401 without the key; 404 if the operator stores nothing."""
     assert labelling.post("/feedback", json={}).status_code == 401
     reply = client.post("/feedback", json={"request_id": "a", "label": "cat"})
     assert (reply.status_code, reply.json()["type"]) == (404, "urn:problem:feedback-off")
@@ -113,8 +115,8 @@ def test_labelled_photos_become_training_data(
     """The bytes that were sent, in the folder of the right label; unlabelled ones stay out."""
     for name in ("a", "b", "c"):
         ask(labelling, name, width=100)
-    tell(labelling, "a", "dog")
-    tell(labelling, "b", "cat")
+    send_label(labelling, "a", "dog")
+    send_label(labelling, "b", "cat")
     out = tmp_path / "out"
     assert main(["export-feedback", str(tmp_path / "f.db"), str(out)]) == 0
     assert "2 labelled answers, 2 with their photo" in capsys.readouterr().out
@@ -130,15 +132,15 @@ def test_labelled_photos_become_training_data(
 
 
 def opened(tmp_path: Path, **options: object) -> Feedback:
-    """A store."""
+    """An open store."""
     usual = {"keep_photos": False, "days": 30, "most_bytes": 10**9}
     store = Feedback(tmp_path / "f.db", **usual | options)
     store.open()
     return store
 
 
-def remember(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
-    """Answers, all cats."""
+def store_answers(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
+    """Store answers, all of them cats."""
     answer = Answer(
         "cat", 0.9, {"cat": 0.9, "dog": 0.1}, uncertain=False, unfamiliar=None, feature_distance=None
     )
@@ -147,30 +149,30 @@ def remember(store: Feedback, *names: str, photo: bytes = b"photo") -> None:
         store.observe(Observation(name, photo, BrokenImage("not decoded here"), answer, artifact, {}))
 
 
-def test_photos_are_kept_only_where_the_operator_says_so(tmp_path: Path):
+def test_photos_are_stored_only_if_the_operator_says_so(tmp_path: Path):
     """By default the bytes are not in the file."""
     store = opened(tmp_path)
-    remember(store, "a", photo=b"a-private-photo")
+    store_answers(store, "a", photo=b"a-private-photo")
     assert store.label("a", "cat", LABELS)
     store.close()
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"a-private-photo" not in stored
 
 
-def test_what_is_old_goes(tmp_path: Path):
-    """After the days that the operator allows, whether labelled or not; not before."""
+def test_old_answers_are_deleted(tmp_path: Path):
+    """After the days that the operator sets, labelled or not, and not before."""
     now = [1_000_000.0]
     store = opened(tmp_path, days=2, clock=lambda: now[0])
-    remember(store, "old")
+    store_answers(store, "old")
     store.label("old", "cat", LABELS)
     now[0] += 1.9 * 86400
     store._swept = float("-inf")
-    remember(store, "next")
+    store_answers(store, "next")
     store.label("next", "cat", LABELS)
     assert store.accuracy() == (2, 2)
     now[0] += 0.2 * 86400
     store._swept = float("-inf")
-    remember(store, "last")
+    store_answers(store, "last")
     store.label("last", "dog", LABELS)
     assert store.accuracy() == (1, 2)
     with pytest.raises(UnknownRequest):
@@ -179,16 +181,16 @@ def test_what_is_old_goes(tmp_path: Path):
 
 
 def test_the_file_is_bounded_and_labels_go_last(tmp_path: Path):
-    """Of 300 photos of 20 KB in 2 MB the unlabelled oldest go first."""
+    """Of 300 photos of 20 KB in 2 MB, the oldest unlabelled ones are deleted first."""
     store = opened(tmp_path, keep_photos=True, most_bytes=2_000_000)
-    remember(store, "labelled", photo=os.urandom(20_000))
+    store_answers(store, "labelled", photo=os.urandom(20_000))
     store.label("labelled", "cat", LABELS)
     for number in range(300):
-        remember(store, f"n{number}", photo=os.urandom(20_000))
+        store_answers(store, f"n{number}", photo=os.urandom(20_000))
         if number % 100 == 99:
             time.sleep(0.3)
     store._swept = float("-inf")
-    remember(store, "after")
+    store_answers(store, "after")
     assert store.label("after", "cat", LABELS)
     with pytest.raises(UnknownRequest):
         store.label("n0", "cat", LABELS)
@@ -198,18 +200,18 @@ def test_the_file_is_bounded_and_labels_go_last(tmp_path: Path):
 
 
 def test_a_flood_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A disk that stands still costs answers, not memory; the service never waits."""
+    """A stalled disk costs answers, not memory, and the service never waits."""
     store = opened(tmp_path, keep_photos=True)
-    with store._lock:  # the writer stands still
+    with store._lock:  # stalls the writer
         photo = bytes(1_000_000)
         for number in range(100):
-            remember(store, f"n{number}", photo=photo)
+            store_answers(store, f"n{number}", photo=photo)
     assert store.dropped >= 100 - 68
     store.close()
 
 
-def test_a_label_that_is_none_is_refused(tmp_path: Path):
-    """By name of those that are."""
+def test_an_unknown_label_is_refused(tmp_path: Path):
+    """The error names the known ones."""
     store = opened(tmp_path)
     with pytest.raises(UnknownLabel, match="cat, dog"):
         store.label("a", "bird", LABELS)
@@ -217,7 +219,7 @@ def test_a_label_that_is_none_is_refused(tmp_path: Path):
 
 
 def test_another_file_is_not_overwritten(model: Path, tmp_path: Path):
-    """A path that holds something else fails the start, with its name, and stays."""
+    """If the path holds something else, the start fails, the reason names it, and the file is unchanged."""
     path = tmp_path / "letter.txt"
     path.write_text("dear diary, " * 100)
     settings = Settings(model=str(model), workers=1, api_key="secret", feedback=str(path))
@@ -237,8 +239,8 @@ def test_a_label_survives_a_kill(model: Path, tmp_path: Path, environment: Calla
         with httpx.Client(base_url=process.url, headers=KEY) as client:
             headers = {"X-Request-ID": "mine"}
             answer = client.post("/predict", content=encode(scene()), headers=headers).json()
-            said = {"request_id": "mine", "label": answer["prediction"]}
-            assert client.post("/feedback", json=said).status_code == 200
+            sent = {"request_id": "mine", "label": answer["prediction"]}
+            assert client.post("/feedback", json=sent).status_code == 200
             process.popen.send_signal(signal.SIGKILL)
             process.popen.wait(10)
     with processes.service(settings) as process:

@@ -1,4 +1,4 @@
-"""Each computed photo is handed to every observer, and no observer is in the way."""
+"""Every observer receives each computed photo, and none affects an answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JPEG = encode(scene())
 
 
 class Recorder:
-    """An observer that keeps what it is handed."""
+    """An observer that keeps what it receives."""
 
     def __init__(self) -> None:
         self.seen: list[Observation] = []
@@ -41,7 +41,7 @@ class Broken:
     """An observer that always fails."""
 
     def observe(self, observation: Observation) -> None:
-        raise RuntimeError(f"no room for {observation.request_id}")
+        raise RuntimeError(f"cannot record {observation.request_id}")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def observed(model: Path, recorder: Recorder) -> Iterator[Client]:
         yield client
 
 
-def test_an_observer_is_handed_each_computed_photo(observed: Client, recorder: Recorder):
+def test_an_observer_receives_each_computed_photo(observed: Client, recorder: Recorder):
     """With the bytes, the pixels, the answer, the model and the times of that very request."""
     answer = observed.post("/predict", content=JPEG, headers={"X-Request-ID": "mine"}).json()
     (observation,) = recorder.seen
@@ -72,7 +72,7 @@ def test_an_observer_is_handed_each_computed_photo(observed: Client, recorder: R
 
 
 def test_a_refused_photo_is_observed_too(observed: Client, recorder: Recorder):
-    """With the reason; what never reached a worker is not."""
+    """With the reason; a request that never reached a worker is not."""
     assert observed.post("/predict", content=JPEG[:-300]).status_code == 422
     assert observed.post("/predict", content=b"").status_code == 400
     (observation,) = recorder.seen
@@ -82,7 +82,7 @@ def test_a_refused_photo_is_observed_too(observed: Client, recorder: Recorder):
 
 
 def test_an_observer_that_fails_changes_no_answer_and_stops_no_other(observed: Client, recorder: Recorder):
-    """The fault is logged with the request's id, and everybody else has seen the photo."""
+    """The error is logged with the request's id, and every other observer has seen the photo."""
     with structlog.testing.capture_logs() as lines:
         response = observed.post("/predict", content=JPEG, headers={"X-Request-ID": "mine"})
     assert response.status_code == 200
@@ -109,8 +109,8 @@ def test_one_list_names_all_observers(model: Path, tmp_path: Path, recorder: Rec
         ]
 
 
-def test_the_drift_window_counts_only_what_the_present_model_answered():
-    """A photo that the model before a reload answered late is left out."""
+def test_the_drift_window_counts_only_what_the_current_model_answered():
+    """A late answer of the model before a reload is left out."""
     photo = {"brightness": 0.5, "confidence": 0.9}
     card = msgspec.structs.replace(tiny.card(), reference=make_reference([photo] * 10, 2))
     before, now = (Artifact(card, [], sha256) for sha256 in ("a", "b"))

@@ -1,4 +1,4 @@
-"""Any bytes in: pixels, or an error that names the fault."""
+"""Any bytes in: pixels, or an error that names the cause."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_colour_mode_becomes_rgb(mode: str):
     assert np.abs(image.pixels.mean((1, 2)) - expected.pixels.mean((1, 2))).max() < 8
 
 
-def test_transparency_is_laid_on_white():
+def test_transparency_becomes_white():
     """An invisible picture is white, whatever colour hides below."""
     clear = scene().convert("RGBA")
     clear.putalpha(0)
@@ -72,19 +72,19 @@ def test_transparency_is_laid_on_white():
 
 
 def test_sixteen_bits_become_eight():
-    """65535 is 255 and 32896 is 128: the range is scaled and not cut."""
+    """65535 is 255 and 32896 is 128: the range is scaled, not clipped."""
     levels = np.repeat(np.array([[0, 32896, 65535]], np.uint16), 3, axis=0)
     image = preprocess(encode(Image.fromarray(levels), "PNG"), 3)
     assert image.pixels[:, 1, :].tolist() == [[0, 128, 255]] * 3
 
 
 def test_floating_point_samples_are_refused():
-    """A range that nobody declared cannot be scaled."""
+    """An undeclared range cannot be scaled."""
     with pytest.raises(UnsupportedImage, match="floating-point"):
         preprocess(encode(Image.new("F", (8, 8)), "TIFF"), SIDE)
 
 
-def test_of_an_animation_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_counts():
     """Red first, then blue: red."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -93,7 +93,7 @@ def test_of_an_animation_the_first_frame_counts():
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "I;16", "CMYK"])
 def test_a_large_image_shrunk_in_strips_looks_the_same(mode: str):
-    """Sides that no block divides, of several strips: as converted and resized in one piece."""
+    """With sides that no block divides, in several strips: as if converted and resized in one piece."""
     grey = mode in ("L", "LA", "I;16")
     picture = scene(2003, 1501).convert("L" if grey else "RGB")
     whole = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
@@ -136,8 +136,8 @@ def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same():
     ],
     ids=["empty", "gif-head", "svg", "pdf", "zip", "zeros", "ppm", "ico", "jpeg-cut", "png-cut", "webp-cut"],
 )
-def test_what_is_no_whole_allowed_image_is_refused(data: bytes, error: type[ImageError]):
-    """Each fault has its own error, since each is another answer to the caller."""
+def test_bytes_that_are_no_complete_allowed_image_are_refused(data: bytes, error: type[ImageError]):
+    """Each fault has its own error, because each leads to a different answer."""
     with pytest.raises(error):
         preprocess(data, SIDE)
 

@@ -43,7 +43,7 @@ def test_sigterm_under_load_loses_nothing(model: Path, environment: Environment)
             assert httpx.get(process.url + "/health").status_code == 503
             answered = len(statuses)
             time.sleep(0.4)
-            assert len(statuses) > answered, "requests within the grace are still answered"
+            assert len(statuses) > answered, "requests within the grace period are still answered"
             stop.set()
             for done in callers:
                 done.result()
@@ -84,8 +84,8 @@ def test_a_reload_under_load_loses_nothing(model: Path, tmp_path: Path, environm
         assert process.stop() == 0
 
 
-def test_a_second_signal_ends_at_once(model: Path, environment: Environment):
-    """Even within a grace of a minute."""
+def test_a_second_signal_stops_at_once(model: Path, environment: Environment):
+    """Even within a grace period of a minute."""
     with service(environment(MODEL=str(model), SERVING_DRAIN_GRACE_SECONDS="60")) as process:
         process.wait_for("ready")
         process.popen.send_signal(signal.SIGTERM)
@@ -96,7 +96,7 @@ def test_a_second_signal_ends_at_once(model: Path, environment: Environment):
         assert time.monotonic() - began < 15
 
 
-def test_ctrl_c_is_a_clean_end(model: Path, environment: Environment):
+def test_ctrl_c_is_a_clean_shutdown(model: Path, environment: Environment):
     """No traceback, exit 0."""
     with service(environment(MODEL=str(model), SERVING_DRAIN_GRACE_SECONDS="0")) as process:
         process.wait_for("ready")
@@ -119,17 +119,17 @@ def test_a_port_in_use_is_reported_before_anything_is_loaded(model: Path, enviro
             check=False,
         )
     assert done.returncode == 1
-    assert f"127.0.0.1:{port} is in use. Choose another with PORT=" in done.stderr
+    assert f"127.0.0.1:{port} is in use. Choose another port with PORT=" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no model at"), (b"damaged", "not a whole TorchScript")]
+    ("content", "words"), [(None, "no model at"), (b"damaged", "not a complete TorchScript")]
 )
-def test_without_a_whole_model_it_ends_with_the_reason(
+def test_without_a_complete_model_it_exits_with_the_reason(
     content: bytes | None, words: str, tmp_path: Path, environment: Environment
 ):
-    """Exit 1; the last word is the cause."""
+    """Exit 1, and the log names the cause."""
     path = tmp_path / "model.pt"
     if content is not None:
         path.write_bytes(content)
@@ -138,7 +138,7 @@ def test_without_a_whole_model_it_ends_with_the_reason(
         assert words in process.wait_for("failed")["reason"]
 
 
-def test_a_wrong_setting_ends_with_2_and_its_name(environment: Environment):
+def test_a_wrong_setting_exits_with_2_and_its_name(environment: Environment):
     """Before anything is loaded."""
     done = subprocess.run(
         [sys.executable, "-m", "serving"],
@@ -153,7 +153,7 @@ def test_a_wrong_setting_ends_with_2_and_its_name(environment: Environment):
 
 
 def slowly(url: str, pause_seconds: float, parts: int) -> bytes:
-    """Send a photo in parts with pauses between; the answer's bytes."""
+    """Send a photo in parts, with pauses in between; return the answer's bytes."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         head = (
@@ -174,8 +174,8 @@ def slowly(url: str, pause_seconds: float, parts: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_slow_upload_has_its_own_time(model: Path, environment: Environment):
-    """Slower than the deadline of the answer is right; slower than the upload's limit is 408."""
+def test_a_slow_upload_has_its_own_limit(model: Path, environment: Environment):
+    """An upload may take longer than the answer's deadline; beyond its own limit it gets 408."""
     options = {"SERVING_DEADLINE_SECONDS": "0.5", "SERVING_UPLOAD_SECONDS": "2"}
     with service(environment(MODEL=str(model), **options)) as process:
         process.wait_for("ready")
@@ -212,7 +212,7 @@ def test_the_event_loop_is_free_while_a_photo_is_computed(model: Path, environme
 
 
 def test_an_idle_connection_lives_as_long_as_the_setting_says(model: Path, environment: Environment):
-    """So that a proxy, which keeps its side a little less long, never sends into a closed one."""
+    """A proxy that closes its side a little earlier then never sends into a closed one."""
     with service(environment(MODEL=str(model), SERVING_KEEP_ALIVE_SECONDS="2")) as process:
         process.wait_for("ready")
         address = process.url.removeprefix("http://").split(":")

@@ -1,4 +1,4 @@
-"""The profile, the window over the latest photos, and how far the two are apart."""
+"""The reference, the window of the latest photos, and the distance between the two."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def photos(n: int, shift: float = 0.0, seed: int = 0) -> list[dict[str, float]]:
 
 
 def window_of(shift: float, n: int = 500, seed: int = 1) -> Window:
-    """A window full of photos, against a profile of others without a shift."""
+    """A full window of photos, against a reference of others without a shift."""
     window = Window(make_reference(photos(2000), 2), n)
     for photo in photos(n, shift, seed):
         window.add(photo)
@@ -65,7 +65,7 @@ def test_windows_without_a_shift_raise_few_alarms():
 
 
 def test_a_shift_is_found():
-    """Half a standard deviation in 500 photos is beyond doubt, and only in what has moved."""
+    """Half a standard deviation in 500 photos is beyond doubt, and only in the quantity that shifted."""
     drifts = window_of(0.5).drifts()
     assert drifts["brightness"].z > 6
     assert drifts["brightness"].distance > 0.1
@@ -83,7 +83,7 @@ def test_a_window_forgets():
 
 
 def test_an_empty_window_says_nothing():
-    """No distance, no estimate, and a report all the same."""
+    """No distance, no estimate, but still a report."""
     window = Window(make_reference(photos(100), 2), 10)
     assert window.drifts() == {}
     assert math.isnan(window.estimated_accuracy())
@@ -91,7 +91,7 @@ def test_an_empty_window_says_nothing():
 
 
 def test_the_service_compares_its_window(tmp_path: Path):
-    """An artefact with a profile: `/drift` and the metrics tell distance, test and n."""
+    """For an artefact with a reference, `/drift` and the metrics report distance, test and n."""
     path = tiny.write_artifact(tmp_path / "model.pt")
     network, loaded = torchscript.load(path)
     values = measure(GREY, 64, 64, [0.5, 0.5], 0.1)
@@ -115,7 +115,7 @@ def test_the_service_compares_its_window(tmp_path: Path):
     assert "classifier_predictions_unfamiliar_total 12.0" in text
 
 
-def test_without_a_profile_there_is_no_drift(model: Path):
+def test_without_a_reference_there_is_no_drift(model: Path):
     """An older artefact: an empty window, and `unfamiliar` is null."""
     with running(Settings(model=str(model), workers=1)) as client:
         assert client.post("/predict", content=encode(scene())).json()["unfamiliar"] is None

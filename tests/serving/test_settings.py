@@ -1,4 +1,4 @@
-"""Settings come from the environment, and a wrong one is told by name."""
+"""Settings come from the environment, and an error names a wrong one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from serving.settings import Settings, from_environment, variable
 
 
 def test_without_variables_the_defaults_hold():
-    """Local by default; empty counts as unset, and other programs' variables are none of ours."""
+    """Local by default; empty counts as unset, and other programs' variables are ignored."""
     settings = from_environment({"PORT": "", "PATH": "/bin"})
     assert settings == Settings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
 
 
 def test_every_setting_is_read_from_its_variable():
-    """And converted to its type."""
+    """It is converted to its type."""
     text = {
         "host": "::1",
         "model": "m.pt",
@@ -51,7 +51,7 @@ def test_every_setting_is_read_from_its_variable():
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], words: list[str]):
-    """The message has the variable, the value and what is possible."""
+    """The message contains the variable, the value and what is allowed."""
     with pytest.raises(ConfigurationError) as error:
         from_environment(environment)
     for word in words:

@@ -1,4 +1,4 @@
-"""A second artefact is compared in the background, and never in the way."""
+"""A second artefact is compared in the background, and never delays an answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(client: Client, photos: int) -> None:
 
 
 def wait_until_loaded(client: Client) -> None:
-    """Until the second artefact is there."""
+    """Wait until the second artefact is loaded."""
     deadline = time.monotonic() + 30
     while not client.app.state.service.shadow.started:
         assert time.monotonic() < deadline
@@ -43,7 +43,7 @@ def wait_until_loaded(client: Client) -> None:
 
 
 def wait_for(client: Client, total: int) -> dict[str, float]:
-    """The counts, once so many photos are through."""
+    """The counts, once they reach this total."""
     deadline = time.monotonic() + 30
     while sum(counts(client).values()) < total:
         assert time.monotonic() < deadline, counts(client)
@@ -52,7 +52,7 @@ def wait_for(client: Client, total: int) -> dict[str, float]:
 
 
 def test_the_same_artefact_agrees_with_itself(model: Path):
-    """Every photo is compared or dropped, none disagrees, the difference is nothing."""
+    """Every photo is compared or dropped, none disagrees, and the difference is zero."""
     with running(Settings(model=str(model), workers=1, shadow_model=str(model), shadow_share=1.0)) as client:
         wait_until_loaded(client)
         ask(client, 20)
@@ -65,7 +65,7 @@ def test_the_same_artefact_agrees_with_itself(model: Path):
 
 
 def test_a_share_of_the_photos_is_taken(model: Path):
-    """None of them at 0."""
+    """At 0, none of them is."""
     with running(Settings(model=str(model), workers=1, shadow_model=str(model), shadow_share=0.0)) as client:
         wait_until_loaded(client)
         ask(client, 5)
@@ -75,7 +75,7 @@ def test_a_share_of_the_photos_is_taken(model: Path):
 
 @pytest.mark.parametrize("case", ["missing", "other classes"])
 def test_a_bad_shadow_leaves_the_service_as_it_is(case: str, model: Path, tmp_path: Path):
-    """It is counted, and the service answers."""
+    """The failure is counted, and the service answers."""
     path = tmp_path / "none.pt"
     if case == "other classes":
         tiny.write_artifact(path, labels=("bird", "fish"))
@@ -85,8 +85,8 @@ def test_a_bad_shadow_leaves_the_service_as_it_is(case: str, model: Path, tmp_pa
         assert client.get("/health").status_code == 200
 
 
-def test_what_there_is_no_room_for_is_dropped(model: Path):
-    """Four wait while the model stands still; the fifth, and any while requests wait, is dropped at once."""
+def test_photos_that_do_not_fit_the_queue_are_dropped(model: Path):
+    """Four wait while the model stalls; the fifth, and any while requests wait, is dropped at once."""
     metrics = Metrics(CollectorRegistry())
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(model))

@@ -122,7 +122,7 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Place, environment: C
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
-    assert "interrupted: nothing half-written was left" in rest
+    assert "interrupted: no partial file was left in place" in rest
     assert "Traceback" not in rest
     assert not place.checkpoint.exists()
     assert list(place.work.glob("*/finetune/last.ckpt"))

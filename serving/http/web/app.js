@@ -1,10 +1,11 @@
-// Send photos to /predict and show each answer or problem as a card. Text is set as text, never as markup.
+// Sends photos to /predict and shows each answer or problem as a card. Text is set as text, never as markup.
 import { authorised } from "/web/key.js";
 
-const AT_ONCE = 4; // requests under way
+const AT_ONCE = 4; // requests in progress
+const MOST_SURE = 0.9999;
 const $ = (id) => document.getElementById(id);
 const waiting = [];
-let under_way = 0;
+let running = 0;
 
 document.documentElement.classList.add("scripted");
 $("file").multiple = true;
@@ -18,10 +19,10 @@ function take(files) {
 }
 
 function next() {
-  while (under_way < AT_ONCE && waiting.length) {
-    under_way += 1;
+  while (running < AT_ONCE && waiting.length) {
+    running += 1;
     ask(...waiting.shift()).finally(() => {
-      under_way -= 1;
+      running -= 1;
       next();
     });
   }
@@ -60,6 +61,13 @@ function newCard(file) {
   return card;
 }
 
+// Never 0.00 % or 100.00 %: no model is that sure.
+function percent(probability) {
+  if (probability > MOST_SURE) return "> 99.99 %";
+  if (probability < 1 - MOST_SURE) return "< 0.01 %";
+  return `${(100 * probability).toFixed(2)} %`;
+}
+
 function verdict({ prediction, uncertain, unfamiliar }) {
   if (unfamiliar) return "Neither, it seems";
   return uncertain ? `Not sure: perhaps ${prediction}` : prediction;
@@ -75,16 +83,16 @@ function showAnswer(card, file, answer, timing) {
     const bar = element("meter", "", { value: probability, ariaLabel: `probability of ${label}` });
     const cell = element("dd");
     cell.append(bar);
-    bars.append(element("dt", label), cell, element("dd", `${(100 * probability).toFixed(2)} %`));
+    bars.append(element("dt", label), cell, element("dd", percent(probability)));
   }
   const notes = [];
-  if (answer.unfamiliar) notes.push("It looks like none of the photos the model has learnt from.");
+  if (answer.unfamiliar) notes.push("It looks unlike any photo the model was trained on.");
   else if (answer.uncertain) notes.push("The probability is below the model's threshold.");
   const stages = timing.replaceAll(/(\w+);dur=([\d.]+)/g, (_, name, ms) => `${name} ${Number(ms).toFixed(1)} ms`);
   const spent = `${answer.latency_ms.toFixed(1)} ms in the service${stages ? ` (${stages})` : ""}`;
   card.append(bars, ...notes.map((note) => element("p", note)), element("p", spent, { className: "small" }));
   card.append(whyButton(card, file));
-  $("said").textContent = `${file.name}: ${verdict(answer)}, ${(100 * answer.probability).toFixed(1)} %`;
+  $("said").textContent = `${file.name}: ${verdict(answer)}, ${percent(answer.probability)}`;
 }
 
 function whyButton(card, file) {
@@ -92,7 +100,7 @@ function whyButton(card, file) {
   const photo = card.querySelector("img");
   if (!photo) return element("span");
   const plain = photo.src;
-  const legend = element("p", "Orange speaks for the answer, blue against it.", { className: "small" });
+  const legend = element("p", "Orange areas support the answer; blue areas speak against it.", { className: "small" });
   let map = "";
   button.addEventListener("click", async () => {
     if (photo.src !== plain) {

@@ -1,2 +1,2 @@
-// The description of this service in Swagger UI; nothing is loaded from elsewhere.
+// Shows the OpenAPI description of this service in Swagger UI; loads nothing from other hosts.
 SwaggerUIBundle({ url: "/schema/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null });

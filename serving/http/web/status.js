@@ -1,4 +1,4 @@
-// /metrics and /health every two seconds, for a person without Grafana. Rates are of the time since the last look.
+// Shows /metrics and /health every two seconds, for a person without Grafana. Rates cover the time since the last update.
 import { authorised } from "/web/key.js";
 
 const EVERY_MS = 2000;
@@ -58,7 +58,7 @@ function bar(share, of) {
   return made;
 }
 
-const shown = (value, digits = 1, unit = "") => (Number.isFinite(value) ? `${value.toFixed(digits)}${unit}` : "none");
+const shown = (value, digits = 1, unit = "") => (Number.isFinite(value) ? `${value.toFixed(digits)}${unit}` : "no data");
 
 function draw(now, health) {
   const requests = now.all("classifier_requests_total");
@@ -66,17 +66,17 @@ function draw(now, health) {
   const rate = before ? (1000 * (count - before.count)) / (now.at - before.at) : NaN;
   before = { at: now.at, count };
   const model = health.model ?? {};
-  $("state").textContent = `${health.status}${health.reason ? `: ${health.reason}` : ""}. ${model.name ?? ""} ${model.version ?? ""}, up for ${shown(health.uptime_seconds / 60)} minutes.`;
+  $("state").textContent = `${health.status}${health.reason ? `: ${health.reason}` : ""}. ${model.name ?? ""} ${model.version ?? ""}, up for ${shown(health.uptime_seconds / 60, 1, " minutes")}.`;
   const tiles = [
     ["requests", `${count}`],
-    ["a second", shown(rate)],
-    ["latency p50", shown(1000 * quantile(now, "classifier_request_duration_seconds", 0.5), 0, " ms")],
-    ["latency p99", shown(1000 * quantile(now, "classifier_request_duration_seconds", 0.99), 0, " ms")],
+    ["requests per second", shown(rate)],
+    ["latency, p50", shown(1000 * quantile(now, "classifier_request_duration_seconds", 0.5), 0, " ms")],
+    ["latency, p99", shown(1000 * quantile(now, "classifier_request_duration_seconds", 0.99), 0, " ms")],
     ["waiting", shown(now.one("classifier_queue_depth"), 0)],
     ["uncertain", shown(now.one("classifier_predictions_uncertain_total"), 0)],
     ["unfamiliar", shown(now.one("classifier_predictions_unfamiliar_total"), 0)],
-    ["right, by feedback", shown(100 * now.one("classifier_feedback_accuracy_ratio"), 1, " %")],
-    ["right, by confidence", shown(100 * now.one("classifier_drift_estimated_accuracy_ratio"), 1, " %")],
+    ["accuracy by feedback", shown(100 * now.one("classifier_feedback_accuracy_ratio"), 1, " %")],
+    ["accuracy by confidence", shown(100 * now.one("classifier_drift_estimated_accuracy_ratio"), 1, " %")],
   ];
   $("tiles").replaceChildren(
     ...tiles.map(([name, value]) => {
@@ -100,14 +100,14 @@ function draw(now, health) {
     const drifted = value > DISTANCE && z > Z && photos >= PHOTOS;
     return [quantity.replaceAll("_", " "), cell("td", shown(value, 3), "number"), cell("td", shown(z), "number"), cell("td", drifted ? "yes" : "no", drifted ? "alarm" : "")];
   });
-  $("window").textContent = Number.isFinite(photos) ? `The latest ${photos} photos against those of validation` : "The latest photos: no model that knows its validation photos";
+  $("window").textContent = Number.isFinite(photos) ? `The latest photos (${photos}) compared with the validation photos` : "No drift figures: the model has no reference of its validation photos";
   table("drift", ["quantity", "distance", "z", "drifted"], drifts);
 }
 
 async function look() {
   try {
     const [metrics, health] = await Promise.all([authorised("/metrics"), fetch("/health")]);
-    if (!metrics.ok) throw new Error("The metrics need the API key; load the page again to give it.");
+    if (!metrics.ok) throw new Error("The metrics require the API key. Reload the page to enter it.");
     draw(parse(await metrics.text()), await health.json());
   } catch (problem) {
     $("state").textContent = `No answer. ${problem instanceof TypeError ? "The service cannot be reached." : problem.message}`;
