@@ -30,6 +30,12 @@ class _Parser(ArgumentParser):
         raise AssertionError("exit returned")
 
 
+def description(docstring: str | None) -> str:
+    """A command's help text: the docstring of its module, without the command line that it begins with."""
+    text = (docstring or "").partition("`: ")[2]
+    return text[:1].upper() + text[1:]
+
+
 def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, about: str) -> T:
     """Read `default` (or each `--config` in turn), apply the overrides and validate the result.
 
@@ -38,13 +44,16 @@ def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, a
         default: Path of its file, from `training.place`.
         arguments: Overrides, such as `--section.key value`.
         command: Name of the command that takes these options.
-        about: Description in `--help`.
+        about: Docstring of the command, for `--help`.
 
     Raises:
         SystemExit: code 2 with a message that names the key, for an unknown key or an invalid value.
     """
     parser = _Parser(
-        prog=f"training {command}", description=about, default_config_files=[str(default)], allow_abbrev=False
+        prog=f"training {command}",
+        description=description(about),
+        default_config_files=[str(default)],
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config", action="config", help="A YAML file that overrides the ones before it; may be repeated."

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.options import parse
+from training.options import description, parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Promote the artefact."""
-    parser = argparse.ArgumentParser(prog="python -m training promote", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training promote", description=description(__doc__))
     parser.add_argument("model", type=Path, help="the artefact, such as models/model.pt")
     path = parser.parse_args(arguments).model
     settings = parse(TrainConfig, Place().train_config, [], command="promote", about="")

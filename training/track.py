@@ -10,13 +10,13 @@ from typing import Any
 
 from common.errors import PipelineError
 from training.config import TrackingConfig, TrainConfig
-from training.options import parse
+from training.options import description, parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Log the folder; print the run."""
-    parser = argparse.ArgumentParser(prog="python -m training track", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training track", description=description(__doc__))
     parser.add_argument(
         "folder", type=Path, help="the folder that `python -m evaluation live` wrote, such as reports/live"
     )

@@ -77,7 +77,9 @@ def read_gates(section: str, result: type[T], path: Path = GATES) -> Gates[T]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise GateError(f"There are no gates at {path}. Name a file with limits: --gates {GATES}.") from error
+        raise GateError(
+            f"There are no gates at {path}. Run this in the project's folder, or name a file: --gates FILE."
+        ) from error
     except yaml.YAMLError as error:
         raise GateError(f"{path} is not valid YAML. Correct it: {error}") from error
     sections = content if isinstance(content, dict) else {}

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 def test_rows_are_kept_and_the_pipeline_is_left_alone(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Two variants on half of the photos, interrupted after the first: the next run trains only the second."""
+    """Two variants on half of the photos, interrupted after the first: the next trains only the second."""
     (place.root / "configs").unlink()
     shutil.copytree(ROOT / "configs", place.root / "configs")
     place.train_config.write_text(yaml.safe_dump(asdict(train_config("--tracking.experiment", "pets"))))

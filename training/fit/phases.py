@@ -39,7 +39,7 @@ def fit(job: Job) -> None:
     if not job.config.head.enabled and not job.config.finetune.input_sizes:
         raise PipelineError(
             "head.enabled is false and finetune.input_sizes is empty: there is nothing to train. "
-            "Set one of them."
+            "Enable one of the two phases."
         )
     quiet_lightning()
     lightning.seed_everything(job.config.seed, workers=True, verbose=False)

@@ -72,4 +72,4 @@ def _check(archive: Path, member: zipfile.ZipInfo) -> None:
             "Do not trust such an archive; nothing was extracted."
         )
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise PipelineError(f"{archive} holds the link {member.filename!r}; replace it by the file itself.")
+        raise PipelineError(f"{archive} holds the link {member.filename!r}; replace it with the file itself.")

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     settings = parse(DataConfig, place.data_config, arguments, command="fetch", about=__doc__ or "")
     from training.photos import sources
 
-    wanted = os.environ.get("DATA") or settings.fetch.source  # says where photos are, not which
+    wanted = os.environ.get("DATA") or settings.fetch.source  # a location, not a parameter for DVC
     report = sources.fetch(replace(settings.fetch, source=wanted), place)
     counts = ", ".join(f"{count} {label}" for label, count in report.files.items())
     print(f"fetched {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 
+from training.options import description
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
     """Train every variant; print the table."""
-    parser = argparse.ArgumentParser(prog="python -m training ablation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training ablation", description=description(__doc__))
     parser.add_argument(
         "--share",
         type=int,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from training.config import TrainConfig
-from training.options import parse
+from training.options import description, parse
 from training.place import Place
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     """Measure; print a table."""
     parser = argparse.ArgumentParser(
         prog="python -m training bench",
-        description=__doc__,
+        description=description(__doc__),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
