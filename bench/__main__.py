@@ -1,4 +1,4 @@
-"""`python -m bench`: the service, its peers and the limit, measured. `bench.run` does it."""
+"""`python -m bench`: measure the service, its peers and the limit (see `bench.run`)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ from common.command import guarded
 
 
 def main(words: list[str]) -> int:
-    """Measure; return 0 when every service that was asked for was measured."""
+    """Measure; return 0 if every requested service was measured."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure our service, its peers and the limit in one run, with the same photos.",
+        description="Measure this service, its peers and the limit in one run, on the same photos.",
     )
-    parser.add_argument("--model", type=Path, default=Path("models/release/model.pt"))
-    parser.add_argument("--lean", type=Path, default=Path("models/release/model-int8.pt"))
-    parser.add_argument("--peers", help="comma-separated folders of bench/peers; empty for none; else all")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    default = "(default: %(default)s)"
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("models/release/model.pt"),
+        help=f"artefact that all services serve {default}",
+    )
+    parser.add_argument(
+        "--lean",
+        type=Path,
+        default=Path("models/release/model-int8.pt"),
+        help=f"its int8 version, if the file exists {default}",
+    )
+    parser.add_argument("--peers", help="comma-separated folders of bench/peers; '' for none (default: all)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help=f"turns of every load on every service {default}"
+    )
+    parser.add_argument("--seconds", type=int, default=2, help=f"length of each measurement {default}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs"), help=f"folder for performance.md and images {default}"
+    )
     options = parser.parse_args(words)
 
     def run() -> int:
-        from bench import run  # it loads torch, and help needs none
+        from bench import run  # loads torch, which --help does not need
 
         return run.main(options)
 

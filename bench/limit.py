@@ -1,7 +1,7 @@
-"""The limit: decode and inference of the service's own handler in plain threads, with no HTTP.
+"""The limit: decoding and inference with the service's own handler in plain threads, without HTTP.
 
-`python -m bench.limit MODEL` loads the artefact and waits. For each line of JSON it is given,
-`{"photos": [path, ...], "seconds": s}`, it prints photos a second and milliseconds of a core for each.
+`python -m bench.limit MODEL` loads the artefact and waits. For each line of JSON on its input,
+`{"photos": [path, ...], "seconds": s}`, it prints photos per second and milliseconds of CPU time per photo.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _WARM_SECONDS = 0.3
 
 
 class Limit:
-    """The limit of one artefact, in a process of its own, that computes when asked."""
+    """The limit of one artefact, measured on request in a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def measure(self, photos: list[Path], seconds: int) -> dict[str, float]:
-        """`throughput` a second and `cpu_ms` a photo."""
+        """`throughput` per second and `cpu_ms` per photo."""
         assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
         assert self._process.stdout is not None  # noqa: S101
         order = {"photos": [str(photo) for photo in photos], "seconds": seconds}
@@ -42,15 +42,15 @@ class Limit:
 
 @contextmanager
 def running(model: Path) -> Iterator[Limit]:
-    """The limit's process until the block ends."""
+    """Run the limit's process until the block ends."""
     command = [sys.executable, "-m", "bench.limit", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Limit(process)
-        process.communicate()  # closes its input, and that ends it
+        process.communicate()  # closes its input, which ends it
 
 
 def _measure(handler: ImageClassifierHandler, photos: list[bytes], seconds: float) -> dict[str, float]:
-    """One thread a core, each taking the photos in turn."""
+    """Run one thread per core, each taking the photos in turn."""
     counts = [0] * cores()
     stop = threading.Event()
 

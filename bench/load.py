@@ -1,7 +1,7 @@
-"""Load on a service: wrk where the next request follows the answer, h2load where it comes at its time.
+"""Load on a service: closed loop with wrk, fixed rate with h2load.
 
-Both are generators of their own and cost little; `bench.run` measures them against a server
-that computes nothing, so that a result near that is known to be the generator's.
+Both cost little CPU time. `bench.run` also measures them against a server that computes nothing: a
+result close to that one is limited by the generator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from common.errors import UserError
 
 _BOUNDARY: Final = "----bench"
-_PERIOD: Final = 2  # seconds between two requests of a connection: the deadline, so that it is free again
+_PERIOD: Final = 2  # seconds between requests of a connection: the deadline, so it is free again
 _RAMP_MS: Final = 20
 _WARM_SECONDS: Final = 4
 _UNAVAILABLE: Final = 503
@@ -54,22 +54,22 @@ class LoadError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of load measured."""
+    """Results of a closed loop."""
 
     throughput_per_second: float
-    """Good answers a second."""
+    """Successful responses per second."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
     failed: int
-    """Answers that were not 2xx, and broken connections."""
+    """Responses other than 2xx, and broken connections."""
     generator_cpu_ms: float
-    """Time on a core of the generator itself, for each good answer."""
+    """CPU time of the generator itself per successful response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What a fixed rate of requests met."""
+    """Results of a fixed rate."""
 
     offered_per_second: float
     accepted_per_second: float
@@ -81,7 +81,7 @@ class Overload:
 
 
 def write_bodies(photos: list[Path], folder: Path) -> list[Path]:
-    """A multipart body in a file for each photo."""
+    """Write a multipart body for each photo; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     bodies = []
     for photo in photos:
@@ -96,7 +96,7 @@ def write_bodies(photos: list[Path], folder: Path) -> list[Path]:
 
 
 def closed_loop(url: str, bodies: list[Path], callers: int, seconds: int, folder: Path) -> Load:
-    """`callers` connections, each sending its next photo when the last is answered."""
+    """Load `url` with `callers` connections; each sends its next photo after the response to the last."""
     script = folder / "wrk.lua"
     script.write_text(_LUA % _BOUNDARY)
     cpu = _children_cpu_seconds()
@@ -107,7 +107,7 @@ def closed_loop(url: str, bodies: list[Path], callers: int, seconds: int, folder
     )  # fmt: skip
     found = [line for line in text.splitlines() if line.startswith("JSON ")]
     if not found:
-        raise LoadError(f"wrk gave no result: {text[-500:]}")
+        raise LoadError(f"wrk printed no result. Check that the service answers: {text[-500:]}")
     result = json.loads(found[0].removeprefix("JSON "))
     good = result["requests"] - result["failed"]
     return Load(
@@ -121,9 +121,9 @@ def closed_loop(url: str, bodies: list[Path], callers: int, seconds: int, folder
 
 
 def fixed_rate(url: str, body: Path, rate: float, seconds: int, folder: Path) -> Overload:
-    """`rate` requests a second, evenly spread, whatever the service answers; the first seconds do not count.
+    """Send `rate` requests per second, evenly spaced, whatever the responses; the first seconds do not count.
 
-    Each connection sends once in two seconds, and a new one opens for each request of the first two.
+    Each connection sends every two seconds; in the first two, each request opens a new connection.
     """
     log = folder / "h2load.tsv"
     log.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def fixed_rate(url: str, body: Path, rate: float, seconds: int, folder: Path) ->
     )  # fmt: skip
     rows = np.loadtxt(log, dtype=np.int64, ndmin=2, usecols=(0, 1, 2))  # start and duration in microseconds
     if not len(rows):
-        raise LoadError("h2load sent nothing.")
+        raise LoadError("h2load sent no request. Check that the service answers.")
     after = (rows[:, 0] - rows[:, 0].min()) / 1e6
     counted = (after >= _WARM_SECONDS) & (after < _WARM_SECONDS + seconds)
     statuses, milliseconds = rows[counted, 1], rows[counted, 2] / 1e3

@@ -1,4 +1,4 @@
-"""A server that reads the body and answers: what the load generator and HTTP cost by themselves."""
+"""A server that reads the body and responds: the cost of HTTP and of the load generator alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uvicorn
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Read everything, answer 200."""
+    """Read the whole body and respond with 200."""
     if scope["type"] == "http":
         while (await receive()).get("more_body", False):
             pass

@@ -16,8 +16,9 @@ CALLERS: Final = 16
 
 
 _COLUMNS: Final = (
-    *("service", f"photos/s {MAIN}", "of the limit", "ours is", "p50 ms", "p99 ms", "alone p50 ms"),
-    *("photos/s 224x224", "photos/s 4000x3000", "CPU ms a photo", "resident MB", "ready s"),
+    *("service", f"photos/s {MAIN}", "share of limit", "ours relative to it", "p50 ms", "p99 ms"),
+    *("one caller p50 ms", "photos/s 224x224", "photos/s 4000x3000", "CPU ms per photo", "resident MB"),
+    "start-up s",
 )
 _MEDIANS: Final = {
     f"{MAIN}.p50_ms": 0,
@@ -31,7 +32,7 @@ _MEDIANS: Final = {
 }
 """Decimals by figure, in the order of the last columns."""
 _TITLES: Final = {
-    "limit": "the limit: decode and inference in plain threads, no HTTP",
+    "limit": "the limit: decoding and inference in plain threads, no HTTP",
     "limit_int8": "the limit with the int8 artefact",
     "ours_int8": "this service, int8 artefact",
     "ours": services.ours().title,
@@ -41,7 +42,7 @@ _TITLES: Final = {
 
 
 def as_markdown(results: dict[str, Any]) -> str:
-    """The page: conditions, the table, overload, and what was not measured."""
+    """The page: conditions, table, time per photo, overload, and what was not measured."""
     medians = results["medians"]
     measured = [name for name in medians if f"{MAIN}.throughput" in medians[name]]
     order = sorted(measured, key=lambda name: -medians[name][f"{MAIN}.throughput"])
@@ -49,10 +50,10 @@ def as_markdown(results: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"Made by `make bench`; do not edit. {results['machine']}, {results['instructions']}.",
-        f"Medians of {results['rounds']} rounds of {results['seconds']} s in turns, ratios taken within a",
-        "round, the middle half of them in brackets.",
-        f"Load: wrk, {CALLERS} callers (and one, where said), multipart photos; the generator shares the",
-        "machine with the service. Photos are drawn, as large in bytes as photographs.",
+        f"Medians of {results['rounds']} rounds of {results['seconds']} s in turns. Ratios are taken within",
+        "a round; brackets hold the middle half of them.",
+        f"Load: wrk with {CALLERS} callers (with one, where stated), multipart photos; the generator shares",
+        "the machine with the service. Photos are synthetic, with the file size of photographs.",
         "",
         "![Throughput](images/performance.png)",
         "",
@@ -60,7 +61,7 @@ def as_markdown(results: dict[str, Any]) -> str:
         "| --- " * len(_COLUMNS) + "|",
         *(_row(results, name) for name in order),
         "",
-        "## Where a photo's time goes",
+        "## Where the time per photo goes",
         "",
     ]
     for limit, name in (("limit", "ours"), ("limit_int8", "ours_int8")):
@@ -89,13 +90,13 @@ def _row(results: dict[str, Any], name: str) -> str:
 
 
 def _overload(results: dict[str, Any]) -> list[str]:
-    """What a fixed rate of requests met."""
+    """Results of a fixed rate of requests."""
     lines = [
-        f"## Overload: up to four times our capacity at {MAIN}, at a fixed rate (h2load)",
+        f"## Overload: fixed rates of up to four times our capacity at {MAIN} (h2load)",
         "",
         "![Overload](images/overload.png)",
         "",
-        "| service | offered/s | answered/s | p99 ms | refused | refusal p50 ms | p99 ms | answers |",
+        "| service | offered/s | answered/s | p99 ms | refused | refusal p50 ms | refusal p99 ms | status |",
         "| --- |" + " --- |" * 7,
     ]
     for name, o in ((name, o) for name, values in results["overload"].items() for o in values):
@@ -113,7 +114,7 @@ def _limit_of(name: str) -> str:
 
 
 def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
-    """Median and quartiles of the throughputs' ratio, each taken within a round."""
+    """Median and quartiles of the ratio of throughputs, taken within each round."""
     key = f"{MAIN}.throughput"
     pairs = zip(results["samples"][over][key], results["samples"][under][key], strict=True)
     low, middle, high = np.quantile([a / b for a, b in pairs], (0.25, 0.5, 0.75))
@@ -123,20 +124,20 @@ def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
 
 
 def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores: int) -> str:
-    """Milliseconds of a core for each photo: by whom they are used, and what is left idle."""
+    """Milliseconds of core time per photo: what uses them, and how many are idle."""
     whole = 1000 * cores / ours[f"{MAIN}.throughput"]
     used, compute = ours[f"{MAIN}.cpu_ms"], limit[f"{MAIN}.cpu_ms"]
     generator = ours[f"{MAIN}.generator_cpu_ms"]
     return (
-        f"{title[0].upper()}{title[1:]}: {whole:.2f} ms of a core pass for each photo. Decode and inference "
-        f"take {compute:.2f} in plain threads; the service takes {used - compute:.2f} more (HTTP, queue, "
-        f"metrics, log, colder caches), the load generator {generator:.2f}, and "
+        f"{title[0].upper()}{title[1:]}: {whole:.2f} ms of core time pass per photo. Decoding and "
+        f"inference take {compute:.2f} in plain threads, the service {used - compute:.2f} more (HTTP, queue, "
+        f"metrics, log, colder caches) and the load generator {generator:.2f}; "
         f"{max(0.0, whole - used - generator):.2f} are idle."
     )
 
 
 def throughput_figure(results: dict[str, Any]) -> Figure:
-    """Photos a second of each service, and of the limit."""
+    """Throughput of each service and of the limit."""
     medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
     order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
     titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
@@ -151,7 +152,7 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     axes.barh([titles[name] for name in order], values, color=colours)
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.0f}", va="center")
-    axes.set_xlabel(f"photos a second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}")
+    axes.set_xlabel(f"photos per second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}")
     axes.margins(x=0.1)
     meaning = {"the machine's limit": pictures.GREY, "this project": pictures.BLUE, "others": pictures.ORANGE}
     handles = [Patch(color=colour, label=label) for label, colour in meaning.items()]
@@ -160,7 +161,7 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
 
 
 def overload_figure(results: dict[str, Any]) -> Figure:
-    """What is answered and how late, over what is offered."""
+    """Responses per second and their latency, against the offered rate."""
     runs = results["overload"]["ours"]
     offered = [run["offered_per_second"] for run in runs]
     figure = pictures.new_figure(8.5, 3.4)
@@ -171,7 +172,7 @@ def overload_figure(results: dict[str, Any]) -> Figure:
         capacity, color=pictures.GREY, linestyle=":", label=f"{capacity:.0f}, with {CALLERS} callers"
     )
     rate.legend(loc="lower right", frameon=False)
-    rate.set(xlabel="offered a second", ylabel="answered a second", ylim=(0, None))
+    rate.set(xlabel="requests offered per second", ylabel="answered per second", ylim=(0, None))
     late.plot(
         offered, [run["accepted_p99_ms"] for run in runs], "o-", color=pictures.BLUE, label="answers, p99"
     )
@@ -181,6 +182,6 @@ def overload_figure(results: dict[str, Any]) -> Figure:
         [run["refused_p99_ms"] for run in refused],
         "s--", color=pictures.ORANGE, label="refusals, p99",
     )  # fmt: skip
-    late.set(xlabel="offered a second", ylabel="milliseconds", ylim=(0, None))
+    late.set(xlabel="requests offered per second", ylabel="latency, milliseconds", ylim=(0, None))
     late.legend(frameon=False)
     return figure

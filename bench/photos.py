@@ -1,4 +1,4 @@
-"""Drawn JPEGs for load: as large in bytes as photographs of their size, and not compressible away."""
+"""Synthetic JPEGs for load, with the file size of photographs of the same dimensions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 SIZES: Final = {"224x224": (224, 224), "500x375": (500, 375), "4000x3000": (4000, 3000)}
-_BYTES_A_PIXEL: Final = 0.38  # a 500x375 photograph of 72 kB
+_BYTES_PER_PIXEL: Final = 0.38  # a 500x375 photograph of 72 kB
 _COUNT: Final = 8
 
 
 def write_photos(folder: Path, name: str) -> list[Path]:
-    """Eight JPEGs of one of `SIZES`, each another picture; return their paths."""
+    """Write eight different JPEGs of one of `SIZES`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-{number}.jpg" for number in range(_COUNT)]
     for number, path in enumerate(paths):
@@ -34,7 +34,7 @@ def _photo(size: tuple[int, int], seed: int) -> bytes:
         layer = Image.fromarray(small.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
         total += np.asarray(layer, np.float32) * 2.0**octave
     image = Image.fromarray((total / 31).clip(0, 255).astype(np.uint8))
-    target = _BYTES_A_PIXEL * width * height
+    target = _BYTES_PER_PIXEL * width * height
     for quality in range(95, 20, -5):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)

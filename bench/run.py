@@ -1,8 +1,8 @@
-"""`make bench`: our service, its peers and the limit, in one run on one machine with the same photos.
+"""`make bench`: this service, its peers and the limit, in one run on one machine with the same photos.
 
-All services run from beginning to end, and all but the one that is measured are idle. They are measured in
-short turns: a slow minute of the machine affects all alike. Figures are medians over the rounds, ratios are
-taken within a round. Writes `docs/performance.md`, its pictures, and every figure to
+All services run throughout, and all but the measured one are idle. They are measured in short turns, so a
+slow minute of the machine affects all alike. Figures are medians over the rounds; ratios are within a round.
+Writes `docs/performance.md`, its pictures, and every figure to
 `build/bench/results.json`.
 """
 
@@ -38,7 +38,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure; return 0 when every service that was asked for was measured.
+    """Measure; return 0 if every requested service was measured.
 
     Args:
         options: As `bench.__main__` declares them.
@@ -62,8 +62,8 @@ def measure(model: Path, lean: Path, peers: str | None, rounds: int, seconds: in
 
     Args:
         model: The artefact that all serve.
-        lean: The int8 artefact of the same network; left out where there is no such file.
-        peers: Names with commas between; None for all.
+        lean: The int8 artefact of the same network; skipped if the file does not exist.
+        peers: Comma-separated names; None for all.
         rounds: Turns of every load on every service.
         seconds: Of each measurement.
     """
@@ -101,7 +101,7 @@ def measure(model: Path, lean: Path, peers: str | None, rounds: int, seconds: in
 
 
 def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]:
-    """The peers that install; of the others, the reason."""
+    """The peers that install; `missing` gets the reason for the others."""
     specs = []
     for name in names:
         try:
@@ -120,7 +120,7 @@ def _start(
     samples: Samples,
     missing: dict[str, str],
 ) -> dict[str, services.Running]:
-    """Start each service a few times, one after the other; the last start stays, and is warmed."""
+    """Start each service a few times, one after the other; keep the last start and warm it up."""
     started = {}
     photo = photos[MAIN][0].read_bytes()
     with progress("start", len(specs) * _STARTS, "services") as bar:
@@ -193,7 +193,7 @@ def _measure_one(
 def _overload(
     service: services.Running, photos: list[Path], capacity: float, factors: tuple[float, ...]
 ) -> list[load.Overload]:
-    """Multiples of our own capacity, whatever the service can do."""
+    """Offer multiples of our own capacity, whatever the service can do."""
     body = load.write_bodies(photos, _WORK / "bodies")[0]
     return [
         load.fixed_rate(service.url, body, factor * capacity, _OVERLOAD_SECONDS, _WORK) for factor in factors

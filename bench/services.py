@@ -1,4 +1,4 @@
-"""The services that are compared: ours and the peers, each in its own environment and process."""
+"""The compared services, ours and the peers, each in its own environment and process."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ class Spec:
     python: Path
     arguments: tuple[str, ...]
     model: Path | None = None
-    """The artefact, if it is not the one that all serve."""
+    """The artefact, if not the one that all serve."""
 
 
 @dataclass(slots=True)
 class Running:
-    """A service that answers."""
+    """A running service."""
 
     url: str
     seconds_to_ready: float
-    """From the start of the process to its first good answer."""
+    """From the start of the process to its first successful response."""
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """Time on a core so far, of all its processes."""
+        """CPU time so far of all its processes."""
         return sum(sum(p.cpu_times()[:2]) for p in self._tree())
 
     def wait_until_idle(self) -> None:
-        """Return when what a load has left in the queue is computed, so that the next turn is undisturbed."""
+        """Wait until the backlog of the last load is done, so that the next turn is undisturbed."""
         deadline = time.perf_counter() + _READY_SECONDS
         while time.perf_counter() < deadline:
             before = self.cpu_seconds()
@@ -67,7 +67,7 @@ class Running:
                 return
 
     def resident_megabytes(self) -> float:
-        """Resident memory of all its processes; pages they share count in each."""
+        """Resident memory of all its processes; shared pages count in each."""
         return sum(p.memory_info().rss for p in self._tree()) / 1e6
 
     def _tree(self) -> list[psutil.Process]:
@@ -80,7 +80,7 @@ def ours() -> Spec:
 
 
 def ours_int8(model: Path) -> Spec:
-    """The same with an int8 artefact of the same network."""
+    """The same service with an int8 artefact of the same network."""
     return replace(ours(), name="ours_int8", title="this service, int8 artefact", model=model)
 
 
@@ -93,7 +93,7 @@ def null() -> Spec:
 PEERS: Final = {
     "fastapi_threads": "FastAPI, same artefact, as many threads",
     "litserve": "LitServe, same artefact, two workers",
-    "bentoml": "BentoML, same artefact, a worker a core",
+    "bentoml": "BentoML, same artefact, one worker per core",
     "fastapi_eager": "FastAPI, eager model in an async route",
     "keras": "Keras EfficientNetB0 and FastAPI",
 }
@@ -103,7 +103,7 @@ def peer(name: str, environments: Path) -> Spec:
     """A peer, installed into an environment of its own.
 
     Raises:
-        ServiceError: there is no such peer, or it does not install.
+        ServiceError: there is no such peer, or it cannot be installed.
     """
     if name not in PEERS:
         raise ServiceError(f"{name} is not a peer. Known: {', '.join(PEERS)}.")
@@ -118,13 +118,13 @@ def peer(name: str, environments: Path) -> Spec:
             [*command, "-r", str(folder / "requirements.in")], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise ServiceError(f"{name} does not install: {done.stderr.strip().splitlines()[-1]}")
+            raise ServiceError(f"{name} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
         stamp.touch()
     return Spec(name, PEERS[name], python, (str(folder / "app.py"),))
 
 
 def versions(spec: Spec) -> dict[str, str]:
-    """Versions of what matters in the service's environment."""
+    """Versions of the relevant packages in the service's environment."""
     names = (
         "torch",
         "litestar",
@@ -181,7 +181,7 @@ def running(spec: Spec, model: Path, weights: Path, photo: bytes, log: Path) -> 
         url = f"http://127.0.0.1:{port}/predict"
         while not _answers(url, photo):
             if popen.poll() is not None or time.perf_counter() - began > _READY_SECONDS:
-                raise ServiceError(f"{spec.name} does not answer: {log.read_text()[-800:]}")
+                raise ServiceError(f"{spec.name} does not answer; {log} ends with: {log.read_text()[-800:]}")
             time.sleep(0.02)
         yield Running(url, time.perf_counter() - began, psutil.Process(popen.pid))
     finally:

@@ -1,4 +1,4 @@
-"""`python -m evaluation COMMAND`: judge an artefact, a service or a release."""
+"""`python -m evaluation COMMAND`: evaluate an artefact or a service, and release an artefact."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ COMMANDS: Final = {
     declare.__name__: Command(module, str(declare.__doc__).partition("\n")[0], declare)
     for declare, module in _MODULES.items()
 }
-"""Each is named for what declares its arguments, and summed up by the first line of its help."""
+"""By name of the function that declares the arguments, summarised by the first line of its docstring."""
 
 
 def main(words: list[str]) -> int:
-    """Run the command that `words` begin with; return its exit status, as `common.command.run` has it."""
+    """Run the command that `words` begin with; return the exit status of `common.command.run`."""
     return run("evaluation", COMMANDS, words)
 
 

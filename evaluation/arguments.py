@@ -1,4 +1,4 @@
-"""The arguments of each command. Nothing heavy is imported here, so that `--help` answers at once."""
+"""The arguments of each command. Nothing heavy is imported here, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from evaluation.figures.gates import GATES
 
 
 def offline(parser: argparse.ArgumentParser) -> None:
-    """Send the test split through the handler that serves, and judge the answers.
+    """Evaluate an artefact on the test split, through the handler that serves.
 
-    Photos go in as encoded bytes, so that decode, preprocessing and artefact are those of production. Writes
+    Photos go in as encoded bytes, so decoding, preprocessing and artefact are those of production. Writes
     `reports/evaluation/`. Exits 1 if a gate of `configs/gates.yaml` fails.
     """
     _model(parser, "models/model.pt")
     _photos(parser)
-    parser.add_argument("--split", default="test", choices=["train", "validation", "test"])
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "validation", "test"],
+        help="split to evaluate (default: %(default)s)",
+    )
     _out(parser, "reports/evaluation")
     _gates(parser)
-    parser.add_argument("--report-only", action="store_true", help="exit 0 whatever the gates say")
+    parser.add_argument("--report-only", action="store_true", help="exit 0 even if a gate fails")
 
 
 def compare(parser: argparse.ArgumentParser) -> None:
-    """Decide whether the candidate may replace the champion: both answer the same photos.
+    """Decide whether a candidate may replace the champion; both predict the same photos.
 
-    Accuracy is compared by McNemar's test and a bound on the difference, on all photos and on each kind of
-    them; calibration, latency and size by limits. Writes `reports/compare/`. Exits 1 if a gate of
+    Compares accuracy by McNemar's test and by a bound on the difference, on all photos and on each slice;
+    calibration, latency and size by limits. Writes `reports/compare/`. Exits 1 if a gate of
     `configs/gates.yaml` fails.
     """
-    parser.add_argument("--candidate", type=Path, default=Path("models/model.pt"))
-    parser.add_argument("--champion", type=Path, default=Path("models/release/model.pt"))
+    _path(parser, "--candidate", "models/model.pt", "artefact that may replace the champion")
+    _path(parser, "--champion", "models/release/model.pt", "released artefact")
     _photos(parser)
     _labelled(parser)
     _out(parser, "reports/compare")
@@ -38,110 +43,128 @@ def compare(parser: argparse.ArgumentParser) -> None:
 
 
 def slices(parser: argparse.ArgumentParser) -> None:
-    """Find where the model is weak, by kind of photo and by kind of damage.
+    """Find where a model is weak, by kind of photo and by corruption.
 
-    Accuracy with its interval on the test split's photos by size, shape, light, sharpness, colour and JPEG
-    quality, and on some of them after eleven corruptions at five strengths. Writes `build/slices/`.
+    Reports accuracy with its interval on the test split by size, shape, light, sharpness, colour and JPEG
+    quality, and on some of its photos under eleven corruptions at five strengths. Writes `build/slices/`.
     """
     _model(parser, "models/model.pt")
     _photos(parser)
-    parser.add_argument("--photos", type=int, default=300, help="of the test split, for each corruption")
+    parser.add_argument(
+        "--photos", type=int, default=300, help="test photos for each corruption (default: %(default)s)"
+    )
     _out(parser, "build/slices")
 
 
 def shifts(parser: argparse.ArgumentParser) -> None:
-    """Measure which changes of the photos the drift alarm notices, and how soon.
+    """Measure which changes of the photos the drift alarm detects, and how soon.
 
-    The test split's photos are changed in known ways and measured as the service measures them. Windows drawn
-    from them are held to the artefact's reference: the share of windows that alarm, by size of the window,
-    without a change (false alarms) and with each. Writes `build/shifts/`.
+    Changes the test photos in known ways, measures them as the service does, and compares windows of them
+    with the artefact's reference. Reports the share of windows that raise the alarm, by window size, without
+    a change (false alarms) and with each change. Writes `build/shifts/`.
     """
     _model(parser, "models/release/model.pt")
     _photos(parser)
     _labelled(parser)
     parser.add_argument("--strangers", type=Path, help="folder of photos that show none of the classes")
-    parser.add_argument("--windows", type=int, default=400, help="windows drawn for each change and size")
+    parser.add_argument(
+        "--windows", type=int, default=400, help="windows per change and size (default: %(default)s)"
+    )
     _out(parser, "build/shifts")
 
 
 def live(parser: argparse.ArgumentParser) -> None:
-    """Send labelled photos to a running service, and judge the answers.
+    """Evaluate a running service on labelled photos.
 
-    Reports accuracy with its interval, calibration, latency by stage and every error by type; compares the
-    accuracy with that of the model's test split and, given the artefact, every answer with the offline
+    Reports accuracy with its interval, calibration, latency by stage and every error by type. Compares the
+    accuracy with the model's on its test split and, given --model, every prediction with the offline
     handler's. Writes `reports/live/`. Exits 1 if a gate of `configs/gates.yaml` fails.
     """
-    parser.add_argument("--url", required=True, help="address of the service, as http://127.0.0.1:8000")
+    parser.add_argument("--url", required=True, help="URL of the service, such as http://127.0.0.1:8000")
     parser.add_argument(
-        "--labelled", type=Path, required=True, help="folder with a sub-folder a class, or CSV: path,label"
+        "--labelled", type=Path, required=True, help="folder with a sub-folder per class, or CSV: path,label"
     )
-    parser.add_argument("--model", type=Path, help="the artefact that should be served, to compare with")
-    parser.add_argument("--concurrency", type=_positive, default=8, help="photos under way at once")
+    parser.add_argument("--model", type=Path, help="artefact that should be served; compares predictions")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=8, help="requests in flight at once (default: %(default)s)"
+    )
     _out(parser, "reports/live")
     _gates(parser)
 
 
 def drift(parser: argparse.ArgumentParser) -> None:
-    """Judge the service's latest photos against those that the model was validated on.
+    """Compare the service's latest photos with those that the model was validated on.
 
     Reads the service's window (`GET /drift`) and reports each quantity's distribution, its distance from the
-    reference and its test; no label is needed. Writes `reports/drift/`. Exits 1 if a quantity has drifted.
+    reference and its test; needs no labels. Writes `reports/drift/`. Exits 1 if a quantity has drifted.
     """
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--url", help="address of the service, as http://127.0.0.1:8000")
-    source.add_argument("--file", type=Path, help="the JSON of GET /drift, stored before")
+    source.add_argument("--url", help="URL of the service, such as http://127.0.0.1:8000")
+    source.add_argument("--file", type=Path, help="stored JSON of GET /drift")
     _out(parser, "reports/drift")
 
 
 def score(parser: argparse.ArgumentParser) -> None:
-    """Answer a folder or a list of photos, however many: one row a photo, in order.
+    """Predict every photo of a folder or a list: one row per photo, in order.
 
     A row has the path, the prediction, the probability of each label, uncertain and unfamiliar, or the error
-    of a file that cannot be answered. Rows are kept in parts next to OUT until all are there: an interrupted
-    run resumes with the first part that is missing.
+    of a file that cannot be predicted. Finished parts are kept next to OUT until all are done, so an
+    interrupted run resumes at the first missing part.
     """
-    parser.add_argument("photos", type=Path, help="folder, or a text file with a path a line")
-    parser.add_argument("out", type=_parquet, help="the Parquet file to write")
+    parser.add_argument("photos", type=Path, help="folder, or a text file with one path per line")
+    parser.add_argument("out", type=_parquet, help="Parquet file to write")
     _model(parser, "models/release/model.pt")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the engine ray")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="this machine's cores, or Ray (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes of the engine ray (default: %(default)s)"
+    )
 
 
 def release(parser: argparse.ArgumentParser) -> None:
-    """Put the evaluated artefact in models/release, with its card and figures, if its gates pass."""
-    del parser  # it takes none
+    """Copy the evaluated artefact to models/release, with its card and figures, if its gates pass."""
+    del parser  # no arguments
 
 
 def _model(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--model", type=Path, default=Path(default))
+    _path(parser, "--model", default, "artefact")
 
 
 def _photos(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--manifest", type=Path, default=Path("data/prepared/manifest.csv"))
-    parser.add_argument("--raw", type=Path, default=Path("data/raw"))
+    _path(parser, "--manifest", "data/prepared/manifest.csv", "manifest of the splits")
+    _path(parser, "--raw", "data/raw", "folder of the manifest's photos")
 
 
 def _labelled(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--labelled", type=Path, help="folder or CSV, instead of the manifest's test split")
+    parser.add_argument(
+        "--labelled", type=Path, help="folder or CSV of labelled photos, instead of the test split"
+    )
 
 
 def _out(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--out", type=Path, default=Path(default))
+    _path(parser, "--out", default, "folder to write to")
 
 
 def _gates(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gates", type=Path, default=GATES)
+    _path(parser, "--gates", str(GATES), "limits to judge by")
+
+
+def _path(parser: argparse.ArgumentParser, option: str, default: str, meaning: str) -> None:
+    parser.add_argument(option, type=Path, default=Path(default), help=f"{meaning} (default: %(default)s)")
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("it must be at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _parquet(text: str) -> Path:
     path = Path(text)
     if path.suffix != ".parquet":
-        raise argparse.ArgumentTypeError(f"{path} should end in .parquet")
+        raise argparse.ArgumentTypeError(f"{path} must end in .parquet")
     return path

@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: the stages of dvc.yaml, and the studies and chores alongside."""
+"""`python -m training COMMAND`: the stages of dvc.yaml, studies, and chores with MLflow."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from training.fit import allocator
 
 COMMANDS: Final = {
     "fetch": Command(
-        "training.photos.fetch", "Bring the photos to data/raw; the variable DATA overrides the source."
+        "training.photos.fetch", "Fetch the photos into data/raw; the variable DATA overrides the source."
     ),
     "prepare": Command("training.photos.prepare", "Check, group and split the photos; write the manifest."),
     "fit": Command(
-        "training.fit.stage", "Train: head on frozen features, then the whole network; track it in MLflow."
+        "training.fit.stage", "Train a head on frozen features, then the whole network; track it in MLflow."
     ),
     "export": Command(
         "training.export.stage", "Calibrate the best checkpoint and write it as models/model.pt."
     ),
     "audit": Command(
         "training.study.audit",
-        "Rank probable wrong labels by what other photos say; for a person to review.",
+        "Rank probable wrong labels, judged by the other photos, for a person to review.",
     ),
     "ablation": Command(
-        "training.study.ablation", "Train with each part of the recipe left out; say what each is worth."
+        "training.study.ablation",
+        "Train with each part of the recipe left out; report what each contributes.",
     ),
     "bench": Command(
-        "training.study.bench.stage", "Measure photos a second in fine-tuning on three sources of batches."
+        "training.study.bench.stage", "Measure fine-tuning throughput with three sources of batches."
     ),
-    "promote": Command("training.promote", "Give the registered version of an artefact the alias @champion."),
-    "track": Command("training.track", "Keep a live evaluation (reports/live) as a run in MLflow."),
+    "promote": Command(
+        "training.promote", "Move the alias @champion to the registered version of an artefact."
+    ),
+    "track": Command("training.track", "Record a live evaluation (reports/live) as a run in MLflow."),
 }
 
 

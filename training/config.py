@@ -1,4 +1,4 @@
-"""The configuration's shape: `configs/data.yaml` and `configs/train.yaml` hold every value.
+"""The schema of `configs/data.yaml` and `configs/train.yaml`, which hold every value.
 
 There are no defaults here: the file that DVC tracks is the file that the code reads. Each value
 can be overridden from the command line, as in `python -m training fit --finetune.learning_rate 2e-4`.
@@ -24,8 +24,8 @@ class FetchConfig:
     """Where the photos come from.
 
     Args:
-        source: microsoft, kaggle, sample, the address of a zip, a zip file or a folder.
-        sample_per_class: Pictures drawn for each class by the source sample.
+        source: microsoft, kaggle, sample, the URL of a zip, a zip file or a folder.
+        sample_per_class: Pictures per class that the source sample draws.
         sample_seed: Seed of the drawn pictures.
     """
 
@@ -39,10 +39,10 @@ class PrepareConfig:
     """How photos are checked, grouped and split.
 
     Args:
-        salt: Changes the split hash, and so the whole split.
-        validation_share: Share of the validation split.
-        test_share: Share of the test split.
-        near_duplicate_bits: Bits of 64 by which the perceptual hashes of near-duplicates may differ.
+        salt: Salt of the split hash; another salt gives another split.
+        validation_share: Share of photos in the validation split.
+        test_share: Share of photos in the test split.
+        near_duplicate_bits: Most bits, of 64, in which the perceptual hashes of near-duplicates differ.
     """
 
     salt: str
@@ -69,11 +69,11 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: Name of the model in the registry, the card and the answers.
-        backbone: A timm architecture, or compact: a small CNN made for training from scratch.
-        pretrained: Begin from ImageNet weights.
+        name: Name of the model in the registry, the card and the responses.
+        backbone: A timm architecture, or compact: a small CNN for training from scratch.
+        pretrained: Start from ImageNet weights.
         input_size: Side of the square input, in pixels.
-        dropout: Share of features dropped before the linear head in training.
+        dropout: Dropout rate of the features before the linear head.
     """
 
     name: str
@@ -88,8 +88,8 @@ class LoaderConfig:
     """How batches are made.
 
     Args:
-        batch_size: Photos in a batch, of all processes together.
-        workers: Processes that decode and augment; 0 does it in the training process.
+        batch_size: Photos per batch, over all training processes together.
+        workers: Processes that augment photos; 0 augments in the training process.
     """
 
     batch_size: PositiveInt
@@ -98,19 +98,19 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training photos.
+    """Random augmentation of training photos.
 
     Args:
         crop_scale_min: Smallest share of the area that a random resized crop keeps.
         crop_ratio_max: Largest aspect ratio of the crop; its inverse is the smallest.
         flip: Probability of a horizontal flip.
         brightness: Largest relative change of brightness, contrast and saturation.
-        light: Probability of bad light: dark or overexposed, and little contrast.
-        grey: Probability of losing all colour.
+        light: Probability of bad light: dark or overexposed, with low contrast.
+        grey: Probability of conversion to greyscale.
         blur: Probability of a slight Gaussian blur.
-        thumbnail: Probability of having been small, in one or both sides, and enlarged.
-        noise: Probability of a sensor's noise.
-        jpeg: Probability of a strong JPEG compression.
+        thumbnail: Probability of shrinking one or both sides and enlarging them again.
+        noise: Probability of sensor noise.
+        jpeg: Probability of strong JPEG compression.
     """
 
     crop_scale_min: OpenUnitInterval
@@ -130,9 +130,9 @@ class HeadConfig:
     """First phase: scikit-learn's logistic regression on the frozen backbone's features.
 
     Args:
-        enabled: False leaves the phase out, as for a backbone without weights: the second one begins with a
+        enabled: False skips the phase, as for a backbone without weights; the second phase then starts from a
             random head.
-        inverse_penalty: Inverse strength of the L2 penalty, scikit-learn's `C`; larger fits closer.
+        inverse_penalty: Inverse strength of the L2 penalty, scikit-learn's `C`; larger values fit closer.
     """
 
     enabled: bool
@@ -144,14 +144,14 @@ class FinetuneConfig:
     """Second phase: the whole network on augmented photos.
 
     Args:
-        input_sizes: Side of the training crops, in pixels, of each pass over the photos; as many passes
-            as sizes, and none leaves the phase out.
-        epochs_per_pass: A pass is cut into this many epochs, each validated and checkpointed.
+        input_sizes: Side of the training crops, in pixels, one for each pass over the photos; an empty list
+            skips the phase.
+        epochs_per_pass: Epochs into which a pass is split; each is validated and checkpointed.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: AdamW's weight decay.
-        label_smoothing: Share of the target spread over all classes.
-        freeze_norm: Keep batch norm statistics as the backbone has them.
-        ema_decay: Decay a step of the weights' moving average; 0 keeps none.
+        label_smoothing: Share of the target probability spread over all classes.
+        freeze_norm: Keep the backbone's batch norm statistics.
+        ema_decay: Decay per step of the weights' moving average; 0 disables averaging.
     """
 
     input_sizes: list[PositiveInt]
@@ -169,10 +169,10 @@ class TrainerConfig:
 
     Args:
         accelerator: cpu, gpu, mps or auto.
-        devices: Number of devices or processes on each machine; more than one train by DDP.
-        nodes: Number of machines; more than one are started by torchrun.
-        precision: Lightning's name of the precision, as 32-true or bf16-mixed.
-        threads: Threads a tensor operation may use; 0 takes all cores.
+        devices: Devices or processes per machine; more than one train with DDP.
+        nodes: Machines; start more than one with torchrun.
+        precision: Lightning's name of the precision, such as 32-true or bf16-mixed.
+        threads: Threads per tensor operation; 0 uses all cores.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
@@ -187,10 +187,10 @@ class TrackingConfig:
     """MLflow.
 
     Args:
-        uri: Address of the tracking server or database; MLFLOW_TRACKING_URI overrides it.
-        artifact_location: Where a new experiment's files go.
+        uri: URI of the tracking server or database; MLFLOW_TRACKING_URI overrides it.
+        artifact_location: Where a new experiment stores its files.
         experiment: Name of the experiment.
-        alias: Alias that the registered version takes.
+        alias: Alias of the newly registered version.
     """
 
     uri: str
@@ -204,12 +204,12 @@ class ExportConfig:
     """The artefact.
 
     Args:
-        accepted_error_max: Share of wrong answers, on validation, among those not marked uncertain.
-        read_size: Side to which the artefact enlarges a photo for the network, in pixels; one that is not
-            above the input's leaves it as it comes.
+        accepted_error_max: Largest share of wrong predictions among validation photos not marked uncertain.
+        read_size: Side in pixels to which the artefact enlarges its input for the network; a value up to
+            model.input_size leaves the input as it is.
         precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
-        calibration_photos: Training photos that set the ranges of int8.
-        unfamiliar_share: Share of validation photos that the flag `unfamiliar` may take for strangers.
+        calibration_photos: Training photos that set the int8 ranges.
+        unfamiliar_share: Share of validation photos that the flag `unfamiliar` marks.
     """
 
     accepted_error_max: ClosedUnitInterval
@@ -224,10 +224,10 @@ class TrainConfig:
     """`configs/train.yaml`.
 
     Args:
-        seed: Seed of weights, order and augmentation.
+        seed: Seed of the weights, the order and the augmentation.
         model: The network.
         loader: How batches are made.
-        augment: Random changes to training photos.
+        augment: Random augmentation of training photos.
         head: First phase, a head on frozen features.
         finetune: Second phase, the whole network.
         trainer: Lightning's trainer.

@@ -1,4 +1,4 @@
-"""What a training or an artefact was made with: the commit of the code and the versions of the libraries."""
+"""The lineage of a training or an artefact: the code's commit and the libraries' versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MADE_BY_THE_PIPELINE: Final = (":!dvc.lock", ":!data", ":!models", ":!reports")
 
 
 def git_commit() -> str:
-    """The commit of the working tree, `-dirty` if its code is changed; outside git GIT_COMMIT."""
+    """The working tree's commit, with `-dirty` if code has changed; outside git, the variable GIT_COMMIT."""
     try:
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_MADE_BY_THE_PIPELINE)
@@ -27,5 +27,5 @@ def _git(*arguments: str) -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Version by name of what a network's answers depend on."""
+    """Version, by name, of each library that predictions depend on."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}

@@ -1,4 +1,4 @@
-"""A configuration's file and the command line in, the configuration out (`training.config` has its shape)."""
+"""A configuration file and the command line in, the configuration out (`training.config` has the schema)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Parser(ArgumentParser):
-    """Names the nearest known key in the message about an unknown one."""
+    """Names the nearest known key in the error about an unknown one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
         known = [action.dest for action in self._actions]
@@ -23,30 +23,41 @@ class _Parser(ArgumentParser):
         for quoted in re.findall(r"(?:[Kk]ey|keys|option|--)[\s:]*['\"]?([\w.]+)", message):
             near = difflib.get_close_matches(quoted, known, n=1, cutoff=0.5)
             if near and quoted not in known:
-                hints.append(f"'{quoted}' is not a key; the nearest known one is '{near[0]}'.")
+                hints.append(f"'{quoted}' is not a key. Did you mean '{near[0]}'?")
         print(f"error: {message}", *hints, sep="\n", file=sys.stderr)
         print(f"See 'python -m {self.prog} --help' for all keys.", file=sys.stderr)
         self.exit(2)
         raise AssertionError("exit returned")
 
 
+def description(docstring: str | None) -> str:
+    """A command's help text: the docstring of its module, without the command line that it begins with."""
+    text = (docstring or "").partition("`: ")[2]
+    return text[:1].upper() + text[1:]
+
+
 def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, about: str) -> T:
-    """Read `default` (or each `--config` in turn), apply the overrides, validate.
+    """Read `default` (or each `--config` in turn), apply the overrides and validate the result.
 
     Args:
         kind: What to read: `DataConfig` or `TrainConfig`.
-        default: Its file, of `training.place`.
-        arguments: Overrides, as `--section.key value`.
-        command: Name of the command whose options these are.
-        about: Said by `--help`.
+        default: Path of its file, from `training.place`.
+        arguments: Overrides, such as `--section.key value`.
+        command: Name of the command that takes these options.
+        about: Docstring of the command, for `--help`.
 
     Raises:
-        SystemExit: code 2 and a message that names the key, for an unknown key or a bad value.
+        SystemExit: code 2 with a message that names the key, for an unknown key or an invalid value.
     """
     parser = _Parser(
-        prog=f"training {command}", description=about, default_config_files=[str(default)], allow_abbrev=False
+        prog=f"training {command}",
+        description=description(about),
+        default_config_files=[str(default)],
+        allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="A YAML file; may be given several times.")
+    parser.add_argument(
+        "--config", action="config", help="A YAML file that overrides the ones before it; may be repeated."
+    )
     parser.add_class_arguments(kind, as_group=False)
     namespace: Namespace = parser.parse_args(arguments)
     values = cast("dict[str, Any]", parser.instantiate(namespace).as_dict())
@@ -55,7 +66,7 @@ def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, a
 
 
 def _plain(value: Any) -> Any:
-    """Without jsonargparse's subclasses of int and float, which neither JSON, YAML nor torch will store."""
+    """Replace jsonargparse's subclasses of int and float, which JSON, YAML and torch cannot store."""
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)})
     if isinstance(value, list):

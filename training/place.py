@@ -1,4 +1,4 @@
-"""Where the pipeline's files are: one record of every path, made at the command line and passed in."""
+"""The pipeline's paths: one record, made by each command and passed in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from common.labels import REVIEWED
 
 
 class _Below:
-    """A path below the root of the place that it is asked of."""
+    """A path relative to the root of the `Place` it is read from."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
@@ -20,10 +20,10 @@ class _Below:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Every path of a pipeline; tests/pipeline holds dvc.yaml to what is opened."""
+    """Every path of a pipeline; tests/pipeline compares dvc.yaml with the files that are opened."""
 
     root: Path = Path()
-    """The folder that the pipeline runs in."""
+    """The folder in which the pipeline runs."""
 
     data_config = _Below("configs/data.yaml")
     """Configuration of fetch and prepare."""
@@ -32,27 +32,27 @@ class Place:
     reviewed = _Below(REVIEWED)
     """Labels that a person has reviewed (`common.labels`)."""
     downloads = _Below("build/downloads")
-    """Archives, kept so that no download is repeated."""
+    """Downloaded archives, kept to avoid repeated downloads."""
     raw = _Below("data/raw")
     """Raw photos, `<label>/<file>`."""
     fetch_report = _Below("data/fetch.json")
-    """What was fetched, from where."""
+    """What was fetched and from where."""
     prepared = _Below("data/prepared")
     """Folder of the three files that `prepare` writes."""
     manifest = _Below("data/prepared/manifest.csv")
-    """One row a photo kept."""
+    """One row per kept photo."""
     dropped = _Below("data/prepared/dropped.csv")
-    """One row a file dropped, with its reason."""
+    """One row per dropped file, with the reason."""
     summary = _Below("data/prepared/summary.json")
     """Counts by split, class and reason."""
     decoded = _Below("build/photos")
-    """Decoded photos, a cache."""
+    """Cache of decoded photos."""
     work = _Below("build/train")
-    """Progress of trainings that are not finished, a folder each."""
+    """Progress of unfinished trainings, one folder each."""
     checkpoint = _Below("models/checkpoint.ckpt")
     """The trained network (`training.fit.checkpoint`)."""
     run = _Below("models/run.json")
-    """The MLflow run and the data that the checkpoint comes from."""
+    """The checkpoint's MLflow run and data."""
     train_report = _Below("reports/train")
     """Predictions, curves and pictures of the training."""
     model = _Below("models/model.pt")
@@ -60,6 +60,6 @@ class Place:
     audit = _Below("build/audit")
     """Probable wrong labels."""
     ablation = _Below("build/ablation")
-    """Trainings with a part of the recipe left out: a pipeline's folder of its own."""
+    """Trainings with one part of the recipe left out, in a pipeline folder of their own."""
     bench = _Below("build/bench-train")
-    """Measured training speed."""
+    """Measured training throughput."""

@@ -1,4 +1,4 @@
-"""`python -m training promote`: give the registered version of an artefact the alias @champion."""
+"""`python -m training promote`: move the alias @champion to the registered version of an artefact."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.options import parse
+from training.options import description, parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
-    """Promote the artefact named."""
-    parser = argparse.ArgumentParser(prog="python -m training promote", description=__doc__)
-    parser.add_argument("model", type=Path, help="the artefact, as models/model.pt")
+    """Promote the artefact."""
+    parser = argparse.ArgumentParser(prog="python -m training promote", description=description(__doc__))
+    parser.add_argument("model", type=Path, help="the artefact, such as models/model.pt")
     path = parser.parse_args(arguments).model
     settings = parse(TrainConfig, Place().train_config, [], command="promote", about="")
     from serving.contract import artifact
@@ -23,5 +23,5 @@ def main(arguments: list[str]) -> int:
     card = loaded.card
     alias = "champion" if card.precision == "fp32" else f"champion-{card.precision}"
     version = tracking.promote(settings.tracking, card.name, loaded.sha256, alias)
-    print(f"{card.name} version {version} is @{alias}")
+    print(f"{card.name} version {version} is now @{alias}")
     return 0

@@ -1,4 +1,4 @@
-"""Seeds that follow from numbers: the same on every machine, in whatever order they are asked for."""
+"""Seeds derived from numbers: the same on every machine and in any order of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m training track`: keep a live evaluation (reports/live) as a run in MLflow."""
+"""`python -m training track`: record a live evaluation (reports/live) as a run in MLflow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 
 from common.errors import PipelineError
 from training.config import TrackingConfig, TrainConfig
-from training.options import parse
+from training.options import description, parse
 from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
-    """Keep the folder named; print the run."""
-    parser = argparse.ArgumentParser(prog="python -m training track", description=__doc__)
-    parser.add_argument("folder", type=Path, help="what `python -m evaluation live` wrote")
+    """Log the folder; print the run."""
+    parser = argparse.ArgumentParser(prog="python -m training track", description=description(__doc__))
+    parser.add_argument(
+        "folder", type=Path, help="the folder that `python -m evaluation live` wrote, such as reports/live"
+    )
     folder = parser.parse_args(arguments).folder
     settings = parse(TrainConfig, Place().train_config, [], command="track", about="")
     print(f"MLflow run {log_live(settings.tracking, folder)}")
@@ -25,17 +27,19 @@ def main(arguments: list[str]) -> int:
 
 
 def log_live(tracking: TrackingConfig, folder: Path) -> str:
-    """Keep what a live evaluation wrote as a run of the experiment `<experiment>-live`; return its id.
+    """Log a live evaluation's folder as a run of the experiment `<experiment>-live`; return the run's id.
 
     Raises:
-        PipelineError: there is no live evaluation in the folder, or MLflow cannot be reached.
+        PipelineError: the folder has no live evaluation, or MLflow does not answer.
     """
     from training.tracking import Tracker
 
     try:
         figures = json.loads((folder / "live.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise PipelineError(f"There is no live evaluation in {folder}: make evaluate-live first.") from error
+        raise PipelineError(
+            f"There is no live evaluation in {folder}. Run make evaluate-live first."
+        ) from error
     tracker = Tracker(replace(tracking, experiment=f"{tracking.experiment}-live"))
     tracker.log_metrics(_scalars(figures))
     tracker.set_tags(
@@ -51,7 +55,7 @@ def log_live(tracking: TrackingConfig, folder: Path) -> str:
 
 
 def _scalars(figures: dict[str, Any]) -> dict[str, float]:
-    """What is a number, and the value of what has an interval and is defined."""
+    """All plain numbers, and the values of figures that are defined."""
     names = ("failed_share", "throughput_per_second", "retries", "photos")
     values = {name: figures[name] for name in names}
     values |= {

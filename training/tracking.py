@@ -1,4 +1,4 @@
-"""The one module of MLflow: runs, curves, files, registered versions and their aliases."""
+"""The only module that uses MLflow: runs, curves, files, registered versions and their aliases."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Tracker:
     """One MLflow run, new or resumed."""
 
     def __init__(self, config: TrackingConfig, run_id: str | None = None) -> None:
-        """Open the run `run_id`, or a new one.
+        """Open the run `run_id`, or start a new one.
 
         Raises:
-            PipelineError: the tracking server cannot be reached, or does not know the run.
+            PipelineError: the tracking server does not answer, or does not know the run.
         """
         self.config = config
         self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
@@ -55,7 +55,7 @@ class Tracker:
         return MLFlowLogger(self.config.experiment, tracking_uri=self.uri, run_id=self.run_id)
 
     def log_config(self, config: TrainConfig) -> None:
-        """Every value of the configuration as a parameter, `section.key`."""
+        """Log every value of the configuration as a parameter, `section.key`."""
         values = {
             f"{section}.{key}".rstrip("."): value
             for section, part in asdict(config).items()
@@ -64,21 +64,21 @@ class Tracker:
         self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in values.items()])
 
     def log_metrics(self, values: dict[str, float]) -> None:
-        """Figures that have no step."""
+        """Log metrics that have no step."""
         now = round(1000 * time.time())
         metrics = [Metric(name, value, now, 0) for name, value in values.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def set_tags(self, tags: dict[str, str]) -> None:
-        """Lineage and other facts to search by."""
+        """Set tags: lineage and other facts to search by."""
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_figure(self, figure: Figure, name: str) -> None:
-        """A picture among the run's files."""
+        """Log a picture among the run's files."""
         self.client.log_figure(self.run_id, figure, name)
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """A file among the run's files."""
+        """Log a file among the run's files."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
     def history(self, suffixes: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
@@ -90,9 +90,9 @@ class Tracker:
         }
 
     def register(self, name: str, model: Path, tags: dict[str, str]) -> str:
-        """Keep the artefact with the run and register it as the next version of `name`.
+        """Log the artefact to the run and register it as the next version of `name`.
 
-        Its folder is named by `tags["sha256"]`: a second export of a run leaves the first version's file.
+        Its folder is named by `tags["sha256"]`, so a second export of a run keeps the first version's file.
         """
         folder = f"model/{tags['sha256'][:12]}"
         self.log_file(model, folder)
@@ -115,7 +115,7 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
     """Move `alias` to the registered version whose artefact has this hash; return the version.
 
     Raises:
-        PipelineError: MLflow cannot be reached, or no version of `name` has this artefact.
+        PipelineError: MLflow does not answer, or no version of `name` has this artefact.
     """
     uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
     try:
@@ -125,16 +125,18 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
         if not found:
             raise PipelineError(
                 f"MLflow at {uri} has {len(versions)} versions of {name}, none with sha256 "
-                f"{sha256[:12]}…. Set MLFLOW_TRACKING_URI to where it was trained."
+                f"{sha256[:12]}…. Set MLFLOW_TRACKING_URI to the store it was trained with."
             )
         latest = max(found, key=lambda version: int(version.version))
         client.set_registered_model_alias(name, alias, latest.version)
     except MlflowException as error:
-        raise PipelineError(f"MLflow at {uri} does not answer: {error.message}.") from error
+        raise PipelineError(
+            f"MLflow at {uri} does not answer: {error.message}. Start it, or set MLFLOW_TRACKING_URI."
+        ) from error
     return str(latest.version)
 
 
 def _absolute(uri: str) -> str:
-    """A SQLite file by its whole path: MLflow keeps stores by name, whatever folder was meant."""
+    """A SQLite URI with an absolute path: MLflow caches stores by URI, whatever the working folder."""
     path = uri.removeprefix("sqlite:///")
     return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"

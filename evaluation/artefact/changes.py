@@ -1,4 +1,4 @@
-"""Photos changed as the world may change them, for `shifts`: a file in, a file's bytes out."""
+"""Changes that photos may undergo in the field, for `shifts`: a file in, the changed file's bytes out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANGES: Final[dict[str, Change]] = {
 
 
 def changed(path: Path, name: str) -> bytes:
-    """The photo as a file again, after the change `name`; unchanged photos are the files themselves."""
+    """The bytes of the photo after the change `name`; without a change, the bytes of the file itself."""
     if name == UNCHANGED:
         return path.read_bytes()
     with Image.open(path) as image:

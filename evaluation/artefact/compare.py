@@ -1,4 +1,4 @@
-"""`python -m evaluation compare`: may the candidate take the champion's place?
+"""`python -m evaluation compare`: may the candidate replace the champion?
 
 A `Comparison` in, `reports/compare/` and a verdict out.
 """
@@ -19,11 +19,11 @@ from evaluation.artefact.results import Comparison
 from evaluation.figures import gates, intervals, pictures
 
 _SHOWN: Final = 20
-"""Lost photos in the picture."""
+"""Most lost photos in the picture."""
 
 
 def as_markdown(found: Comparison, verdicts: list[gates.Verdict]) -> str:
-    """The verdict with its reasons, for a person or a CI step."""
+    """The verdict and its reasons, for a person or a CI step."""
     new, old, gap = found.candidate, found.champion, found.accuracy_difference
     passed = all(verdict.passed for verdict in verdicts)
     lines = [
@@ -36,10 +36,10 @@ def as_markdown(found: Comparison, verdicts: list[gates.Verdict]) -> str:
         shown = [intervals.show(getattr(side, name)) for side in (new, old)]
         lines.append(f"| {name} | {' | '.join(f'{value} [{interval}]' for value, interval, _ in shown)} |")
     paired = (
-        f"Of {found.photos} photos only the candidate is right on {found.only_candidate_right}, only the "
-        f"champion on {found.only_champion_right}: McNemar's p = {found.mcnemar_p:.3f}; the difference is "
-        f"between {100 * gap.low:+.2f} and {100 * gap.high:+.2f} points. A photo takes "
-        f"{found.latency_times.median:.2f} times the champion's time (median of paired ratios)."
+        f"Of {found.photos} photos, only the candidate is right on {found.only_candidate_right}, only the "
+        f"champion on {found.only_champion_right}: McNemar's p = {found.mcnemar_p:.3f}. The difference in "
+        f"accuracy lies between {100 * gap.low:+.2f} and {100 * gap.high:+.2f} points. The candidate takes "
+        f"{found.latency_times.median:.2f} times as long per photo (median of paired ratios)."
     )
     lines += [f"| bytes | {new.bytes} | {old.bytes} |", "", paired]
     lines += [
@@ -59,7 +59,7 @@ def _write(out: Path, found: Comparison, summary: str, verdicts: list[gates.Verd
             (Path(lost.path), f"{lost.answer} {lost.probability:.1%}\nlabelled {lost.label}")
             for lost in found.lost[:_SHOWN]
         ]
-        title = f"Right by the champion, wrong by the candidate: {len(found.lost)} of {found.photos}"
+        title = f"Only the champion is right: {len(found.lost)} of {found.photos} photos"
         pictures.save(pictures.thumbnails(rows, title), out / "lost.png")
 
 

@@ -1,7 +1,7 @@
 """Two artefacts and labelled photos in, a `Comparison` out.
 
-Each photo is answered by both, one after the other, so that the photos' difficulty and the machine's mood
-cancel out. `evaluation.artefact.compare` judges what is found.
+Both predict each photo, one right after the other, so that the photo's difficulty and the machine's load
+cancel out. `evaluation.artefact.compare` judges the result.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _LEVEL: Final = 0.05
 
 
 class CompareError(UserError):
-    """The two cannot be compared; the text names the cause and the next step."""
+    """The two artefacts cannot be compared; the text names the cause and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What candidate and champion, in this order, gave for the photos."""
+    """Predictions of candidate and champion, in this order."""
 
     probabilities: intervals.Floats
     """`f64[N,2,K]`."""
     seconds: intervals.Floats
-    """`f64[N,2]`: decode and inference."""
+    """`f64[N,2]`: decoding and inference."""
     kinds: pd.DataFrame
-    """A row a photo, a column for each of `properties.EDGES`."""
+    """One row per photo, one column for each of `properties.EDGES`."""
 
 
 def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> Comparison:
-    """All figures of both and of their differences.
+    """Figures of both artefacts and of their difference.
 
     Raises:
-        CompareError: other classes, or a photo that is refused.
-        LabelError: a photo's label is no class.
+        CompareError: the classes differ, or a photo is refused.
+        LabelError: a photo's label is not a class.
         ArtifactError: an artefact cannot be loaded.
     """
     handlers = [load_handler(candidate), load_handler(champion)]
@@ -103,14 +103,14 @@ def _common_labels(handlers: list[ImageClassifierHandler]) -> list[str]:
     labels, others = (handler.artifact.card.labels for handler in handlers)
     if others != labels:
         raise CompareError(
-            f"The candidate knows {', '.join(labels)}, the champion {', '.join(others)}: "
-            "nothing to compare. Put it in the champion's place: make release."
+            f"The candidate's classes are {', '.join(labels)}, the champion's {', '.join(others)}: "
+            "they cannot be compared. To replace the champion all the same, run make release."
         )
     return labels
 
 
 def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers:
-    """Every photo's bytes through both handlers."""
+    """Send every photo's bytes through both handlers."""
 
     def both(path: Path) -> tuple[list[list[float]], list[float], dict[str, float]]:
         data = path.read_bytes()
@@ -120,7 +120,7 @@ def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers
             began = time.perf_counter()
             batch = handler.preprocess([{"body": data}])
             if not len(batch.inputs):
-                raise CompareError(f"The handler refuses {path}.")
+                raise CompareError(f"The handler refuses {path}. Remove or replace this photo.")
             rows.append(handler.inference(batch).probabilities[0].tolist())
             seconds.append(time.perf_counter() - began)
             kind = kind or properties(data, batch.inputs[0].numpy())
@@ -135,10 +135,10 @@ def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers
 
 
 def _slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[ComparedSlice]:
-    """McNemar's test on each slice of enough photos, at a level divided by their number (Bonferroni).
+    """McNemar's test on each slice with enough photos, at a level divided by their number (Bonferroni).
 
     Args:
-        kinds: A row a photo.
+        kinds: One row per photo.
         right: `b[N,2]`: candidate and champion.
     """
     judged = [(name, text, inside) for name, text, inside in slices_of(kinds) if inside.sum() >= LEAST]

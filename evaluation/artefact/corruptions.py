@@ -1,7 +1,7 @@
-"""Photos made worse in eleven ways, each at five strengths: `u8[3,S,S]` in, `u8[3,S,S]` out.
+"""Eleven corruptions of a photo, each at five strengths: `u8[3,S,S]` in, `u8[3,S,S]` out.
 
 Strengths are those of ImageNet-C (Hendrycks and Dietterich 2019); motion blur (a line of 7 to 31 pixels),
-darkness and greyscale are ours. Its weather, glass, zoom and elastic distortions are left out.
+darkness and greyscale are added. Its weather, glass, zoom and elastic distortions are left out.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ CORRUPTIONS: Final[dict[str, Callable[[Unit, int, np.random.Generator], Unit]]] 
 
 
 def corrupt(pixels: Pixels, name: str, strength: int, seed: int) -> Pixels:
-    """`pixels` after the corruption `name` at a strength from 1 to 5, the same for the same seed."""
+    """`pixels` under the corruption `name` at a strength from 1 to 5; the same seed gives the same result."""
     random = np.random.default_rng(seed)
     changed = CORRUPTIONS[name](pixels / 255.0, strength - 1, random)
     return (np.clip(changed, 0, 1) * 255).round().astype(np.uint8)

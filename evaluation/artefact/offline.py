@@ -1,6 +1,6 @@
-"""`python -m evaluation offline`: the test split through the very handler that serves.
+"""`python -m evaluation offline`: evaluate the test split through the handler that serves.
 
-Encoded bytes go in, so decode, preprocessing, artefact and answers are those of production.
+Encoded bytes go in, so decoding, preprocessing, artefact and predictions are those of production.
 """
 
 from __future__ import annotations
@@ -42,21 +42,23 @@ def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]
     def compute(path: Path) -> list[float]:
         answer = handler.handle([{"body": path.read_bytes()}])[0]
         if isinstance(answer, Refusal):
-            raise EvaluationError(f"The handler refuses {path}: {answer.detail}")
+            raise EvaluationError(
+                f"The handler refuses {path}: {answer.detail} Prepare the photos again: make data."
+            )
         return [answer.probabilities[label] for label in labels]
 
     return np.array(map_on_cores(compute, photos, "evaluate", initializer=one_thread))
 
 
 def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> Offline:
-    """Score one split; write `metrics.json` to `out`, tables and pictures to `out/plots`.
+    """Evaluate one split; write `metrics.json` to `out`, tables and pictures to `out/plots`.
 
     Raises:
         EvaluationError: the handler refuses a photo.
         ManifestError: there is no such split.
-        LabelError: a photo's label is no class of the model.
+        LabelError: a photo's label is not a class of the model.
         LabelsError: the reviewed labels cannot be used.
-        ArtifactError: the artefact cannot be loaded or proven.
+        ArtifactError: the artefact cannot be loaded, or fails its probe.
     """
     table = read_split(manifest, split)
     handler = load_handler(model)
@@ -75,12 +77,12 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
     )
     _write_tables(out / "plots", table, probabilities, truth, card.labels)
     _draw(out / "plots", photos, probabilities, truth, card.labels)
-    write_json(out / "metrics.json", result)  # last, so that its presence means a whole report
+    write_json(out / "metrics.json", result)  # last: its presence means that the report is complete
     return result
 
 
 def _audited(table: pd.DataFrame, probabilities: intervals.Floats, labels: list[str]) -> Audited | None:
-    """Accuracy where the reviewed labels count, and how many photos they touch; None if none."""
+    """Accuracy with the reviewed labels, and how many photos they affect; None if none."""
     audited = correct(table, read_reviewed())
     if audited["label"].equals(table["label"]):
         return None

@@ -1,6 +1,6 @@
-"""What a photo is like, and the slices of a property into which photos fall.
+"""Properties of a photo, such as brightness, and the slices into which each property divides photos.
 
-`evaluation.artefact.slices` and `evaluation.artefact.comparison` measure accuracy by these.
+`evaluation.artefact.slices` and `evaluation.artefact.comparison` measure accuracy per slice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 LEAST: Final = 50
-"""Photos that a slice needs to be judged."""
+"""Fewest photos for which a slice is judged."""
 EDGES: Final[dict[str, tuple[float, ...]]] = {
     "longest side, pixels": (250, 400, 490),
     "long side over short": (1.1, 1.35, 1.6),
@@ -32,7 +32,7 @@ _STANDARD_LUMINANCE_MEAN: Final = 57.625  # of the 64 values in the JPEG standar
 
 
 def properties(data: bytes, pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """What a photo is like.
+    """Measure the properties of a photo.
 
     Args:
         data: The encoded photo.
@@ -66,7 +66,7 @@ def slices_of(kinds: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series[bool]]]
     """Each slice of each property: the property, the slice in words, and which photos are in it.
 
     Args:
-        kinds: A column for each key of `EDGES`, a row a photo.
+        kinds: One column for each key of `EDGES`, one row per photo.
     """
     for name, edges in EDGES.items():
         for low, high in itertools.pairwise((-np.inf, *edges, np.inf)):

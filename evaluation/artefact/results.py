@@ -1,6 +1,6 @@
-"""What the commands of `evaluation.artefact` find: records for gates, JSON and pages.
+"""Results of the `evaluation.artefact` commands: records for gates, JSON and pages.
 
-`evaluation.release` reads the stored ones again.
+`evaluation.release` reads the stored records.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from serving.contract.artifact import Artifact
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """Which artefact was judged."""
+    """The artefact that was evaluated."""
 
     name: str = ""
-    """As its card has it; empty in studies from before it was kept there."""
+    """From its card; empty in results from before it was stored."""
     version: str
     """As its card has it."""
     sha256: str
@@ -24,36 +24,36 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, artifact: Artifact) -> Model:
-        """That of an artefact."""
+        """The record of an artefact."""
         return cls(name=artifact.card.name, version=artifact.card.version, sha256=artifact.sha256)
 
 
 class Audited(Figure, frozen=True, kw_only=True):
-    """Accuracy where a person's reviewed labels count."""
+    """Accuracy with reviewed labels."""
 
     relabelled: int
     """Photos whose label the review changed."""
     left_out: int
-    """Photos that the review shows to no model."""
+    """Photos that the review excludes."""
 
 
 class Offline(Evaluation, frozen=True, kw_only=True, omit_defaults=True):
     """The artefact on one split, through the handler that serves: `reports/evaluation/metrics.json`."""
 
     uncertain: Figure
-    """Share of answers below the artefact's abstain threshold."""
+    """Share of predictions below the artefact's abstain threshold."""
     accuracy_when_certain: Figure
-    """Accuracy of the other answers."""
+    """Accuracy of the other predictions."""
     audited: Audited | None = None
-    """None where the review touches none of the photos."""
+    """None where the review affects none of the photos."""
     model: Model
     """The artefact."""
     mlflow_run_id: str
-    """Of the training it comes from."""
+    """Of the training run that made it."""
 
 
 class Slice(Figure, frozen=True, kw_only=True):
-    """Accuracy on the photos of one kind."""
+    """Accuracy on one slice of the photos."""
 
     property: str
     """What the kind is about, such as brightness."""
@@ -69,17 +69,17 @@ class Slices(msgspec.Struct, frozen=True):
     accuracy: Figure
     """On the whole split."""
     accuracy_of_those_corrupted: Figure
-    """On the photos that were corrupted, as they were before."""
+    """On the photos that are corrupted, before corruption."""
     slices: list[Slice]
     """Every slice of every property."""
     weakest: Slice | None
-    """The slice of least accuracy among those of enough photos."""
+    """The slice with the lowest accuracy among those with enough photos."""
     corruptions: dict[str, list[Figure]]
     """Accuracy by corruption, at strengths 1 to 5."""
 
 
 class Side(Evaluation, frozen=True, kw_only=True):
-    """One of the two artefacts that are compared, and its figures."""
+    """One of the two compared artefacts, with its figures."""
 
     name: str
     """As its card has it."""
@@ -92,48 +92,48 @@ class Side(Evaluation, frozen=True, kw_only=True):
 
 
 class ComparedSlice(msgspec.Struct, frozen=True):
-    """Both artefacts on the photos of one kind."""
+    """Both artefacts on one slice of the photos."""
 
     property: str
     """What the kind is about, such as brightness."""
     slice: str
     """The range of the property, in words."""
     n: int
-    """Photos of the kind."""
+    """Photos in the slice."""
     candidate: float
     """Share on which the candidate is right."""
     champion: float
     """Share on which the champion is right."""
     p: float
-    """McNemar's, two-sided and exact."""
+    """Exact two-sided p-value of McNemar's test."""
     worse: bool
-    """The candidate is worse, and not by chance."""
+    """Whether the candidate is significantly worse."""
 
 
 class Lost(msgspec.Struct, frozen=True):
     """A photo on which the champion is right and the candidate is not."""
 
     path: str
-    """Where the photo is."""
+    """Path of the photo."""
     label: str
     """Its class."""
     answer: str
-    """The candidate's."""
+    """The candidate's prediction."""
     probability: float
-    """Of the candidate's answer."""
+    """Of that prediction."""
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Median of paired ratios."""
+    """A median of paired ratios."""
 
     median: float
-    """Of the candidate's value over the champion's, photo by photo."""
+    """Over photos, of the candidate's value divided by the champion's."""
     n: int
     """Photos."""
 
     @property
     def value(self) -> float:
-        """What a gate limits."""
+        """The number that a gate limits."""
         return self.median
 
 
@@ -141,39 +141,39 @@ class Comparison(msgspec.Struct, frozen=True):
     """Candidate and champion on the same photos: `reports/compare/compare.json`."""
 
     candidate: Side
-    """The artefact that may take the champion's place."""
+    """The artefact that may replace the champion."""
     champion: Side
-    """The artefact in that place."""
+    """The released artefact."""
     photos: int
-    """How many both answered."""
+    """Photos that both predicted."""
     only_candidate_right: int
-    """Photos on which the candidate alone is right."""
+    """Photos on which only the candidate is right."""
     only_champion_right: int
-    """Photos on which the champion alone is right."""
+    """Photos on which only the champion is right."""
     accuracy_difference: Figure
-    """The candidate's less the champion's, paired."""
+    """The candidate's minus the champion's, paired."""
     points_lost_at_most: float
-    """Of accuracy, in points, at the unfavourable end of the interval."""
+    """Accuracy lost, in percentage points, at the unfavourable end of the interval."""
     mcnemar_p: float
-    """That both are right equally often."""
+    """p-value of the hypothesis that both are right equally often."""
     significantly_worse: float
     """1 if the candidate is worse by McNemar's test at 5 %, else 0."""
     slices: list[ComparedSlice]
-    """Kinds of enough photos to judge."""
+    """Slices with enough photos."""
     slices_worse: int
-    """How many of them the candidate is worse on."""
+    """Slices on which the candidate is worse."""
     log_loss_times: float
-    """The candidate's log loss over the champion's."""
+    """The candidate's log loss divided by the champion's."""
     latency_times: Ratio
-    """The candidate's time for a photo over the champion's."""
+    """The candidate's time per photo divided by the champion's."""
     bytes_times: float
-    """The candidate's size over the champion's."""
+    """The candidate's size divided by the champion's."""
     lost: list[Lost]
-    """Photos that the candidate loses."""
+    """Photos on which only the champion is right."""
 
     @property
     def points_lost(self) -> float:
-        """Of accuracy, at most; what the gate `points_lost_max` limits."""
+        """`points_lost_at_most`, under the name that the gate `points_lost_max` needs."""
         return self.points_lost_at_most
 
     @property
@@ -188,38 +188,38 @@ class Strongest(msgspec.Struct, frozen=True):
     quantity: str
     """Its name."""
     distance: float
-    """Jensen-Shannon, 0 to 1."""
+    """Jensen-Shannon distance, 0 to 1."""
 
 
 class Shift(msgspec.Struct, frozen=True):
     """The drift alarm under one change of the photos."""
 
     photos: int
-    """Photos that windows are drawn from."""
+    """Photos from which windows are drawn."""
     alarmed_share_by_size: dict[str, float]
-    """Share of windows that alarm, by photos in a window."""
+    """Share of windows that raise the alarm, by window size."""
     photos_to_detect: int | None
-    """Smallest size at which nearly all windows alarm; None if no size does."""
+    """Smallest window size at which nearly all windows raise the alarm; None if there is none."""
     quantities_in_the_largest: list[str]
-    """What alarms in windows of the largest size, the most frequent first."""
+    """Quantities that raise the alarm in the largest windows, most frequent first."""
     strongest: Strongest
     """Over all photos."""
     accuracy_told: float
-    """Mean confidence: what a service without labels knows of its accuracy."""
+    """Mean confidence: the accuracy that a service can estimate without labels."""
     accuracy: Figure
-    """By the labels; of strangers 0, for they have none."""
+    """By the labels; 0 for strangers, which have none."""
     unfamiliar: Figure
-    """Share of answers marked unfamiliar."""
+    """Share of predictions marked unfamiliar."""
     unfamiliar_or_uncertain: Figure
-    """Share of answers with either mark."""
+    """Share of predictions with either mark."""
 
 
 class Shifts(msgspec.Struct, frozen=True):
-    """Which changes the drift alarm notices: `build/shifts/shifts.json`."""
+    """Which changes the drift alarm detects: `build/shifts/shifts.json`."""
 
     model: Model
     """The artefact."""
     windows: int
-    """Drawn for each change and size."""
+    """Windows per change and size."""
     kinds: dict[str, Shift]
     """By change."""

@@ -1,8 +1,8 @@
-"""`python -m evaluation shifts`: which changes of the photos would the drift alarm notice, and how soon?
+"""`python -m evaluation shifts`: which changes of the photos does the drift alarm detect, and how soon?
 
-Photos are changed in known ways and measured as the service measures them; windows drawn from them are held
-to the artefact's reference. The mean confidence, which is what a service can know of its accuracy, stands
-next to the accuracy.
+Photos are changed in known ways and measured as in the service; windows drawn from them are compared with the
+artefact's reference. The table shows the mean confidence, from which a service estimates its accuracy without
+labels, next to the accuracy.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from serving.runtime.torchscript import one_thread
 
 STRANGERS: Final = "strangers"
 _PHOTOS: Final = 1000
-"""Labelled photos that are looked at, at most."""
+"""Most labelled photos that are used."""
 
 
 class ShiftsError(UserError):
-    """The study cannot be made; the text names the cause and the next step."""
+    """The study cannot be run; the text names the cause and the next step."""
 
 
 def study(
     handler: ImageClassifierHandler, photos: list[tuple[Path, str]], strangers: list[Path], windows: int
 ) -> Shifts:
-    """Measure every change, and strangers where there are some; strangers that are refused are left out.
+    """Measure every change, and strangers if any; strangers that the handler refuses are left out.
 
     Raises:
         ShiftsError: the artefact has no reference.
@@ -49,7 +49,7 @@ def study(
     card = handler.artifact.card
     reference = card.reference
     if reference is None:
-        raise ShiftsError(f"{card.name} {card.version} has no drift reference: make export.")
+        raise ShiftsError(f"{card.name} {card.version} has no drift reference. Export it again: make export.")
     kinds: dict[str, list[Observed]] = {}
     for name in CHANGES:
         kinds[name] = []
@@ -80,7 +80,7 @@ def study(
 def _observe_all(
     handler: ImageClassifierHandler, photos: list[tuple[Path, str]], change: str, title: str
 ) -> list[Observed | ImageError]:
-    """Each photo after the change `change`, or why it is refused."""
+    """Observe each photo after the change `change`, or return why it is refused."""
 
     def observe(photo: tuple[Path, str]) -> Observed | ImageError:
         path, label = photo
@@ -89,7 +89,7 @@ def _observe_all(
         if not isinstance(image, DecodedImage):
             return image
         answer = handler.postprocess(handler.inference(batch))[0]
-        assert isinstance(answer, Answer)  # noqa: S101 (it was decoded)
+        assert isinstance(answer, Answer)  # noqa: S101 (the photo was decoded)
         quantities = measure(
             image.pixels, image.width, image.height,
             list(answer.probabilities.values()), answer.feature_distance,
@@ -102,7 +102,7 @@ def _observe_all(
 def as_markdown(found: Shifts) -> str:
     """The study as a table."""
     lines = [
-        f"{found.windows} windows a cell, drawn from the row's photos; {found.model.version}.",
+        f"{found.windows} windows per cell, drawn from the row's photos; {found.model.version}.",
         "",
         "| change | strongest quantity | distance | photos to detect | "
         + " | ".join(f"alarms at {size}" for size in SIZES)
@@ -127,7 +127,7 @@ def _row(name: str, shift: Shift) -> str:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Study and write; return 0."""
+    """Run the study and write it; return 0."""
     if options.labelled:
         photos = find_labelled(options.labelled)
     else:

@@ -1,4 +1,4 @@
-"""`python -m evaluation slices`: where the model is weak, by kind of photo and by kind of damage."""
+"""`python -m evaluation slices`: find where a model is weak, by kind of photo and by corruption."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def by_slice(table: pd.DataFrame) -> list[Slice]:
     """Accuracy of each slice of each property.
 
     Args:
-        table: A column for each key of `properties.EDGES`, and `right`.
+        table: One column for each key of `properties.EDGES`, and `right`.
     """
     return [
         Slice(
@@ -45,11 +45,11 @@ def by_slice(table: pd.DataFrame) -> list[Slice]:
 
 
 def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
-    """Score the test split by slices, and its first `photos` photos, by hash, under each corruption.
+    """Evaluate the test split by slice, and its first `photos` photos, by hash, under each corruption.
 
     Raises:
         ManifestError: there is no test split.
-        LabelError: a photo's label is no class of the model.
+        LabelError: a photo's label is not a class of the model.
         OSError: a photo cannot be read.
         ServingError: the artefact cannot be loaded, or refuses a photo.
     """
@@ -57,7 +57,7 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
     handler = load_handler(model)
     truth = targets((label for _, label in found), handler.artifact.card.labels)
 
-    def look(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:
+    def observe(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:
         data = found[number][0].read_bytes()
         image = handler.preprocess([{"body": data}]).images[0]
         if not isinstance(image, DecodedImage):
@@ -65,17 +65,17 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
         right = _answer(handler, image.pixels) == int(truth[number])
         return right, properties(data, image.pixels), image.pixels
 
-    seen = map_on_cores(look, range(len(found)), "slices", initializer=one_thread)
+    seen = map_on_cores(observe, range(len(found)), "slices", initializer=one_thread)
     table = pd.DataFrame([values for _, values, _ in seen]).assign(right=[right for right, _, _ in seen])
     chosen = range(min(photos, len(found)))
 
-    def damage(key: tuple[str, int, int]) -> bool:
+    def right_if_corrupted(key: tuple[str, int, int]) -> bool:
         name, strength, number = key
         answer = _answer(handler, corrupt(seen[number][2], name, strength, number))
         return answer == int(truth[number])
 
     keys = list(itertools.product(CORRUPTIONS, STRENGTHS, chosen))
-    hits = map_on_cores(damage, keys, "corruptions", initializer=one_thread)
+    hits = map_on_cores(right_if_corrupted, keys, "corruptions", initializer=one_thread)
     rights = np.array(hits).reshape(len(CORRUPTIONS), len(STRENGTHS), -1)
     slices = by_slice(table)
     large = [one for one in slices if one.n >= LEAST]
@@ -93,13 +93,13 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
 
 
 def _answer(handler: ImageClassifierHandler, pixels: npt.NDArray[np.uint8]) -> int:
-    """Number of the most probable class of `u8[3,S,S]`."""
+    """Number of the most probable class for `u8[3,S,S]`."""
     done = handler.inference(Batch([], torch.from_numpy(pixels)[None]))
     return int(done.probabilities[0].argmax())
 
 
 def slices_figure(found: Slices) -> Figure:
-    """Accuracy of each slice with its interval, and the whole split's as a line."""
+    """Accuracy of each slice with its interval; a line marks the whole split."""
     rows = [one for one in found.slices if one.n]
     figure = pictures.new_figure(8.0, 0.27 * len(rows) + 1.2)
     axes = figure.add_subplot()
@@ -112,7 +112,7 @@ def slices_figure(found: Slices) -> Figure:
     axes.axvline(found.accuracy.value, color=pictures.ORANGE, linestyle=":", label="whole split")
     axes.set_yticks(places, [f"{one.property}: {one.slice}  (n={one.n})" for one in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("accuracy, with its 95 % interval")
+    axes.set_xlabel("accuracy, with 95 % interval")
     axes.legend(loc="lower left")
     return figure
 

@@ -1,4 +1,4 @@
-"""Windows of observed photos against a reference, for `shifts`: how many of them raise the drift alarm."""
+"""Windows of observed photos compared with a reference, for `shifts`: how many raise the drift alarm."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from serving.contract.reference import Drift, Reference, compare
 SIZES: Final = (25, 50, 100, 200, 500, 1000)
 """Photos in a window."""
 _DETECTED: Final = 0.95
-"""Share of windows that must alarm for a size to be called enough."""
+"""Share of windows that must raise the alarm for a size to suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One photo as the service measures it."""
+    """One photo, measured as in the service."""
 
     quantities: dict[str, float]
     """As `serving.contract.reference.measure` gives them."""
     answer: Answer
     """The handler's."""
     right: bool
-    """The prediction is the photo's label."""
+    """Whether the prediction is the photo's label."""
 
 
 class Windows:
-    """Photos of one kind, from which windows are drawn and held to a reference."""
+    """Photos of one kind, from which windows are drawn and compared with a reference."""
 
     def __init__(self, photos: list[Observed], reference: Reference) -> None:
         self._photos, self._reference = photos, reference

@@ -1,4 +1,4 @@
-"""Scoring on this machine's cores, in parts: an interrupted run resumes with the first one missing."""
+"""Scoring on this machine's cores, in parts: an interrupted run resumes at the first missing part."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PART_ROWS: Final = 2000
 
 
 class PartsError(UserError):
-    """Parts of another run are in the way; the text says of which, and what to do."""
+    """Parts of another run are in the way; the text names their folder and the next step."""
 
 
 def score(scorer: Scorer, paths: list[str], out: Path, part_rows: int = PART_ROWS) -> Counter[str]:
-    """Write `out`; return how many photos had each outcome: ok, or the error's code.
+    """Write `out`; return the number of photos per outcome: ok, or the error's code.
 
     Raises:
         PartsError: parts of another run lie next to `out`.
@@ -56,7 +56,7 @@ def score(scorer: Scorer, paths: list[str], out: Path, part_rows: int = PART_ROW
 
 
 def _agree(folder: Path, scorer: Scorer, paths: list[str], part_rows: int) -> None:
-    """Make the folder of parts, or see that it is of the same photos, artefact and size of parts."""
+    """Make the folder of parts, or check that it belongs to the same photos, artefact and part size."""
     plan = {
         "sha256": scorer.handler.artifact.sha256,
         "photos": hashlib.sha256("\n".join(paths).encode()).hexdigest(),
@@ -65,6 +65,6 @@ def _agree(folder: Path, scorer: Scorer, paths: list[str], part_rows: int) -> No
     note = folder / "plan.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != plan:
         raise PartsError(
-            f"{folder} is of a run of other photos or another model. Delete it, or name another OUT."
+            f"{folder} belongs to a run with other photos or another model. Delete it, or name another OUT."
         )
     write_json(note, plan)

@@ -1,4 +1,4 @@
-"""The same scoring on a Ray cluster, or on this machine's processes where there is none."""
+"""The same scoring on a Ray cluster, or on processes of this machine if there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH: Final = 64
 
 
 class _Worker:
-    """One process of the cluster: loads the artefact once, answers batch after batch."""
+    """One process of the cluster: loads the artefact once, then predicts batches."""
 
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)
@@ -33,10 +33,10 @@ class _Worker:
 
 
 def score(model: Path, paths: list[str], out: Path, workers: int) -> Counter[str]:
-    """As `evaluation.batch.local.score`, on `workers` processes of a core each; RAY_ADDRESS names a cluster.
+    """Like `evaluation.batch.local.score`, on `workers` single-core processes; RAY_ADDRESS names a cluster.
 
-    Ray repeats what a lost worker had under way; a run that ends as a whole starts over. All machines
-    must see the photos, the artefact and the output under the same paths.
+    Ray repeats what a lost worker had in progress; an interrupted run starts over. All machines must
+    see the photos, the artefact and the output under the same paths.
     """
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     parts = out.with_name(out.name + ".ray")

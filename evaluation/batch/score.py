@@ -1,4 +1,4 @@
-"""`python -m evaluation score IN OUT.parquet`: answers for a folder or a list of photos, however many."""
+"""`python -m evaluation score IN OUT.parquet`: predict a folder or a list of photos."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ScoreError(UserError):
 
 
 def find_paths(source: Path) -> list[str]:
-    """Photos below a folder, or the lines of a list, which are relative to its own folder.
+    """Photos below a folder, or the lines of a list, which are relative to the folder of the list.
 
     Raises:
-        ScoreError: no such folder or list, or no photo.
+        ScoreError: the folder or list does not exist, or has no photos.
     """
     if source.is_dir():
         paths = [str(path) for path in find_photos(source)]
@@ -28,9 +28,11 @@ def find_paths(source: Path) -> list[str]:
         lines = source.read_text(encoding="utf-8").splitlines()
         paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
     else:
-        raise ScoreError(f"There is no folder or list {source}.")
+        raise ScoreError(f"There is no folder or list {source}. Check the path.")
     if not paths:
-        raise ScoreError(f"{source} names no photo.")
+        raise ScoreError(
+            f"{source} has no photos. Name a folder of photos, or a list with one path per line."
+        )
     return paths
 
 
@@ -51,5 +53,5 @@ def _on_ray(model: Path, paths: list[str], out: Path, workers: int) -> Counter[s
     try:
         from evaluation.batch import ray
     except ImportError as error:
-        raise ScoreError("Ray is not installed: make score ENGINE=ray does it.") from error
+        raise ScoreError("Ray is not installed. Install and use it: make score ENGINE=ray.") from error
     return ray.score(model, paths, out, workers)

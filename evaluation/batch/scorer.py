@@ -1,4 +1,4 @@
-"""One artefact that answers photos by path, a row of a table each. `local` and `ray` run it over many."""
+"""Photos by path in, one table row each out. `local` and `ray` run it over many photos."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from serving.runtime.handler import load_handler
 
 
 class Scorer:
-    """One artefact, loaded and proven. Safe to share between threads."""
+    """One artefact, loaded and checked by its probe. Safe to share between threads."""
 
     def __init__(self, model: Path) -> None:
-        """Load and prove the artefact.
+        """Load the artefact and check it by its probe.
 
         Raises:
-            ArtifactError: it cannot be.
+            ArtifactError: it cannot be loaded, or fails its probe.
         """
         self.handler = load_handler(model)
         card = self.handler.artifact.card
@@ -40,7 +40,7 @@ class Scorer:
         """Of the rows; its metadata names the artefact."""
 
     def row(self, path: str) -> dict[str, Any]:
-        """The answer for one photo, or why there is none; what is not there is left out."""
+        """The prediction for one photo, or why there is none; missing columns are left out."""
         try:
             body = Path(path).read_bytes()
         except OSError as error:
@@ -58,10 +58,10 @@ class Scorer:
         }
 
     def table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
-        """Rows as a table; what a row leaves out is null."""
+        """Rows as a table; missing columns are null."""
         return pa.Table.from_pylist(list(rows), schema=self.schema)
 
 
 def outcomes(table: pa.Table) -> Counter[str]:
-    """How many rows had each outcome: ok, or the error's code."""
+    """Number of rows per outcome: ok, or the error's code."""
     return Counter(code or "ok" for code in table["error"].to_pylist())

@@ -1,7 +1,7 @@
-"""Results against `configs/gates.yaml`: a verdict with its reason for each gate.
+"""Results judged by `configs/gates.yaml`: a verdict with its reason for each gate.
 
 A gate is named for the number that it limits: `accuracy_min` is a floor for the result's `accuracy`,
-`ece_max` a ceiling for its `ece`. The names are held to the result's type before anything is computed.
+`ece_max` a ceiling for its `ece`. The names are checked against the result's type before any computation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class GateError(UserError):
-    """The gates' file cannot be used; the text names the cause."""
+    """The gates file cannot be used; the text names the cause and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +67,34 @@ def read_gates(section: str, result: type[T], path: Path = GATES) -> Gates[T]:
 
     Args:
         section: One of `SECTIONS`.
-        result: What is judged by them; every gate must name a number of it.
+        result: Type of the results to judge; every gate must name a number of it.
         path: The YAML file.
 
     Raises:
-        GateError: no such file, an unknown section, a gate of no number of the result, or a limit that is
-            no number.
+        GateError: the file is missing, a section is unknown, a gate names no number of the result, or a limit
+            is not a number.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise GateError(f"There are no gates at {path}.") from error
+        raise GateError(
+            f"There are no gates at {path}. Run this in the project's folder, or name a file: --gates FILE."
+        ) from error
     except yaml.YAMLError as error:
-        raise GateError(f"{path} is not valid YAML: {error}") from error
+        raise GateError(f"{path} is not valid YAML. Correct it: {error}") from error
     sections = content if isinstance(content, dict) else {}
     for name in sections:
         if name not in SECTIONS:
             raise GateError(f"{path}: {name} is not a section. {_nearest(str(name), SECTIONS)}")
     limits = sections.get(section)
     if not isinstance(limits, dict):
-        raise GateError(f"{path} has no section {section!r}.")
+        raise GateError(f"{path} has no section {section!r}. Add it, with its gates; {GATES} is an example.")
     known = [f"{name}_{bound}" for name in numbers(result) for bound in _BOUNDS]
     for gate, limit in limits.items():
         if gate not in known:
             raise GateError(f"{path}: {section}.{gate} is not a gate. {_nearest(str(gate), known)}")
         if not isinstance(limit, int | float) or isinstance(limit, bool):
-            raise GateError(f"{path}: {section}.{gate} must be a number, not {limit!r}.")
+            raise GateError(f"{path}: {section}.{gate} must be a number, not {limit!r}. Correct it.")
     return Gates({gate: float(limit) for gate, limit in limits.items()})
 
 
@@ -118,7 +120,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def as_text(verdicts: list[Verdict]) -> str:
-    """A line for each gate."""
+    """One line per gate."""
     return "\n".join(f"{'PASS' if v.passed else 'FAIL'}  {v.gate:18} {v.reason}" for v in verdicts)
 
 

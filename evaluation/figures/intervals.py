@@ -1,4 +1,4 @@
-"""A figure with its 95 % confidence interval: of shares, of their differences, and of what is resampled.
+"""Figures with 95 % confidence intervals: of shares, of their differences, and by resampling.
 
 Pure arithmetic on counts and arrays; `evaluation.figures.metrics` has the statistics.
 """
@@ -30,20 +30,20 @@ class Figure(msgspec.Struct, frozen=True):
     """A figure with its 95 % confidence interval and its evidence."""
 
     value: float
-    """NaN where it is not defined, which is null in JSON."""
+    """NaN if undefined, which is null in JSON."""
     low: float
-    """Lower end of the interval; NaN likewise."""
+    """Lower end of the interval; NaN if undefined."""
     high: float
-    """Upper end of the interval; NaN likewise."""
+    """Upper end of the interval; NaN if undefined."""
     n: int
     """Photos behind the figure."""
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """A record of figures from its JSON; a null in a figure is what is not defined, NaN.
+    """A record of figures from its JSON; a null in a figure becomes NaN.
 
     Raises:
-        ValueError: it is not JSON, or that of another record.
+        ValueError: the data is not JSON, or not of this record.
     """
     return msgspec.convert(json.loads(data, object_hook=_undefined), kind)
 
@@ -55,7 +55,7 @@ def _undefined(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(figure: Figure) -> tuple[str, str, str]:
-    """Value, 95 % interval and n of a figure as text; a dash for what is not defined."""
+    """Value, 95 % interval and n of a figure as text; a dash for an undefined number."""
     value, low, high = (
         f"{number:.4f}" if math.isfinite(number) else "-"
         for number in (figure.value, figure.low, figure.high)
@@ -64,7 +64,7 @@ def show(figure: Figure) -> tuple[str, str, str]:
 
 
 def wilson(hits: int, n: int) -> Figure:
-    """Share `hits / n` with Wilson's score interval (Wilson 1927); NaN for no cases."""
+    """Share `hits / n` with Wilson's score interval (Wilson 1927); NaN if `n` is 0."""
     if n == 0:
         return Figure(math.nan, 0.0, 1.0, 0)
     found = stats.binomtest(hits, n).proportion_ci(method="wilson")
@@ -77,7 +77,7 @@ def difference(first: Figure, second: Figure) -> Figure:
 
     Args:
         first: As `wilson` gives it.
-        second: Likewise, of other photos; the result's n is the first one's.
+        second: As `wilson` gives it, of other photos; the result's n is that of `first`.
     """
     gap = first.value - second.value
     low = gap - math.hypot(first.value - first.low, second.high - second.value)
@@ -86,11 +86,11 @@ def difference(first: Figure, second: Figure) -> Figure:
 
 
 def mcnemar(first: Flags, second: Flags) -> float:
-    """Two-sided exact p-value that two models are right equally often on the same photos (McNemar 1947).
+    """Exact two-sided p-value that two models are right equally often on the same photos (McNemar 1947).
 
     Args:
         first: Whether the first model is right, `b[N]`.
-        second: The second one, likewise.
+        second: Whether the second model is right, `b[N]`.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     if only_first + only_second == 0:
@@ -99,7 +99,7 @@ def mcnemar(first: Flags, second: Flags) -> float:
 
 
 def paired_difference(first: Flags, second: Flags) -> Figure:
-    """Share right of the first less that of the second, on the same photos.
+    """Accuracy of the first model minus that of the second, on the same photos.
 
     Wald's interval with half a photo added to each cell of the two-by-two table (Agresti and Min 2005).
     """
@@ -116,10 +116,10 @@ def bootstrap(
 ) -> Figure:
     """`statistic` on all photos, with the percentile interval of resampled photos (Efron 1979).
 
-    Percentiles and not BCa, for what this is used for: every resample's calibration error lies above the
-    whole set's, which BCa takes for a bias and answers with an interval of a few extreme resamples; for a
-    perfect ROC curve BCa is not defined, and its jackknife takes a minute of 2,330 photos of 100 classes.
-    Resamples in which the statistic is not defined, such as those without a class, are left out.
+    Percentiles rather than BCa: the calibration error of every resample lies above that of the whole set. BCa
+    treats this as bias, so its interval would rest on a few extreme resamples. For a perfect ROC curve BCa
+    is undefined, and its jackknife takes a minute for 2,330 photos of 100 classes. Resamples in which the
+    statistic is undefined, such as those without a class, are left out.
     """
     value = statistic(probabilities, targets)
     if len(targets) < 2 or not math.isfinite(value):
@@ -133,11 +133,11 @@ def bootstrap(
 
 
 def mean(values: Floats, seed: int = 0) -> Figure:
-    """The mean of one value a photo, with the BCa interval of resampled photos (Efron 1987).
+    """The mean of one value per photo, with the BCa interval of resampled photos (Efron 1987).
 
-    Losses are skewed, most of them near 0: of 400 simulated sets of 500 photos with 1 % errors, this interval
-    held the true mean of 91 %, the percentile interval of 87 %. Where all values are the same BCa is
-    not defined, and the interval is that value.
+    Losses are skewed, most of them near 0: in 400 simulated sets of 500 photos with 1 % errors, this interval
+    held the true mean in 91 % of the sets, the percentile interval in 87 %. Where all values are equal BCa is
+    undefined, and the interval is that value.
     """
     value = float(values.mean())
     if len(values) < 2:
@@ -152,7 +152,7 @@ def mean(values: Floats, seed: int = 0) -> Figure:
 
 
 def _resample(values: npt.NDArray[Any], statistic: Callable[..., Any], **options: Any) -> Any:
-    """SciPy's bootstrap; an interval that is not defined is NaN without a warning: callers look for it."""
+    """SciPy's bootstrap; an undefined interval is NaN without a warning, since callers check for it."""
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return stats.bootstrap((values,), statistic, **options)

@@ -1,7 +1,7 @@
 """Pure arithmetic: probabilities and targets in, figures with intervals out.
 
-Arrays are `f[N,K]` probabilities, rows summing to one, and `i[N]` class numbers. Nothing here
-reads a file, draws or knows a model.
+Arrays are `f[N,K]` probabilities, whose rows sum to one, and `i[N]` class numbers. Nothing here
+reads a file, draws or uses a model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evaluation.figures.intervals import Figure, Flags, Floats, Ints, bootstrap,
 ECE_BINS: Final = 15
 _LEAST_PROBABILITY: Final = 1e-12
 TOLERATED_DROP: Final = 0.02
-"""Share of answers by which a deployed service may be worse than its test split and still be called right."""
+"""Drop in accuracy, from its test split, up to which a deployed service counts as consistent."""
 
 
 class Confusion(msgspec.Struct, frozen=True):
-    """How often each class was answered for each class."""
+    """How often each class was predicted for each true class."""
 
     labels: list[str]
     """Class names, in the order of rows and columns."""
@@ -45,11 +45,11 @@ class Evaluation(msgspec.Struct, frozen=True):
     roc_auc: Figure
     """Area under the ROC curve."""
     precision: dict[str, Figure]
-    """Share of the answers of each class that are right."""
+    """Share of the predictions of each class that are right."""
     recall: dict[str, Figure]
-    """Share of the photos of each class that are answered right."""
+    """Share of the photos of each class that are predicted correctly."""
     confusion: Confusion
-    """What was answered for what."""
+    """Counts by true and predicted class."""
 
 
 def accuracy(probabilities: Floats, targets: Ints) -> Figure:
@@ -63,7 +63,7 @@ def log_loss(probabilities: Floats, targets: Ints) -> float:
 
 
 def losses(probabilities: Floats, targets: Ints) -> Floats:
-    """`f64[N]`: the negative logarithm of each target's probability, in nats; finite even for 0."""
+    """`f64[N]`: negative logarithm of each target's probability, in nats; finite even at probability 0."""
     chosen = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     clipped: Floats = -np.log(np.clip(chosen, _LEAST_PROBABILITY, 1.0))
     return clipped
@@ -86,7 +86,7 @@ class ReliabilityBin(msgspec.Struct, frozen=True):
     share: float
     """Their share of all photos."""
     n: int
-    """How many they are."""
+    """Number of photos in the bin."""
 
 
 def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> list[ReliabilityBin]:
@@ -106,9 +106,9 @@ def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> l
 
 
 def roc_auc(probabilities: Floats, targets: Ints) -> float:
-    """Area under the ROC curve; of more than two classes the mean of one against the rest.
+    """Area under the ROC curve; for more than two classes, the mean of one against the rest.
 
-    NaN where the targets hold one class only.
+    NaN where the targets hold only one class.
     """
     classes = probabilities.shape[1]
     if classes == 2:
@@ -117,7 +117,7 @@ def roc_auc(probabilities: Floats, targets: Ints) -> float:
 
 
 def _auc(score: Floats, positive: Flags) -> float:
-    """By Mann and Whitney's statistic (Hanley and McNeil 1982): scikit-learn takes many times as long."""
+    """By Mann and Whitney's statistic (Hanley and McNeil 1982), many times as fast as scikit-learn."""
     if positive.all() or not positive.any():
         return math.nan
     hits, misses = int(positive.sum()), int((~positive).sum())
@@ -133,7 +133,7 @@ def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
 
 
 def abstain_threshold(probabilities: Floats, targets: Ints, error_max: float) -> float:
-    """The least confidence from which on at most `error_max` of the answers are wrong; 1 if there is none."""
+    """The lowest confidence from which at most `error_max` of predictions are wrong; 1 if there is none."""
     confidence = probabilities.max(1)
     order = np.argsort(-confidence, kind="stable")
     wrong = np.cumsum(probabilities[order].argmax(1) != targets[order])

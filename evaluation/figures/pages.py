@@ -1,4 +1,4 @@
-"""Values and pictures in, one HTML file out that needs no other file and no network."""
+"""Values and pictures in, one self-contained HTML file out."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def render(template: str, **values: Any) -> str:
 
 
 def picture(path: Path) -> str:
-    """A PNG as an address that holds the picture itself."""
+    """A PNG as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

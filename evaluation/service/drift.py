@@ -1,7 +1,7 @@
 """`python -m evaluation drift --url …`: have the photos changed since the model was validated?
 
-The service's latest window in (`GET /drift`, or a file that holds its JSON); each quantity's distribution
-next to that of the validation photos, its distance and its test out. No label is needed.
+The service's latest window in (`GET /drift`, or a file with its JSON); each quantity's distribution next to
+that of the validation photos, its distance and its test out. It needs no labels.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from evaluation.figures import pages, pictures
 from evaluation.service.results import Quantity, Window
 
 ALARM_Z: Final = 6.0
-"""Standard normal deviate from which on a difference is no chance, over many windows and quantities."""
+"""Standard normal deviate above which a difference is not chance, over many windows and quantities."""
 ALARM_DISTANCE: Final = 0.15
-"""Jensen-Shannon distance from which on a difference is large enough to look at."""
+"""Jensen-Shannon distance above which a difference is large enough to look into."""
 LEAST_PHOTOS: Final = 100
-"""Photos that a window needs to be judged."""
+"""Fewest photos for which a window is judged."""
 _TIMEOUT_SECONDS: Final = 30.0
 _COLUMNS: Final = 3
 _BARS: Final = ((-0.2, "reference", pictures.GREY), (0.2, "window", pictures.ORANGE))
@@ -39,7 +39,7 @@ class DriftError(UserError):
 
 
 def alarms(distance: float | None, z: float | None) -> bool:
-    """Whether a quantity has drifted: surely, and by much. The alert rules have the same limits."""
+    """Whether a quantity has drifted: significantly, and by much. The alert rules have the same limits."""
     return distance is not None and z is not None and distance > ALARM_DISTANCE and z > ALARM_Z
 
 
@@ -47,21 +47,25 @@ def read(content: bytes) -> Window:
     """A window that can be judged, from the JSON of `GET /drift`.
 
     Raises:
-        DriftError: it is not that, the model has no drift reference, or the window has too few photos.
+        DriftError: it is something else, the model has no drift reference, or the window has too few photos.
     """
     try:
         window = msgspec.json.decode(content, type=Window)
     except msgspec.DecodeError as error:
-        raise DriftError(f"This is not the JSON of GET /drift: {error}.") from error
+        raise DriftError(
+            f"This is not the JSON of GET /drift: {error}. Check the address or file."
+        ) from error
     if not window.quantities:
-        raise DriftError("The model that is served has no drift reference: export it again (make export).")
+        raise DriftError("The served model has no drift reference. Export it again: make export.")
     if window.photos < LEAST_PHOTOS:
-        raise DriftError(f"The window has {window.photos} photos; it takes {LEAST_PHOTOS} to judge it.")
+        raise DriftError(
+            f"The window has {window.photos} photos of the {LEAST_PHOTOS} needed. Try again later."
+        )
     return window
 
 
 def fetch(url: str) -> bytes:
-    """What `GET /drift` of the service at `url` answers; its key is the variable SERVING_API_KEY.
+    """The response to `GET /drift` at `url`; the API key is the variable SERVING_API_KEY.
 
     Raises:
         DriftError: the service cannot be reached, or refuses.
@@ -72,10 +76,13 @@ def fetch(url: str) -> bytes:
             f"{url}/drift", headers={"X-API-Key": key} if key else {}, timeout=_TIMEOUT_SECONDS
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise DriftError(f"{url}/drift does not answer ({type(error).__name__}).") from error
+        raise DriftError(
+            f"{url}/drift does not answer ({type(error).__name__}). Is the service running there? "
+            "Start one with 'make serve'."
+        ) from error
     if not response.is_success:
         raise DriftError(
-            f"{url}/drift answers {response.status_code}. It may want the key: SERVING_API_KEY=…"
+            f"{url}/drift answers {response.status_code}. If it needs an API key, set SERVING_API_KEY=…"
         )
     return response.content
 
@@ -90,8 +97,9 @@ def as_markdown(window: Window) -> str:
     drifted = judge(window)
     names = ", ".join(name for name, alarm in drifted.items() if alarm)
     compared = (
-        f"The latest {window.photos} photos against {window.reference_photos} of validation. While the "
-        f"calibration holds, {window.estimated_accuracy or 0:.2%} of the answers are right (mean confidence)."
+        f"The latest {window.photos} photos are compared with {window.reference_photos} validation photos. "
+        f"As long as calibration holds, {window.estimated_accuracy or 0:.2%} of the predictions are right "
+        "(mean confidence)."
     )
     lines = [
         f"### {'DRIFT in ' + names if names else 'No drift'}",
@@ -107,12 +115,12 @@ def as_markdown(window: Window) -> str:
             lines.append(
                 f"| {name.replace('_', ' ')} | {quantity.distance:.3f} | {quantity.z:+.1f} | {mark} |"
             )
-    lines += ["", f"Drifted: distance over {ALARM_DISTANCE} and z over {ALARM_Z:g}."]
+    lines += ["", f"Drifted: distance above {ALARM_DISTANCE} and z above {ALARM_Z:g}."]
     return "\n".join(lines)
 
 
 def figure(window: Window) -> Figure:
-    """Each quantity's share of photos by bin, then and now."""
+    """Each quantity's share of photos per bin, at validation and now."""
     drifted = judge(window)
     rows = math.ceil(len(window.quantities) / _COLUMNS)
     drawn = pictures.new_figure(4.2 * _COLUMNS, 2.6 * rows)
@@ -140,7 +148,7 @@ def _panel(axes: Axes, quantity: Quantity) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Judge one window; 0 without drift, 1 with."""
+    """Judge one window; return 0 without drift, 1 with."""
     window = read(options.file.read_bytes() if options.file else fetch(options.url.rstrip("/")))
     summary, drifted = as_markdown(window), judge(window)
     picture = pictures.save(figure(window), options.out / "drift.png")
@@ -152,5 +160,5 @@ def main(options: argparse.Namespace) -> int:
     write_text(options.out / "report.html", page)
     write_json(options.out / "window.json", window)
     print(summary)
-    print(f"\n{options.out / 'report.html'} has the distributions.")
+    print(f"\n{options.out / 'report.html'} shows the distributions.")
     return int(any(drifted.values()))

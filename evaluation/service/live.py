@@ -28,14 +28,14 @@ from serving.runtime.torchscript import one_thread
 
 _PERCENTILES: Final = (50, 90, 95, 99)
 _NOTEWORTHY: Final = 10
-"""Photos listed for the largest differences from the offline handler."""
+"""Photos listed with the largest differences from the offline handler."""
 
 
 def summarise(health: Health, replies: list[Reply], seconds: float) -> Live:
-    """All figures of one evaluation that need no artefact.
+    """The figures of one evaluation that need no artefact.
 
     Args:
-        health: What the service says at `/health`.
+        health: The body of `/health`.
         replies: One for each photo.
         seconds: From the first request to the last reply.
 
@@ -67,16 +67,16 @@ def summarise(health: Health, replies: list[Reply], seconds: float) -> Live:
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p90, p95 and p99; nothing of nothing."""
+    """p50, p90, p95 and p99; empty without values."""
     if not values:
         return {}
     return {f"p{q}": round(float(np.percentile(values, q)), 2) for q in _PERCENTILES}
 
 
 def against_test(live: intervals.Figure, test: intervals.Figure) -> AgainstTest:
-    """Live accuracy against the test split's: the difference with its interval, and what it says.
+    """Live accuracy against the test split's: the difference with its interval, and a verdict.
 
-    "worse": the whole interval lies below 0. "consistent": it ends less than two points below 0.
+    "worse": the whole interval lies below 0. "consistent": its lower end is less than two points below 0.
     Otherwise there are too few photos to tell.
     """
     difference = intervals.difference(live, test)
@@ -90,7 +90,7 @@ def against_test(live: intervals.Figure, test: intervals.Figure) -> AgainstTest:
 
 
 def compare_offline(model: Path, health: Health, replies: list[Reply]) -> Consistency:
-    """The same bytes through the offline handler: how far the service's answers are from its.
+    """Send the same bytes through the offline handler, and compare the predictions.
 
     Raises:
         ArtifactError: the artefact cannot be loaded.
@@ -135,5 +135,5 @@ def main(options: argparse.Namespace) -> int:
         live = msgspec.structs.replace(live, consistency=same)
         verdicts += consistency.judge(same)
     print(report.write(options.out, live, replies, verdicts))
-    print(f"\n{options.out / 'report.html'} has the pictures.")
+    print(f"\n{options.out / 'report.html'} shows the pictures.")
     return 0 if all(verdict.passed for verdict in verdicts) else 1

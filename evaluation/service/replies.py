@@ -1,4 +1,4 @@
-"""What a running service said: of itself, and to each labelled photo. `client` collects it."""
+"""Replies of a running service: its health, and one reply per labelled photo. `client` collects them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evaluation.figures.intervals import Figure, Floats, Ints
 
 
 class LiveError(UserError):
-    """The evaluation cannot be made; the text names the cause and the next step."""
+    """The evaluation cannot be run; the text names the cause and the next step."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What `/health` says."""
+    """The body of `/health`."""
 
     model: dict[str, str] = {}
     """Name, version and sha256 of the model that is served."""
@@ -31,19 +31,19 @@ class Health(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the service said to one photo."""
+    """The reply to one photo."""
 
     path: Path
     label: str
     """The photo's class."""
     probabilities: dict[str, float] | None
-    """By label; None if no prediction came."""
+    """By label; None without a prediction."""
     error: str
     """Empty, or the problem's type, or the kind of connection failure."""
     milliseconds: float
-    """From sending to the whole answer, of the last attempt."""
+    """From sending to the complete response, of the last attempt."""
     attempts: int
-    """Requests it took, 1 at least."""
+    """Requests sent, at least 1."""
     stages_ms: dict[str, float] = field(default_factory=dict)
     """By stage of the service, from `Server-Timing`."""
 
@@ -63,8 +63,8 @@ def as_arrays(answered: list[Reply]) -> tuple[list[str], Floats, Ints]:
     unknown = sorted({reply.label for reply in answered} - set(labels))
     if unknown:
         raise LiveError(
-            f"The service knows {', '.join(labels)}, and a label is {unknown[0]!r}. "
-            "Name the folders, or the labels in the table, for the classes."
+            f"A photo is labelled {unknown[0]!r}, but the service's classes are {', '.join(labels)}. "
+            "Rename the folder, or correct the label in the CSV."
         )
     rows = [[(reply.probabilities or {})[label] for label in labels] for reply in answered]
     return labels, np.array(rows), np.array([labels.index(reply.label) for reply in answered])

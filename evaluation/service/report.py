@@ -12,12 +12,12 @@ from evaluation.service.replies import Reply, as_arrays, stages_ms, with_predict
 from evaluation.service.results import Live
 
 _TITLES: Final = {
-    "confusion_matrix": "Confusion matrix: rows the label, columns the answer",
-    "reliability": "Reliability: how often the service is right at each confidence",
-    "latency": "Latency of each photo, as the client and as the service measured it",
-    "worst_mistakes": "Wrong answers, the most confident first",
+    "confusion_matrix": "Confusion matrix: rows are labels, columns predictions",
+    "reliability": "Reliability: accuracy at each confidence",
+    "latency": "Latency per photo, measured by the client and by the service",
+    "worst_mistakes": "Wrong predictions, most confident first",
 }
-"""Pictures by name, with what they show."""
+"""Titles of the pictures, by name."""
 
 
 def write(out: Path, live: Live, replies: list[Reply], verdicts: list[gates.Verdict]) -> str:
@@ -41,7 +41,7 @@ def write(out: Path, live: Live, replies: list[Reply], verdicts: list[gates.Verd
 
 
 def _draw(out: Path, answered: list[Reply]) -> list[Path]:
-    """Draw what there is to draw; pictures of an earlier evaluation go."""
+    """Draw what the replies allow; delete other pictures of an earlier evaluation."""
     drawn = {}
     if answered:
         labels, probabilities, targets = as_arrays(answered)
@@ -81,7 +81,7 @@ def as_markdown(live: Live, verdicts: list[gates.Verdict]) -> str:
 
 
 def _measured(live: Live) -> Iterator[tuple[str, str, str, str]]:
-    """Name, value, interval and n of each figure that is there."""
+    """Name, value, interval and n of each measured figure."""
     if live.measured is None:
         return
     for name in ("accuracy", "ece", "log_loss", "roc_auc"):
@@ -92,20 +92,20 @@ def _measured(live: Live) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _sentences(live: Live) -> list[str]:
-    """What the comparisons with the test split and with the offline handler say."""
+    """Results of the comparisons with the test split and with the offline handler."""
     lines = []
     if test := live.against_test:
         low, high = 100 * test.difference.low, 100 * test.difference.high
         lines.append(
-            f"Against the model's test split ({test.test_accuracy:.2%}, n={test.test_n}): "
-            f"**{test.verdict}**; the difference is between {low:+.2f} and {high:+.2f} points."
+            f"Compared with the model's test split ({test.test_accuracy:.2%}, n={test.test_n}): "
+            f"**{test.verdict}**; the difference lies between {low:+.2f} and {high:+.2f} points."
         )
     if same := live.consistency:
         model = "the expected one" if same.same_model else "NOT the expected one"
         lines.append(
-            f"Against the offline handler (n={same.photos}): {same.other_answers} other answers; the "
-            f"largest difference of a probability is {same.largest_difference:.1e}, and the probe of this "
-            f"artefact is allowed {same.allowed_difference:g}. The served model is {model} "
+            f"Compared with the offline handler (n={same.photos}): {same.other_answers} other predictions; "
+            f"the largest difference in a probability is {same.largest_difference:.1e}, and the artefact's "
+            f"probe allows {same.allowed_difference:g}. The served model is {model} "
             f"({same.expected_sha256[:12]})."
         )
     return lines

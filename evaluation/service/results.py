@@ -1,4 +1,4 @@
-"""What the commands of `evaluation.service` find: records for gates, JSON and pages."""
+"""Results of the `evaluation.service` commands: records for gates, JSON and pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.figures.metrics import Evaluation
 
 
 class AgainstTest(msgspec.Struct, frozen=True):
-    """Live accuracy against that of the model's test split."""
+    """Live accuracy compared with that on the model's test split."""
 
     verdict: str
     """`worse`, `consistent` or `too few photos to tell`."""
@@ -20,39 +20,39 @@ class AgainstTest(msgspec.Struct, frozen=True):
     test_n: int
     """Photos of the test split."""
     difference: Figure
-    """Live less test."""
+    """Live minus test."""
     points_under: float
     """How far, in points, the whole interval of the difference lies below 0."""
 
 
 class Far(msgspec.Struct, frozen=True):
-    """A photo that the service answers otherwise than the offline handler."""
+    """A photo on which the service differs from the offline handler."""
 
     path: str
-    """Where the photo is."""
+    """Path of the photo."""
     difference: float
     """Largest difference of a probability."""
 
 
 class Consistency(msgspec.Struct, frozen=True):
-    """The service's answers against the offline handler's on the same bytes."""
+    """The service's predictions compared with the offline handler's on the same bytes."""
 
     expected_sha256: str
     """Of the artefact that should be served."""
     same_model: float
-    """1 if the service says that it serves that artefact, else 0."""
+    """1 if the service reports that artefact, else 0."""
     photos: int
-    """Photos that the service answered."""
+    """Photos with a prediction."""
     largest_difference: float
     """Of a probability, over all photos."""
     allowed_difference: float
-    """By which the artefact's own probe may differ."""
+    """Difference that the artefact's own probe allows."""
     times_allowed: float
-    """The largest difference over the allowed one."""
+    """The largest difference divided by the allowed one."""
     other_answers: int
-    """Photos with another most probable class, or refused by one of the two."""
+    """Photos with another prediction, or refused by one of the two."""
     farthest: list[Far]
-    """Photos of the largest differences."""
+    """Photos with the largest differences."""
 
 
 class Live(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +71,7 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: dict[str, int]
     """Photos by type of problem, or kind of connection failure."""
     retries: int
-    """Requests sent again."""
+    """Repeated requests."""
     throughput_per_second: float
     """Photos, failed ones included."""
     latency_ms: dict[str, float]
@@ -79,15 +79,15 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
     service_ms: dict[str, dict[str, float]]
     """Percentiles by stage, as the service measured them."""
     measured: Evaluation | None
-    """None if nothing was answered; in the JSON its fields stand among the others."""
+    """None if nothing was answered; in the JSON its fields are among the others."""
     against_test: AgainstTest | None = None
     """None where the service does not report its test accuracy."""
     consistency: Consistency | None = None
-    """None where the artefact was not named."""
+    """None without an artefact to compare with."""
 
     @property
     def accuracy(self) -> Figure | None:
-        """Share of answers that are right."""
+        """Share of predictions that are right."""
         return self.measured.accuracy if self.measured else None
 
     @property
@@ -107,18 +107,18 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def points_under_test(self) -> float | None:
-        """How far the accuracy is surely below that of the test split, in points."""
+        """How far the accuracy is significantly below that of the test split, in points."""
         return self.against_test.points_under if self.against_test else None
 
     def as_json(self) -> dict[str, Any]:
-        """For JSON, the measured figures among the others."""
+        """The record for JSON, with the measured figures among the others."""
         content: dict[str, Any] = msgspec.to_builtins(self)
         measured = content.pop("measured")
         return content | (measured or {})
 
 
 class Quantity(msgspec.Struct, frozen=True):
-    """One quantity of the photos, at validation and in the window."""
+    """One quantity of the photos, in validation and in the window."""
 
     edges: list[float]
     """Inner edges of the bins, rising."""
@@ -129,7 +129,7 @@ class Quantity(msgspec.Struct, frozen=True):
     distance: float | None
     """Jensen-Shannon, 0 to 1; None for an empty window."""
     z: float | None
-    """Two-sample chi-square test as a standard normal deviate; None likewise."""
+    """Two-sample chi-square test as a standard normal deviate; None for an empty window."""
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ class Window(msgspec.Struct, frozen=True):
     photos: int
     """Photos in the window."""
     quantities: dict[str, Quantity]
-    """By name; none where the model has no reference."""
+    """By name; empty if the model has no reference."""
     size: int = 0
     """Photos that the window can hold."""
     reference_photos: int = 0

@@ -1,4 +1,4 @@
-"""A worse model does not take a better one's place, and chance is not called worse."""
+"""A worse model does not replace a better one, and chance does not count as worse."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PHOTOS = 100
 
 
 class Redness(torch.nn.Module):
-    """Calls a red picture a cat; `turned` answers the other way round for pictures under a brightness."""
+    """Predicts cat for red pictures; for pictures darker than `turned`, the opposite."""
 
     def __init__(self, turned: float) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Redness(torch.nn.Module):
 
 
 def write(path: Path, turned: float, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """An artefact of `Redness`."""
+    """Write an artefact of `Redness`."""
     with torchscript.deprecation_silenced():
         traced = torch.jit.trace(
             Redness(turned), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8)
@@ -77,8 +77,8 @@ def run(tmp_path: Path, labelled: Path, turned: float, **options: str) -> tuple[
     return status, json.loads(stored.read_text()) if stored.exists() else {}
 
 
-def test_as_good_a_model_may_be_promoted(labelled: Path, tmp_path: Path):
-    """The same answers: no difference, and an interval round it."""
+def test_an_equally_good_model_may_be_promoted(labelled: Path, tmp_path: Path):
+    """The same predictions: no difference, with an interval around it."""
     status, figures = run(tmp_path, labelled, 0)
     assert status == 0
     assert (figures["mcnemar_p"], figures["accuracy_difference"]["value"]) == (1.0, 0.0)
@@ -88,7 +88,7 @@ def test_as_good_a_model_may_be_promoted(labelled: Path, tmp_path: Path):
 
 
 def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Path, tmp_path: Path):
-    """Wrong on the darkest quarter: by test, by bound and by slice; the photos it lost are shown."""
+    """Wrong on the darkest pictures: it fails test, bound and slices, and the lost photos are shown."""
     status, figures = run(tmp_path, labelled, 80)
     assert status == 1
     assert figures["gates"] == {
@@ -109,9 +109,9 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"labels": "bird fish"}, "nothing to compare"),
+        ({"labels": "bird fish"}, "cannot be compared"),
         ({"photos": "nowhere"}, "There is no folder"),
-        ({"photos": "folder of birds"}, "a photo is labelled 'bird'"),
+        ({"photos": "folder of birds"}, "A photo is labelled 'bird'"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_with_its_cause(
@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_an_error_with_its_cause(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
-    """Exit 2, the cause and the next step."""
+    """Exit 2 with the cause and the next step."""
     assert run(tmp_path, labelled, 0, **options) == (2, {})
     assert words in capsys.readouterr().err
 

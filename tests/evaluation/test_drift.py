@@ -1,4 +1,4 @@
-"""A window of changed photos is distinguished from one of unchanged ones, by report and alert rules alike."""
+"""Report and alert rules distinguish a window of changed photos from one of unchanged photos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.export.measure import measure
 
 
 def window(shift: float, n: int = 500) -> dict[str, object]:
-    """What GET /drift says of photos whose brightness has moved by `shift` deviations."""
+    """The JSON of GET /drift for photos whose brightness has moved by `shift` standard deviations."""
     random = np.random.default_rng(1)
 
     def photos(count: int, by: float) -> list[dict[str, float]]:
@@ -40,13 +40,13 @@ def window(shift: float, n: int = 500) -> dict[str, object]:
 
 
 def run(tmp_path: Path, content: object) -> int:
-    """The command on a file."""
+    """Run the command on a file."""
     (tmp_path / "window.json").write_text(json.dumps(content))
     return main(["drift", "--file", str(tmp_path / "window.json"), "--out", str(tmp_path / "out")])
 
 
 def test_a_shift_is_reported_and_chance_is_not(tmp_path: Path):
-    """Exit 1 with the quantity's name, picture and page; exit 0 for photos as they were."""
+    """Exit 1 with the quantity's name, picture and page; exit 0 for unchanged photos."""
     assert run(tmp_path, window(1.0)) == 1
     assert "DRIFT in brightness\n" in (tmp_path / "out/summary.md").read_text()
     page = (tmp_path / "out/report.html").read_text()
@@ -56,8 +56,8 @@ def test_a_shift_is_reported_and_chance_is_not(tmp_path: Path):
     assert "No drift" in (tmp_path / "out/summary.md").read_text()
 
 
-def test_a_sure_but_small_difference_is_no_drift():
-    """A third of a deviation in 1,000 photos is no chance, and nothing to act on."""
+def test_a_significant_but_small_difference_is_no_drift():
+    """A third of a standard deviation in 1,000 photos is significant, but nothing to act on."""
     found = window(0.33, 1000)["quantities"]["brightness"]
     assert found["z"] > drift.ALARM_Z
     assert found["distance"] < drift.ALARM_DISTANCE
@@ -75,7 +75,7 @@ def test_a_sure_but_small_difference_is_no_drift():
 def test_what_cannot_be_judged_is_an_error_with_its_cause(
     tmp_path: Path, content: object, words: str, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 2 and the cause."""
+    """Exit 2 with the cause."""
     assert run(tmp_path, content) == 2
     assert words in capsys.readouterr().err
 
@@ -107,7 +107,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def profiled(model: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny artefact with a profile of these pictures."""
+    """The tiny artefact with a drift reference from these pictures."""
     network, loaded = torchscript.load(model)
     photos = measure(network, sorted(labelled.rglob("*.png")), tiny.SIDE)
     card = msgspec.structs.replace(
@@ -119,7 +119,7 @@ def profiled(model: Path, labelled: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_study_finds_real_changes_and_no_false_ones(profiled: Path, labelled: Path, tmp_path: Path):
-    """Greyscale by saturation, darkness by brightness, thumbnails not (they are small already)."""
+    """Greyscale alarms by saturation, darkness by brightness; unchanged photos raise no alarm."""
     arguments = ["--model", str(profiled), "--labelled", str(labelled), "--windows", "20"]
     strangers = ["--strangers", str(labelled / "cat")]
     assert main(["shifts", *arguments, *strangers, "--out", str(tmp_path)]) == 0
@@ -136,11 +136,11 @@ def test_the_study_finds_real_changes_and_no_false_ones(profiled: Path, labelled
 def test_a_running_service_is_judged(
     profiled: Path, labelled: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
 ):
-    """Photos as they were: no drift. Then as many grey ones: drift, through the same address."""
+    """Unchanged photos: no drift. Then as many grey ones: drift, at the same URL."""
     with processes.service(environment(MODEL=str(profiled), SERVING_DRIFT_WINDOW="200")) as process:
         process.wait_for("ready")
         out = ["--url", process.url, "--out", str(tmp_path)]
-        assert main(["drift", *out]) == 2  # no photo yet
+        assert main(["drift", *out]) == 2  # no photos yet
         grey = encode(Image.new("RGB", (60, 40), "grey"), "PNG")
         with httpx.Client(base_url=process.url) as client:
             for path in sorted(labelled.rglob("*.png")):

@@ -1,4 +1,4 @@
-"""Limits are judged strictly, and a wrong limit is an error before anything is computed."""
+"""Limits are strict, and an invalid limit is an error before anything is computed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Result(msgspec.Struct):
 
 
 def result(accuracy: float | None, ece: float) -> Result:
-    """As an evaluation has them."""
+    """A result with these figures."""
     return Result(None if accuracy is None else Figure(accuracy, 0, 1, 10), ece)
 
 
@@ -55,7 +55,7 @@ def test_a_floor_is_a_floor_and_a_ceiling_a_ceiling(given: Result, passed: list[
 
 
 def test_a_gate_can_limit_numbers_figures_and_properties_and_nothing_else():
-    """By the types of the record, whatever its values."""
+    """The types of the record decide, not its values."""
     assert gates.numbers(Result) == ["accuracy", "ece", "retries"]
 
 
@@ -93,10 +93,10 @@ def test_a_wrong_file_is_an_error_with_its_cause(tmp_path: Path, text: str | Non
         ("live --url http://127.0.0.1:9 --labelled nowhere", "live"),
     ],
 )
-def test_a_gate_of_no_figure_stops_a_command_before_it_starts(
+def test_a_gate_without_a_figure_stops_a_command_before_it_starts(
     command: str, section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Neither photos nor artefact nor service are there: the gate is the first error."""
+    """Photos, artefact and service are missing too, but the gate is the first error."""
     path = tmp_path / "gates.yaml"
     path.write_text(f"{section}: {{accuracy_median: 1}}")
     assert main([*command.split(), "--gates", str(path)]) == 2
@@ -105,7 +105,7 @@ def test_a_gate_of_no_figure_stops_a_command_before_it_starts(
 
 @pytest.mark.parametrize("section", gates.SECTIONS)
 def test_the_projects_own_limits_are_known(section: str):
-    """configs/gates.yaml names numbers that exist."""
+    """Every gate in configs/gates.yaml limits an existing number."""
     found = gates.read_gates(section, RESULTS[section], ROOT / "configs/gates.yaml").limits
     assert found
     assert section != "offline" or found["accuracy_min"] >= 0.985

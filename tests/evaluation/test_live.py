@@ -1,4 +1,4 @@
-"""The script that judges a running service, against services that behave and that do not."""
+"""The live evaluation, against services that behave and services that do not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Answer = Callable[[int], tuple[int, dict[str, object], dict[str, str]]]
 
 
 def predicted(cat: float) -> tuple[int, dict[str, object], dict[str, str]]:
-    """A prediction with this probability of a cat."""
+    """A response with this probability of a cat."""
     return 200, {"probabilities": {"cat": cat, "dog": 1 - cat}}, {}
 
 
 @contextmanager
 def service(answer: Answer, health: int = 200, *, ours: bool = True) -> Iterator[str]:
-    """A service whose answer to its n-th request is `answer(n)`."""
+    """A service whose response to its n-th request is `answer(n)`."""
     count = iter(range(10_000))
     lock = threading.Lock()
 
@@ -65,7 +65,7 @@ def service(answer: Answer, health: int = 200, *, ours: bool = True) -> Iterator
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Six cats and no dog would be one class; so three and three."""
+    """Three cats and three dogs."""
     for label in ("Cat", "dog"):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for number in range(3):
@@ -74,7 +74,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def evaluate(url: str, labelled: Path, tmp_path: Path, gates: str) -> tuple[int, dict[str, object]]:
-    """Run the script with one caller; its exit status and its JSON."""
+    """Run the command with one caller; return its exit status and its JSON."""
     (tmp_path / "gates.yaml").write_text(f"live: {gates}")
     out = tmp_path / "out"
     arguments = ["--url", url + "/", "--labelled", str(labelled), "--concurrency", "1"]
@@ -100,7 +100,7 @@ def test_a_good_service_passes(labelled: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_wrong_service_fails_its_gate(labelled: Path, tmp_path: Path):
-    """Every answer a cat: half right, exit 1."""
+    """Every prediction is cat: half are right, exit 1."""
     with service(lambda _: predicted(0.9)) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{accuracy_min: 0.6}")
     assert status == 1
@@ -108,7 +108,7 @@ def test_a_wrong_service_fails_its_gate(labelled: Path, tmp_path: Path):
 
 
 def test_a_refused_photo_counts_by_its_type(labelled: Path, tmp_path: Path):
-    """One 422 of six: the rest is measured, the failure is named, its gate fails."""
+    """One 422 in six: the rest is measured, the failure is named, and its gate fails."""
     broken = 422, {"type": "urn:problem:broken-image"}, {}
     with service(lambda n: broken if n == 0 else predicted(0.9)) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
@@ -117,8 +117,8 @@ def test_a_refused_photo_counts_by_its_type(labelled: Path, tmp_path: Path):
     assert (figures["answered"], figures["failed_share"]) == (5, pytest.approx(1 / 6))
 
 
-def test_an_overloaded_service_is_asked_again(labelled: Path, tmp_path: Path):
-    """503 with Retry-After: after that time, and the retry is counted."""
+def test_requests_to_an_overloaded_service_are_retried(labelled: Path, tmp_path: Path):
+    """After the time in Retry-After of a 503; retries are counted."""
     busy = 503, {"type": "urn:problem:overloaded"}, {"Retry-After": "0"}
     with service(lambda n: busy if n % 2 == 0 else predicted(0.9)) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
@@ -127,7 +127,7 @@ def test_an_overloaded_service_is_asked_again(labelled: Path, tmp_path: Path):
 
 
 def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
-    """All failed: a report without accuracy, whose gate fails."""
+    """If all fail, the report has no accuracy, and its gate fails."""
     with service(lambda _: (500, {}, {})) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{accuracy_min: 0.5}")
     assert status == 1
@@ -143,13 +143,13 @@ def test_no_answer_at_all_still_gives_a_report(labelled: Path, tmp_path: Path):
         ("another service", "does not answer (ValidationError)"),
         ("no folder", "There is no folder"),
         ("no photos", "has no labelled photos"),
-        ("other class", "a label is 'bird'"),
+        ("other class", "A photo is labelled 'bird'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_an_error_with_its_cause(
     case: str, words: str, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 2 with cause and next step, no report."""
+    """Exit 2 with the cause and the next step, and no report."""
     folder = tmp_path / "none" if case in ("no folder", "no photos") else labelled
     if case == "no photos":
         folder.mkdir()
@@ -164,7 +164,7 @@ def test_what_cannot_be_evaluated_is_an_error_with_its_cause(
 
 
 def test_a_table_names_photos_and_labels(labelled: Path, tmp_path: Path):
-    """A CSV does what folders do; paths are relative to it."""
+    """A CSV works like folders; its paths are relative to it."""
     rows = [f"Cat/{n}.jpg,cat" for n in range(3)] + [f"dog/{n}.jpg,Dog" for n in range(3)]
     table = labelled / "labels.csv"
     table.write_text("\n".join(["path,label", *rows]))
@@ -194,7 +194,7 @@ def test_a_wrong_table_is_an_error_with_its_cause(tmp_path: Path, text: str, wor
     [(200, 200, "consistent"), (99, 100, "too few photos to tell"), (190, 200, "worse"), (0, 0, "too few")],
 )
 def test_accuracy_is_compared_with_the_test_splits(hits: int, n: int, verdict: str):
-    """2,310 of 2,330 were right on test; the verdict claims what so many photos show, and no more."""
+    """Against 2,310 of 2,330 right on test; the verdict claims no more than the number of photos allows."""
     found = against_test(wilson(hits, n), wilson(2310, 2330))
     assert found.verdict.startswith(verdict)
     assert (found.points_under > 0) == (verdict == "worse")
@@ -202,7 +202,7 @@ def test_accuracy_is_compared_with_the_test_splits(hits: int, n: int, verdict: s
 
 @pytest.fixture(scope="module")
 def served(model: Path, environment: Callable[..., dict[str, str]]) -> Iterator[str]:
-    """The address of a real service of the tiny model."""
+    """The URL of a real service with the tiny model."""
     with processes.service(environment(MODEL=str(model))) as process:
         process.wait_for("ready")
         yield process.url
@@ -212,7 +212,7 @@ def served(model: Path, environment: Callable[..., dict[str, str]]) -> Iterator[
 def test_answers_are_those_of_the_offline_handler(
     expected: str, served: str, model: Path, labelled: Path, tmp_path: Path
 ):
-    """The same file: the same answers to the bit, and stage times. Another one: known by hash and answers."""
+    """The same file gives identical probabilities; another file is noticed by hash and probabilities."""
     file = model if expected == "the served model" else tiny.write_artifact(tmp_path / "other.pt", seed=2)
     (tmp_path / "gates.yaml").write_text(
         "live: {failed_share_max: 0}\nconsistency: {same_model_min: 1, times_allowed_max: 1}"
@@ -233,7 +233,7 @@ def test_answers_are_those_of_the_offline_handler(
 
 
 def test_the_report_holds_its_pictures_and_escapes_what_it_shows(labelled: Path, tmp_path: Path):
-    """One file, no address outside it, and a hostile error type is text."""
+    """One file without outside addresses; a hostile error type is shown as text."""
     hostile = 500, {"type": "<script>alert(1)</script>"}, {}
     with service(lambda n: hostile if n == 0 else predicted(0.9)) as url:
         evaluate(url, labelled, tmp_path, "{failed_share_max: 1}")

@@ -1,4 +1,4 @@
-"""The figures are those of the textbooks and of scikit-learn."""
+"""The figures agree with textbooks and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_figures_agree_with_scikit_learn(case: tuple[int, int, int]):
     assert metrics.confusion(probabilities, targets).tolist() == table.tolist()
 
 
-def test_one_report_holds_them_all():
-    """Each with value, interval and n; precision and recall by class; valid JSON."""
+def test_one_record_holds_all_figures():
+    """Each with value, interval and n; precision and recall per class; valid JSON."""
     probabilities, targets = drawn(3, 60, 1)
     labels = ["bird", "cat", "dog"]
     figures = metrics.evaluate(probabilities, targets, labels)
@@ -61,7 +61,7 @@ def test_one_report_holds_them_all():
 
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_wilson_is_the_published_interval(hits: int, n: int):
-    """His formula (Wilson 1927); the value lies inside."""
+    """The formula of Wilson (1927); the value lies inside the interval."""
     figure = intervals.wilson(min(hits, n), n)
     z, p = 1.959964, min(hits, n) / n
     middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -79,13 +79,13 @@ def test_calibration_error_by_hand():
     assert [(b.n, b.accuracy) for b in metrics.reliability(probabilities, targets)] == [(10, 0.5), (10, 0.9)]
 
 
-def test_certainty_is_clipped_and_not_infinite():
-    """A wrong answer at probability 1 costs much and not everything."""
+def test_the_loss_at_certainty_is_clipped():
+    """A wrong prediction at probability 1 costs much, but not infinitely much."""
     assert metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-12))
 
 
 def test_what_is_not_defined_is_null_and_a_dash():
-    """One class alone has no AUC; no photos have no accuracy."""
+    """A single class has no AUC; without photos there is no accuracy."""
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
     figures = metrics.evaluate(probabilities, np.zeros(2, int), ["cat", "dog"])
     assert np.isnan(figures.roc_auc.value)
@@ -97,7 +97,7 @@ def test_what_is_not_defined_is_null_and_a_dash():
 
 @pytest.mark.parametrize("method", ["percentile", "BCa"])
 def test_the_bootstrap_covers_the_truth(method: str):
-    """Of 100 samples of a known error rate, about 95 intervals hold the expected log loss."""
+    """For 100 samples with a known error rate, about 95 intervals hold the expected log loss."""
     random = np.random.default_rng(1)
     held = 0
     for seed in range(100):
@@ -114,14 +114,14 @@ def test_the_bootstrap_covers_the_truth(method: str):
 
 
 def test_values_that_are_all_the_same_have_an_interval_of_one_point():
-    """BCa is not defined of them; one value alone has no interval."""
+    """BCa is undefined for them; a single value has no interval."""
     figure = intervals.mean(np.full(50, 0.25))
     assert (figure.low, figure.value, figure.high) == (0.25, 0.25, 0.25)
     assert np.isnan(intervals.mean(np.array([0.25])).low)
 
 
-def test_the_abstain_threshold_accepts_what_is_right_often_enough():
-    """The five right answers above a wrong one; that one too where a sixth may be wrong."""
+def test_the_abstain_threshold_limits_the_share_of_errors():
+    """It accepts the five right predictions above a wrong one, and that one too if a sixth may be wrong."""
     confidence = np.array([0.99, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6])
     probabilities = np.stack([1 - confidence, confidence], axis=1)
     targets = np.array([1, 1, 1, 1, 1, 0, 0])
@@ -132,6 +132,6 @@ def test_the_abstain_threshold_accepts_what_is_right_often_enough():
 
 
 def test_the_difference_of_two_shares_has_newcombes_interval():
-    """56 of 70 against 48 of 80: his example (Newcombe 1998, table II, contrast a, method 10)."""
+    """56 of 70 against 48 of 80: the published example (Newcombe 1998, table II, contrast a, method 10)."""
     found = intervals.difference(intervals.wilson(56, 70), intervals.wilson(48, 80))
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

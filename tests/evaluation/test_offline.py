@@ -1,4 +1,4 @@
-"""The test split is read as it is written, and scored through the handler that serves."""
+"""The test split is read as written, and evaluated through the handler that serves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ("001", "nan", "true")
 
 
 def prepare(folder: Path, labels: tuple[str, ...]) -> Path:
-    """The manifest of a photo of each class in two splits, below the same folder."""
+    """Write one photo per class in two splits, and their manifest into the same folder."""
     rows = []
     for split in ("train", "test"):
         for label in labels:
@@ -33,13 +33,13 @@ def prepare(folder: Path, labels: tuple[str, ...]) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Of classes whose names look like values."""
+    """A manifest of classes whose names look like values."""
     return prepare(tmp_path / "raw", LABELS)
 
 
 @pytest.fixture
 def prepared(workplace: Path, model: Path) -> Path:
-    """An artefact and photos where the pipeline leaves them, in the current folder."""
+    """An artefact and photos where the pipeline writes them, in the current folder."""
     prepare(workplace / "data/raw", ("cat", "dog"))
     (workplace / "data/prepared").mkdir()
     (workplace / "data/raw/manifest.csv").rename("data/prepared/manifest.csv")
@@ -49,7 +49,7 @@ def prepared(workplace: Path, model: Path) -> Path:
 
 
 def test_labels_that_look_like_values_stay_text(manifest: Path):
-    """001 is not 1, true no truth and nan not missing."""
+    """001 is not 1, true is not a boolean and nan is not missing."""
     rows = read_split(manifest, "test")
     assert tuple(rows["label"]) == LABELS
     assert labelled(rows, Path("raw"))[0] == (Path("raw/001/test.jpg"), "001")
@@ -57,7 +57,7 @@ def test_labels_that_look_like_values_stay_text(manifest: Path):
 
 
 def test_classes_named_like_values_are_evaluated(manifest: Path, workplace: Path):
-    """From the manifest to the figures by class."""
+    """From the manifest to the figures per class."""
     model = tiny.write_artifact(workplace / "model.pt", labels=LABELS)
     options = ["--model", str(model), "--manifest", str(manifest), "--raw", str(manifest.parent)]
     assert main(["offline", *options, "--out", "out", "--report-only"]) == 0
@@ -82,7 +82,7 @@ def test_classes_named_like_values_are_evaluated(manifest: Path, workplace: Path
 def test_a_manifest_that_cannot_be_used_is_an_error_with_its_cause(
     tmp_path: Path, text: str | None, words: str
 ):
-    """And the next step."""
+    """With the next step."""
     if text is not None:
         (tmp_path / "manifest.csv").write_text(text)
     with pytest.raises(ManifestError, match=words):
@@ -90,8 +90,8 @@ def test_a_manifest_that_cannot_be_used_is_an_error_with_its_cause(
 
 
 @pytest.mark.parametrize(("limit", "status"), [(0.0, 0), (1.01, 1)])
-def test_the_exit_status_is_the_gates(prepared: Path, limit: float, status: int):
-    """1 where a gate fails, and the report is there; with --report-only 0 all the same."""
+def test_the_gates_decide_the_exit_status(prepared: Path, limit: float, status: int):
+    """1 if a gate fails, with a report; with --report-only always 0."""
     Path("gates.yaml").write_text(f"offline: {{accuracy_min: {limit}}}")
     assert main(["offline", "--out", "out", "--gates", "gates.yaml"]) == status
     assert Path("out/plots/confusion_matrix.png").stat().st_size > 1000
@@ -104,7 +104,7 @@ def test_the_exit_status_is_the_gates(prepared: Path, limit: float, status: int)
         ("--model", "damaged", "not a complete TorchScript archive"),
         ("--model", None, "no model at"),
         ("--manifest", None, "no manifest at"),
-        ("--manifest", "path,label,split,sha256\nbird/1.jpg,bird,test,a\n", "a photo is labelled 'bird'"),
+        ("--manifest", "path,label,split,sha256\nbird/1.jpg,bird,test,a\n", "A photo is labelled 'bird'"),
         ("--gates", None, "no gates at"),
     ],
 )

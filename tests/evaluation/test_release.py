@@ -1,4 +1,4 @@
-"""What is released is what was evaluated, and only if it passes."""
+"""Only the evaluated artefact is released, and only if it passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests import tiny
 
 @pytest.fixture
 def candidate(model: Path, workplace: Path) -> dict[str, object]:
-    """An artefact and its figures where the pipeline leaves them."""
+    """An artefact and its figures where the pipeline writes them."""
     (workplace / "models").mkdir()
     shutil.copy(model, "models/model.pt")
     certain = np.eye(2)[[0, 1] * 50]
@@ -42,15 +42,15 @@ def release(figures: dict[str, object]) -> int:
 
 
 def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, object]):
-    """And the released file loads."""
+    """The released file loads."""
     assert release(candidate) == 0
     assert artifact.read(Path("models/release/model.pt")).card == tiny.card()
     assert json.loads(Path("models/release/card.json").read_text())["name"] == "tiny"
     assert json.loads(Path("models/release/metrics.json").read_text()) == candidate
 
 
-def test_the_model_card_says_what_is_released(candidate: dict[str, object]):
-    """Figures, data and slices of this artefact; slices of another one are not shown."""
+def test_the_model_card_describes_the_release(candidate: dict[str, object]):
+    """Figures, data and slices of this artefact; slices of another are left out."""
     summary = {
         "files": 12,
         "kept": 10,
@@ -114,8 +114,10 @@ def test_an_int8_model_is_released_alongside_the_other(candidate: dict[str, obje
     ],
     ids=["inaccurate", "not measured", "another file"],
 )
-def test_a_bad_one_leaves_the_release_as_it_was(candidate: dict[str, object], change: dict[str, object]):
-    """Each gate alone holds it back."""
+def test_a_failing_artefact_leaves_the_release_unchanged(
+    candidate: dict[str, object], change: dict[str, object]
+):
+    """Each failing gate alone is enough."""
     assert release(candidate) == 0
     before = Path("models/release/metrics.json").read_text()
     assert release(candidate | change) == 1
@@ -126,7 +128,7 @@ def test_a_bad_one_leaves_the_release_as_it_was(candidate: dict[str, object], ch
 def test_nothing_to_release_is_an_error_with_the_next_step(
     candidate: dict[str, object], missing: str, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 2 and the next step."""
+    """Exit 2 with the next step."""
     assert release(candidate) == 0
     Path(missing).unlink()
     assert main(["release"]) == 2
@@ -134,17 +136,17 @@ def test_nothing_to_release_is_an_error_with_the_next_step(
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "not JSON"])
-def test_figures_that_are_no_evaluation_are_an_error(
+def test_a_file_that_is_not_an_evaluation_is_an_error(
     text: str, candidate: dict[str, object], capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 2 and the next step; nothing is released."""
+    """Exit 2 with the next step; nothing is released."""
     Path("reports/evaluation/metrics.json").write_text(text)
     assert main(["release"]) == 2
-    assert "is no evaluation" in capsys.readouterr().err
+    assert "is not an evaluation" in capsys.readouterr().err
     assert not Path("models/release").exists()
 
 
-def test_a_release_that_fails_halfway_leaves_the_earlier_one_whole(
+def test_a_release_that_fails_halfway_leaves_the_earlier_one_complete(
     candidate: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ):
     """Model, card and figures change together."""

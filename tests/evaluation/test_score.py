@@ -1,4 +1,4 @@
-"""A row for every photo, whatever it is, and nothing computed twice after a kill."""
+"""One row for every photo, and nothing computed twice after an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pictures import encode, scene
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Ten photos of different shapes, one broken, one empty, one that is no photo by its name."""
+    """Ten photos of different shapes, a broken one, an empty one, and a text file."""
     folder = tmp_path / "photos"
     (folder / "deep/er").mkdir(parents=True)
     for number in range(10):
@@ -28,14 +28,14 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(model: Path, source: Path, out: Path, *more: str) -> int:
-    """The command."""
+    """Run the command."""
     return main(["score", str(source), str(out), "--model", str(model), *more])
 
 
 def test_every_photo_has_its_row(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Answers are the handler's; errors have the service's codes; the file names its model."""
+    """Predictions are the handler's; errors have the service's codes; the file names its model."""
     assert run(model, photos, tmp_path / "out.parquet") == 0
     table = pq.read_table(tmp_path / "out.parquet")
     rows = {Path(row["path"]).name: row for row in table.to_pylist()}
@@ -52,7 +52,7 @@ def test_every_photo_has_its_row(
 
 
 def test_a_list_names_photos_relative_to_itself(model: Path, photos: Path, tmp_path: Path):
-    """In its order, twice if named twice; one that is not there is a row too."""
+    """In its order, twice if named twice; a missing photo has a row too."""
     (photos / "list.txt").write_text("deep/er/7.jpg\nnone.jpg\n\ndeep/er/7.jpg\n")
     assert run(model, photos / "list.txt", tmp_path / "out.parquet") == 0
     table = pq.read_table(tmp_path / "out.parquet")
@@ -60,10 +60,10 @@ def test_a_list_names_photos_relative_to_itself(model: Path, photos: Path, tmp_p
     assert table["error"].to_pylist() == [None, "unreadable", None]
 
 
-def test_an_interrupted_run_resumes_where_it_was(
+def test_an_interrupted_run_resumes_where_it_stopped(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Cut in the third part: the first two are kept, only the rest is computed, the result is whole."""
+    """Interrupted in the third part: only the rest is computed, and the result is complete."""
     paths = find_paths(photos)
     ours = Scorer(model)
     whole = tmp_path / "whole.parquet"
@@ -95,7 +95,7 @@ def test_an_interrupted_run_resumes_where_it_was(
 def test_what_cannot_be_scored_is_an_error_with_its_cause(
     case: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 2, the cause and the next step; parts of another run stay."""
+    """Exit 2 with the cause and the next step; parts of another run stay."""
     out, source, words = tmp_path / "out.parquet", photos, "Delete it"
     if case == "another model":
         parts = tmp_path / "out.parquet.parts"
@@ -104,12 +104,12 @@ def test_what_cannot_be_scored_is_an_error_with_its_cause(
     elif case == "nothing there":
         source, words = tmp_path / "none", "There is no folder or list"
     elif case == "no photo":
-        source, words = tmp_path / "bare", "names no photo"
+        source, words = tmp_path / "bare", "has no photos"
         source.mkdir()
     else:
         with pytest.raises(SystemExit, match="2"):
             run(model, source, tmp_path / "out.csv")
-        assert "should end in .parquet" in capsys.readouterr().err
+        assert "must end in .parquet" in capsys.readouterr().err
         return
     assert run(model, source, out) == 2
     assert words in capsys.readouterr().err
@@ -118,8 +118,8 @@ def test_what_cannot_be_scored_is_an_error_with_its_cause(
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_of_ray_answer_what_one_process_does(model: Path, photos: Path, tmp_path: Path):
-    """The same rows in the same order, a photo named twice and one that is not there included."""
+def test_two_ray_processes_give_the_same_rows_as_one_process(model: Path, photos: Path, tmp_path: Path):
+    """The same rows in the same order, including a photo named twice and a missing one."""
     names = find_paths(photos) * 12
     (tmp_path / "list.txt").write_text("\n".join([*names, "none.jpg"]))
     assert run(model, tmp_path / "list.txt", tmp_path / "local.parquet") == 0

@@ -1,4 +1,4 @@
-"""Slices and corruptions: what they measure is what they say."""
+"""Slices and corruptions measure what they claim to measure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import SIDE
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruptions_grow_with_their_strength(name: str):
-    """The same for the same seed, further from the photo at each strength, and never out of shape."""
+    """The same seed gives the same pixels; each strength is further from the photo; the shape stays."""
     pixels = np.asarray(scene(64, 64)).transpose(2, 0, 1)
     changed = [corrupt(pixels, name, strength, seed=4) for strength in STRENGTHS]
     assert all(image.shape == pixels.shape and image.dtype == np.uint8 for image in changed)
@@ -33,7 +33,7 @@ def test_corruptions_grow_with_their_strength(name: str):
 
 @pytest.mark.parametrize("quality", [30, 50, 75, 90, 97])
 def test_the_jpeg_quality_is_read_from_the_file(quality: int):
-    """Within two points of what the encoder was asked for."""
+    """Within two points of the quality given to the encoder."""
     data = encode(scene(), quality=quality)
     found = properties(data, np.zeros((3, 8, 8), np.uint8))["JPEG quality"]
     assert found == pytest.approx(quality, abs=2)
@@ -53,7 +53,7 @@ def test_properties_distinguish_photos():
 
 
 def test_every_photo_is_in_one_slice_of_each_property():
-    """Values on a bound included; those without a value in none."""
+    """Including values on a bound."""
     values = {name: [edges[0], edges[0] - 1e-6, edges[-1] + 1] for name, edges in EDGES.items()}
     table = pd.DataFrame(values).assign(right=[True, False, True])
     rows = pd.DataFrame(map(msgspec.structs.asdict, by_slice(table)))
@@ -63,7 +63,7 @@ def test_every_photo_is_in_one_slice_of_each_property():
 
 
 def test_the_report_is_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """On a split of drawn photos, with both pictures; damage at full strength is scored apart."""
+    """On a split of drawn photos: JSON and both pictures."""
     monkeypatch.setattr(slices, "LEAST", 2)
     monkeypatch.setattr(slices, "CORRUPTIONS", {n: CORRUPTIONS[n] for n in ("jpeg", "darkness")})
     (tmp_path / "cat").mkdir()

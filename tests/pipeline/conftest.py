@@ -1,4 +1,4 @@
-"""The pipeline of dvc.yaml, run once by DVC in a git repository of its own, on drawn pictures."""
+"""The pipeline of dvc.yaml, run once by DVC in a separate git repository, on drawn pictures."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if stage:
 
     sys.addaudithook(opened)
 """
-"""Imported by every Python of the pipeline: notes the files below the folder that a stage opens."""
+"""Imported by every Python process of the pipeline: logs the files in the folder that a stage opens."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A repository in which the pipeline has run once, and what that printed."""
+    """A repository in which the pipeline has run once, with its output."""
 
     folder: Path
     environment: dict[str, str]
@@ -49,7 +49,7 @@ class Pipeline:
         return (self.folder / "build/output.txt").read_text()
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
-        """A command's output; it must succeed."""
+        """Run a command, which must succeed; return its output."""
         done = subprocess.run(
             command, cwd=cwd or self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -57,12 +57,12 @@ class Pipeline:
         return done.stdout + done.stderr
 
     def would_run(self) -> list[str]:
-        """The stages that a change since the last run concerns, itself or by what would be made before it."""
+        """The stages that a rerun would run, because they or earlier stages have changed."""
         with contextlib.chdir(self.folder), Repo() as repo:
             return [stage.name for stage in repo.reproduce(dry=True, force_downstream=True)]
 
     def opened(self, stage: str) -> set[str]:
-        """Files but code that a stage opened in the first run, by the names that they have in the end."""
+        """Files, except code, that a stage opened in the first run, under their final names."""
         log = self.folder / "build/observer" / stage
         names = {re.sub(r"\.(partial|old)(?=/|$)", "", line) for line in log.read_text().splitlines()}
         return {name for name in names if not name.endswith((".py", ".pyc")) and "__pycache__" not in name}
@@ -80,7 +80,7 @@ class Pipeline:
 
 @pytest.fixture(scope="session")
 def pipeline(once: Once, mlflow_database: Path, environment: Callable[..., dict[str, str]]) -> Pipeline:
-    """The whole pipeline once, committed; not to be changed."""
+    """The pipeline, run once and committed; read-only."""
     identity = {
         f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
@@ -110,6 +110,6 @@ def pipeline(once: Once, mlflow_database: Path, environment: Callable[..., dict[
 
 @pytest.fixture
 def changeable(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
-    """A copy of the pipeline's repository, to be changed."""
+    """A copy of the pipeline's repository, for changes."""
     shutil.copytree(pipeline.folder, tmp_path / "copy", symlinks=True)
     return Pipeline(tmp_path / "copy", pipeline.environment)

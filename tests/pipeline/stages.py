@@ -1,4 +1,4 @@
-"""What dvc.yaml says of each stage, and what its code imports: as sets of paths that can be compared."""
+"""What each stage declares in dvc.yaml and what its code imports, as comparable sets of paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stage:
 
     name: str
     module: str
-    """Of the command that it runs."""
+    """Module of the command that it runs."""
     reads: frozenset[str]
     """Dependencies and parameter files."""
     writes: frozenset[str]
@@ -60,7 +60,7 @@ def uncovered(paths: Iterable[str], declared_paths: Iterable[str]) -> list[str]:
 
 
 def closure(module: str, root: Path = ROOT) -> set[str]:
-    """Paths of the modules of ours that `module` imports, itself included: at the top or in a function."""
+    """Paths of `module` and of all our modules that it imports, at the top or in a function."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -72,7 +72,7 @@ def closure(module: str, root: Path = ROOT) -> set[str]:
 
 
 def _file(module: str, root: Path) -> Path | None:
-    """Of a module of ours; None for another's, or a name in a module."""
+    """File of one of our modules; None for others, or for a name in a module."""
     if module.split(".", maxsplit=1)[0] not in PACKAGES:
         return None
     path = root.joinpath(*module.split("."))

@@ -1,4 +1,4 @@
-"""DVC knows of everything that a stage's result depends on: code, files and versions of libraries."""
+"""DVC knows everything that the result of a stage depends on: code, files and library versions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.pipeline.stages import closure, declared, uncovered
 
 STAGES = declared()
 WITHOUT_CODE = {"fetch"}
-"""What it brings is the parameters' and DATA's; a change of its code must not fetch the photos anew."""
+"""Parameters and DATA decide what it fetches; a code change must not fetch the photos again."""
 CACHES = ("build", "mlruns", "mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm")
-"""Made by stages and of no influence on their results."""
+"""Written by stages, without influence on their results."""
 
 
 @pytest.mark.parametrize("name", sorted(STAGES.keys() - WITHOUT_CODE))
 def test_a_stage_depends_on_all_that_it_imports(name: str):
-    """Every module of ours that its command reaches, imported at the top or within a function."""
+    """Every module of ours that its command imports, at the top or within a function."""
     stage = STAGES[name]
     found = closure(stage.module)
     assert len(found) > 5
@@ -28,14 +28,14 @@ def test_a_stage_depends_on_all_that_it_imports(name: str):
 
 @pytest.mark.parametrize("name", sorted(STAGES.keys() - WITHOUT_CODE))
 def test_a_stage_depends_on_the_versions_of_its_libraries(name: str):
-    """By the lock files; of torch where it computes with tensors."""
+    """Through the lock files; that of torch where it computes with tensors."""
     wanted = {"requirements/train.txt"} | ({"requirements/torch.txt"} if name != "prepare" else set())
     assert wanted <= STAGES[name].reads
 
 
 @pytest.mark.parametrize("missing", ["serving/contract", "evaluation/figures", "training/network", "common"])
 def test_a_missing_dependency_is_found(missing: str):
-    """The test's own test: each package that export needs is missed when it is left out."""
+    """A check of the test itself: a package that export needs is found missing when it is left out."""
     stage = STAGES["export"]
     lying = replace(stage, reads=stage.reads - {missing})
     found = uncovered(closure(stage.module), lying.reads)
@@ -44,7 +44,7 @@ def test_a_missing_dependency_is_found(missing: str):
 
 
 def test_an_import_within_a_function_counts(tmp_path: Path):
-    """Commands import late, so that their help is quick."""
+    """Commands import late, so that their help is fast."""
     (tmp_path / "training").mkdir()
     for name, text in {
         "stage": "def main():\n    from training import work\n    import training.more\n",
@@ -59,7 +59,7 @@ def test_an_import_within_a_function_counts(tmp_path: Path):
 
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_a_stage_opens_only_what_it_declares(pipeline: Pipeline, name: str):
-    """Every file that it opened when the pipeline ran: read or written, declared or a cache."""
+    """Every file that it read or wrote in the run is declared, or a cache."""
     stage = STAGES[name]
     opened = pipeline.opened(name)
     assert uncovered(opened, {*stage.reads, *stage.writes, *CACHES}) == []
@@ -67,7 +67,7 @@ def test_a_stage_opens_only_what_it_declares(pipeline: Pipeline, name: str):
 
 
 def test_a_file_that_is_read_undeclared_is_found(pipeline: Pipeline):
-    """The test's own test: the export reads the training's predictions."""
+    """A check of the test itself: the export reads the predictions of training."""
     stage = STAGES["export"]
     found = uncovered(pipeline.opened("export"), {*(stage.reads - {"reports/train"}), *stage.writes, *CACHES})
     assert found == [f"reports/train/{split}_log_probabilities.csv" for split in ("test", "validation")]

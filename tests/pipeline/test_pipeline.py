@@ -1,4 +1,4 @@
-"""The pipeline of dvc.yaml: what it makes, and what a change makes again."""
+"""The pipeline of dvc.yaml: what it writes, and what a change reruns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from serving.contract import artifact
 from tests.pipeline.conftest import Pipeline
 
 pytestmark = [
-    # The first test makes the pipeline for all: commands that import torch, which a busy machine draws out.
+    # The first test runs the pipeline for all: commands that import torch are slow on a busy machine.
     pytest.mark.timeout(400),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),  # DVC's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),  # from within DVC
 ]
 STAGES = ["fetch", "prepare", "train", "export", "evaluate"]
 
@@ -25,8 +25,8 @@ def test_the_pipeline_runs_every_stage_and_a_second_time_none(pipeline: Pipeline
     assert pipeline.would_run() == []
 
 
-def test_what_the_stages_made_belongs_together(pipeline: Pipeline):
-    """Artefact, figures, run and manifest name each other."""
+def test_the_outputs_of_the_stages_belong_together(pipeline: Pipeline):
+    """Artefact, figures, run and manifest refer to each other."""
     loaded = artifact.read(pipeline.folder / "models/model.pt")
     figures = json.loads((pipeline.folder / "reports/evaluation/metrics.json").read_text())
     run = json.loads((pipeline.folder / "models/run.json").read_text())
@@ -60,7 +60,7 @@ def test_no_photo_and_no_path_of_this_machine_is_committed(pipeline: Pipeline):
 def test_a_changed_parameter_reruns_what_depends_on_it(
     changeable: Pipeline, change: tuple[str, ...], first: str | None
 ):
-    """And nothing else: the first stage that it concerns, and all after it."""
+    """Only that: the first affected stage, and all after it."""
     name, *keys, value = change
     changeable.change(name, *keys, value=value)
     assert changeable.would_run() == (STAGES[STAGES.index(first) :] if first else [])
@@ -83,7 +83,7 @@ def test_a_changed_parameter_reruns_what_depends_on_it(
     ],
 )
 def test_a_changed_file_reruns_what_depends_on_it(changeable: Pipeline, path: str, first: str | None):
-    """Code, lock files and reviewed labels alike; what Python compiles is no change."""
+    """Code, lock files and reviewed labels alike; compiled Python is not a change."""
     (changeable.folder / "training/fit/__pycache__").mkdir()
     (changeable.folder / "training/fit/__pycache__/head.cpython-311.pyc").touch()
     with (changeable.folder / path).open("a") as file:
@@ -103,13 +103,13 @@ def test_metrics_and_plots_can_be_compared(changeable: Pipeline):
     assert changed["diff"] == pytest.approx(0.125)
     changeable.run("dvc", "plots", "show", "--out", "build/plots")
     page = (changeable.folder / "build/plots/index.html").read_text()
-    for title in ("Loss, the", "Accuracy, the", "Confusion on", "Reliability on", "confusion_matrix.png"):
+    for title in ("Loss of the", "Accuracy of the", "Confusion on", "Reliability on", "confusion_matrix.png"):
         assert title in page
 
 
 @pytest.mark.slow
 def test_a_changed_parameter_really_reruns(changeable: Pipeline):
-    """What `dvc repro` would run it does run, and then nothing is left to do; so for another split."""
+    """`dvc repro` runs what it would run, and then nothing is left to do; likewise for another split."""
     changeable.change("train.yaml", "export", "accepted_error_max", value=0.1)
     assert re.findall(r"Running stage '(\w+)'", changeable.run("dvc", "repro")) == ["export", "evaluate"]
     assert "Running stage" not in changeable.run("dvc", "repro")

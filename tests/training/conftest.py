@@ -1,4 +1,4 @@
-"""What the tests of training share: drawn photos, a database of MLflow, and one finished training."""
+"""Fixtures of the training tests: drawn photos, an MLflow database, and one finished training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.place import Place
 
 @pytest.fixture(scope="session")
 def drawn(once: Once) -> Place:
-    """Raw photos and manifest of 40 drawn pictures of each class; not to be changed."""
+    """Raw photos and manifest of 40 drawn pictures per class; read-only."""
 
     def make(folder: Path) -> None:
         place = Place(folder)
@@ -28,7 +28,7 @@ def drawn(once: Once) -> Place:
 
 @pytest.fixture
 def tracked(workplace: Path, mlflow_database: Path) -> Path:
-    """An empty folder with an empty database of MLflow."""
+    """An empty folder with an empty MLflow database."""
     shutil.copy(mlflow_database, workplace / "mlflow.db")
     return workplace
 
@@ -42,7 +42,7 @@ def place(tracked: Path, drawn: Place) -> Place:
 
 @pytest.fixture(scope="session")
 def once_trained(once: Once, drawn: Place, mlflow_database: Path) -> Path:
-    """A folder in which a tiny network was trained; not to be changed."""
+    """A folder in which a tiny network was trained; read-only."""
     from training.fit.job import Job
     from training.fit.phases import fit
     from training.photos.manifest import read_manifest
@@ -62,7 +62,7 @@ def once_trained(once: Once, drawn: Place, mlflow_database: Path) -> Path:
 
 @pytest.fixture
 def trained(workplace: Path, once_trained: Path) -> Place:
-    """A folder of its own in which a tiny network was trained; the files of its MLflow run are shared."""
+    """A private copy of a folder in which a tiny network was trained; the MLflow files are shared."""
     (workplace / "configs").unlink()
     shutil.copytree(once_trained, workplace, symlinks=True, dirs_exist_ok=True)
     return Place(workplace)

@@ -1,4 +1,4 @@
-"""Rows of numbers in place of photos: the smallest data that a trainer takes."""
+"""Rows of numbers instead of photos: the smallest data that a trainer accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class RowData(LightningDataModule):
-    """Batches of pairs, a row and its class, in order."""
+    """Batches of (row, class) pairs, in order."""
 
     def __init__(
         self, train: Dataset[Any], validation: Dataset[Any], batch_size: int, workers: int = 0

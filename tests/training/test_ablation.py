@@ -1,4 +1,4 @@
-"""Each variant is a training of its own, and an interrupted study resumes row by row."""
+"""Each variant is a separate training, and an interrupted study resumes at the first missing row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 def test_rows_are_kept_and_the_pipeline_is_left_alone(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Two variants on half of the photos, cut after the first: the second run trains the second alone."""
+    """Two variants on half of the photos, interrupted after the first: the next trains only the second."""
     (place.root / "configs").unlink()
     shutil.copytree(ROOT / "configs", place.root / "configs")
     place.train_config.write_text(yaml.safe_dump(asdict(train_config("--tracking.experiment", "pets"))))

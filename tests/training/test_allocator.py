@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step of a training."""
+"""Freed memory is kept for the next training step."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ program.main(["fit"])
 """
 
 
-def test_a_command_has_a_large_block_faulted_in_once():
-    """Five blocks of 64 MiB cost their pages five times, and none once what is freed is kept."""
-    pages = (64 << 20) // 65536  # of the largest size that is common
+def test_a_command_faults_in_a_large_block_once():
+    """Five blocks of 64 MiB fault in their pages five times; with freed memory kept, not at all."""
+    pages = (64 << 20) // 65536  # of the largest common size
     command = [sys.executable, "-c", _SCRIPT]
     shown = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     alone, _, kept = json.loads(shown)

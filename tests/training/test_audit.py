@@ -1,4 +1,4 @@
-"""The audit finds labels that were exchanged, and what is reviewed reaches training and not test."""
+"""The audit finds swapped labels; reviewed labels reach training but not the test split."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def drawn_wrong(once: Once, drawn: Place) -> Path:
 
 @pytest.fixture
 def exchanged(tracked: Path, drawn_wrong: Path) -> Place:
-    """A folder of its own with those pictures and a configuration to change."""
+    """A private folder with those pictures and a configuration to change."""
     shutil.copytree(drawn_wrong, tracked, dirs_exist_ok=True)
     (tracked / "configs").unlink()
     shutil.copytree(ROOT / "configs", tracked / "configs")
     return Place(tracked)
 
 
-def test_exchanged_labels_are_the_first_suspects(exchanged: Place):
-    """They rank first, the page shows them, and the run in MLflow keeps both files."""
+def test_swapped_labels_are_the_first_suspects(exchanged: Place):
+    """They rank first, the page shows them, and the MLflow run keeps both files."""
     suspects = audit(config(), exchanged)
     assert set(suspects["path"][:2]) == set(WRONG)
     assert (suspects["suggested"] != suspects["label"]).all()
@@ -70,8 +70,8 @@ def test_exchanged_labels_are_the_first_suspects(exchanged: Place):
     assert kept == {"suspects.csv", "suspects.html"}
 
 
-def test_reviewed_labels_reach_training_and_leave_test_as_it_was_found(exchanged: Place):
-    """Relabelled in train and validation; the test split's figures stay comparable."""
+def test_reviewed_labels_reach_training_and_leave_the_test_split_unchanged(exchanged: Place):
+    """Relabelled or excluded in train and validation; figures on the test split stay comparable."""
     table = pd.read_csv(exchanged.manifest)
     before = read_manifest(exchanged)
     chosen = table.groupby("split")["sha256"].first()
@@ -96,8 +96,8 @@ def test_reviewed_labels_reach_training_and_leave_test_as_it_was_found(exchanged
         read_manifest(exchanged)
 
 
-def test_what_the_audit_needs_is_said(exchanged: Place):
-    """Weights, photos and a manifest."""
+def test_an_audit_that_cannot_run_says_what_it_needs(exchanged: Place):
+    """Pretrained weights, enough photos and a manifest."""
     with pytest.raises(UserError, match="pretrained"):
         audit(config("--model.pretrained", "false"), exchanged)
     table = pd.read_csv(exchanged.manifest)

@@ -1,4 +1,4 @@
-"""The benchmark of training runs on any data and reports ratios within its own run."""
+"""The training benchmark runs on any data and reports ratios within its own run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.study.bench import rates
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*LeafSpec.*:")
 
 
-def test_every_source_is_held_to_the_limit(place: Place):
+def test_every_source_is_compared_with_the_limit(place: Place):
     """Three sources, each with a rate, a share of the limit and a share of waiting."""
     found = rates.measure(train_config(), place, size=32, turns=2, steps=1)
     assert len(found.sources) == 3
@@ -26,6 +26,6 @@ def test_every_source_is_held_to_the_limit(place: Place):
 
 
 def test_a_turn_may_be_longer_than_a_pass(place: Place):
-    """Few photos are shown again."""
+    """A few photos are repeated."""
     found = rates.measure(train_config("--loader.batch_size", "32"), place, size=32, turns=1, steps=3)
     assert all(row.photos_a_second > 0 for row in found.sources.values())

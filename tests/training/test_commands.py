@@ -7,8 +7,8 @@ import importlib
 from training.__main__ import COMMANDS
 
 
-def test_every_command_is_where_the_table_says():
-    """Its module has a `main`, and its first line says how it is called."""
+def test_every_command_in_the_table_exists():
+    """Its module has a `main`, and its docstring begins with the command line."""
     for name, command in COMMANDS.items():
         module = importlib.import_module(command.module)
         assert callable(module.main)

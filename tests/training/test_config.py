@@ -1,4 +1,4 @@
-"""A wrong configuration is told by key before anything runs."""
+"""An error in the configuration names its key before anything runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.__main__ import main
 
 
 def test_the_files_are_valid_and_hold_every_value():
-    """The tracked files parse; a value left out would be an error, since there are no defaults."""
+    """The tracked files parse; a missing value would be an error, since there are no defaults."""
     config = train_config()
     assert config.model.backbone == "compact"
     assert data_config().prepare.test_share == 0.1
@@ -55,7 +55,7 @@ def test_a_bad_override_names_the_key(
 )
 @pytest.mark.usefixtures("workplace")
 def test_a_bad_file_names_the_key(text: str, word: str, capsys: pytest.CaptureFixture[str]):
-    """The same for a file laid over the default."""
+    """Likewise for a file that overrides the default."""
     Path("mine.yaml").write_text(text)
     with pytest.raises(SystemExit) as end:
         main(["fit", "--config", "configs/train.yaml", "--config", "mine.yaml"])
@@ -64,8 +64,8 @@ def test_a_bad_file_names_the_key(text: str, word: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("workplace")
-def test_a_missing_value_is_told(capsys: pytest.CaptureFixture[str]):
-    """There is no silent default behind the file."""
+def test_a_missing_value_is_reported(capsys: pytest.CaptureFixture[str]):
+    """No default in the code replaces it."""
     content = yaml.safe_load(Path("configs/train.yaml").read_text())
     del content["seed"]
     Path("short.yaml").write_text(yaml.safe_dump(content))

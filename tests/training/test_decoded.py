@@ -1,4 +1,4 @@
-"""Decoded once, exactly as the service decodes, and never half."""
+"""Photos are decoded once, exactly as in the service, and a split is complete or absent."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_it_holds_what_the_service_sees(manifest: Manifest, cache: Path):
-    """In the manifest's order; a second look reads the file."""
+def test_the_cache_holds_the_services_pixels(manifest: Manifest, cache: Path):
+    """In the manifest's order; a second access reads the file."""
     photos = DecodedPhotos(manifest, SIZE, cache)
     assert list(photos) == ["train", "validation"]
     for split, images in photos.items():
@@ -45,10 +45,10 @@ def test_it_holds_what_the_service_sees(manifest: Manifest, cache: Path):
     assert DecodedPhotos(manifest, SIZE, cache)["train"].shape == (20, 3, SIZE, SIZE)
 
 
-def test_a_cut_build_resumes_where_it_stopped(
+def test_an_interrupted_build_resumes_where_it_stopped(
     manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Photos of finished chunks are not decoded again, and the result is that of an unbroken build."""
+    """Photos of finished chunks are not decoded again, and the result equals an uninterrupted build."""
     monkeypatch.setattr(decoded, "_CHUNK", 4)
     whole = np.array(DecodedPhotos(manifest, SIZE, cache)["train"])
     (final,) = cache.glob("*/train.npy")
@@ -73,8 +73,8 @@ def test_a_cut_build_resumes_where_it_stopped(
     assert sorted(p.name for p in next(cache.iterdir()).iterdir()) == ["train.npy"]
 
 
-def test_another_manifest_or_size_has_its_own(manifest: Manifest, cache: Path):
-    """And only the newest is kept: it is as large as the photos are."""
+def test_another_manifest_or_size_has_its_own_cache(manifest: Manifest, cache: Path):
+    """Only the newest is kept: a cache is as large as the decoded photos."""
     DecodedPhotos(manifest, SIZE, cache)["validation"]
     larger = DecodedPhotos(manifest, SIZE * 2, cache)["validation"]
     assert larger.shape == (5, 3, SIZE * 2, SIZE * 2)

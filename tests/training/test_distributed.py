@@ -1,4 +1,4 @@
-"""Two processes train what one does, started by Lightning or by torchrun."""
+"""Two processes train the same network as one, started by Lightning or by torchrun."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TWO = [*ONE, "--trainer.devices", "2"]
 
 @pytest.mark.parametrize(("n", "batch_size"), [(100, 8), (37, 6), (8, 8)])
 def test_processes_share_each_batch(n: int, batch_size: int):
-    """Together they take the photos that one alone takes, batch by batch."""
+    """Together they see the photos of a single process, batch by batch."""
     alone = EpochSlices(n, 2, batch_size, seed=3)
     parts = [EpochSlices(n, 2, batch_size, seed=3, rank=rank, world=2) for rank in range(2)]
     for epoch in range(4):
@@ -47,7 +47,7 @@ def test_processes_share_each_batch(n: int, batch_size: int):
 @pytest.mark.distributed
 @pytest.mark.timeout(400)
 def test_two_processes_train_what_one_does(place: Place, environment: Callable[..., dict[str, str]]):
-    """The same weights and figures to rounding, and one run in MLflow for each training."""
+    """The same weights and figures up to rounding, and one MLflow run per training."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The artefact answers as the checkpoint does, calibrated, and MLflow knows it."""
+"""The artefact predicts like the checkpoint, calibrated, and is registered in MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from training.photos.sources import fetch
 from training.place import Place
 
 pytestmark = pytest.mark.filterwarnings(
-    # Lightning and MLflow on their own account
+    # from within Lightning and MLflow
     "ignore:.*LeafSpec.*:",
     "ignore:.*Checkpoint directory.*:",
     "ignore:.*does not have many workers.*:",
@@ -47,19 +47,19 @@ IMAGES = torch.randint(
 
 
 def client_of(place: Place) -> MlflowClient:
-    """The experiments of a folder."""
+    """The MLflow client of a folder."""
     return MlflowClient(f"sqlite:///{place.root}/mlflow.db")
 
 
 def served(place: Place) -> ImageClassifierHandler:
-    """The artefact, loaded and proven as the service does."""
+    """The artefact, loaded and checked by its probe as in the service."""
     handler = ImageClassifierHandler()
     handler.initialize(LocalContext.for_file(place.model))
     return handler
 
 
 def accuracy_on_test(handler: ImageClassifierHandler, place: Place) -> float:
-    """Of the test split's bytes through the handler."""
+    """Accuracy of the handler on the bytes of the test split."""
     manifest = read_manifest(place)
     answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
     right = [
@@ -70,7 +70,7 @@ def accuracy_on_test(handler: ImageClassifierHandler, place: Place) -> float:
 
 
 def test_an_export_is_calibrated_proven_and_registered(trained: Place, capsys: pytest.CaptureFixture[str]):
-    """The artefact answers as the checkpoint does, over the temperature; MLflow has file and alias."""
+    """The artefact predicts like the checkpoint at its temperature; MLflow has the file and the alias."""
     export(train_config(), trained)
     assert re.search(rf"registered in MLflow as {NAME} version \d+, alias @{ALIAS}", capsys.readouterr().out)
     traced, loaded = torchscript.load(trained.model)
@@ -92,7 +92,7 @@ def test_an_export_is_calibrated_proven_and_registered(trained: Place, capsys: p
 
 
 def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
-    """Of the same checkpoint: the graph enlarges what comes in, and the card has that network's figures."""
+    """From the same checkpoint: the graph enlarges its input, and the card has that network's figures."""
     export(train_config("--export.read_size", "96"), trained)
     network = checkpoint.read(trained.checkpoint).network()
     handler = served(trained)
@@ -109,7 +109,7 @@ def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
 
 
 def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
-    """Of the same checkpoint and run as another export: both versions keep their file."""
+    """From the same checkpoint and run as another export: both versions keep their file."""
     export(train_config("--export.read_size", "96"), trained)
     client = client_of(trained)
     first = client.get_model_version_by_alias(NAME, ALIAS)
@@ -127,8 +127,8 @@ def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
         assert sha256(stored) == version.tags["sha256"]
 
 
-def test_three_classes_work_to_the_end(tracked: Path):
-    """Three folders named for three animals: the artefact has their names and three probabilities."""
+def test_three_classes_work_from_end_to_end(tracked: Path):
+    """From three folders named for animals to an artefact with three labels and probabilities."""
     place = Place(tracked)
     for label in ("Cat", "Dog", "Parrot"):
         (tracked / "pets" / label).mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_three_classes_work_to_the_end(tracked: Path):
 
 
 def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):
-    """Its figures would be of photos that the network was trained on."""
+    """Otherwise its figures could include photos that the network was trained on."""
     data = trained.root / "data"
     data.unlink()
     place = Place(trained.root)
@@ -159,7 +159,7 @@ def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):
 def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
     trained: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Exit 130; the old file whole, no half of the new one."""
+    """Exit 130; the old file is complete, and nothing of the new one is left."""
     trained.model.write_bytes(b"earlier")
 
     def interrupted(_: object, name: str, **__: object) -> None:
@@ -175,7 +175,7 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
 
 
 def test_the_temperature_is_found():
-    """Logits made too sharp by a known factor: the fit finds the factor."""
+    """The fit recovers the factor by which logits were sharpened."""
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn((20_000, 2), generator=generator, dtype=torch.float64) * 2
     targets = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]

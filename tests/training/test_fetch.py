@@ -1,4 +1,4 @@
-"""Sources, good and bad: the photos come whole or what was there stays."""
+"""Good and bad sources: either all photos arrive, or the earlier ones stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.place import Place
 
 JPEG = encode(scene())
 PLACE = Place()
-"""The current folder, which is an empty one in each test."""
+"""The current folder, which is empty in each test."""
 
 
 def get(source: str, **changes: str) -> sources.Report:
@@ -32,7 +32,7 @@ def get(source: str, **changes: str) -> sources.Report:
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:
-    """A zip of these members."""
+    """Write a zip with these members."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -40,14 +40,14 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def photos(root: str = "") -> dict[str, bytes]:
-    """Three cats and two dogs, as members."""
+    """Three cats and two dogs, as members of a zip."""
     return {f"{root}Cat/{i}.jpg": JPEG + bytes([i]) for i in range(3)} | {
         f"{root}Dog/{i}.jpg": JPEG for i in range(2)
     }
 
 
 def raw() -> set[str]:
-    """What lies in data/raw."""
+    """The files in data/raw."""
     return {path.relative_to(PLACE.raw).as_posix() for path in PLACE.raw.rglob("*") if path.is_file()}
 
 
@@ -57,7 +57,7 @@ EXPECTED = {"cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg"}
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("root", ["", "PetImages/", "a/b/"])
 def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
-    """Whatever folders surround the classes; readme files and system files beside them do not disturb."""
+    """Whatever folders surround the classes; readme and system files alongside are ignored."""
     extras = {"readme.txt": b"x", "__MACOSX/Cat/0.jpg": b"x", f"{root}Cat/.DS_Store": b"x"}
     report = get(str(make_zip(tmp_path / "photos.zip", extras | photos(root))))
     assert raw() == EXPECTED
@@ -70,7 +70,7 @@ def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("hidden", ["", ".hidden/"])
 def test_a_folder_is_copied(tmp_path: Path, hidden: str):
-    """Also one that lies below a hidden folder; the source is not touched."""
+    """Even from below a hidden folder; the source stays unchanged."""
     source = tmp_path / hidden / "pets"
     for name, content in photos().items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def test_a_folder_is_copied(tmp_path: Path, hidden: str):
 
 @pytest.mark.usefixtures("workplace")
 def test_drawn_pictures_depend_on_the_seed_alone():
-    """The same seed gives the same bytes, another one gives others."""
+    """The same seed gives the same bytes; another seed gives others."""
     first = get("sample", sample_per_class="12")
     again = get("sample", sample_per_class="12")
     other = get("sample", sample_per_class="12", sample_seed="8")
@@ -96,7 +96,7 @@ BAD_ZIPS = {
     "dots": ({"Cat/../../1.jpg": JPEG, "Dog/1.jpg": JPEG}, "leads out"),
     "drive": ({"C:\\Cat\\1.jpg": JPEG, "Dog/1.jpg": JPEG}, "leads out"),
     "no classes": ({"1.jpg": JPEG, "2.jpg": JPEG}, "no class folders"),
-    "one class": ({"Cat/1.jpg": JPEG}, "one class only"),
+    "one class": ({"Cat/1.jpg": JPEG}, "only one class"),
     "empty class": ({"Cat/1.jpg": JPEG, "Dog/1.jpg": JPEG, "Bird/": b""}, "'Bird' has no photos"),
     "same class twice": ({"Cat/1.jpg": JPEG, "cat/2.jpg": JPEG}, "differ only in case"),
 }
@@ -106,8 +106,8 @@ BAD_ZIPS = {
 @pytest.mark.parametrize(
     "fault", [*BAD_ZIPS, "truncated", "truncated at the end", "flipped", "no zip", "link"]
 )
-def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path):
-    """Every fault has its message; the earlier photos and their report stay."""
+def test_a_bad_zip_is_reported_and_leaves_the_earlier_photos(fault: str, tmp_path: Path):
+    """Every fault has its own message; the earlier photos and their report stay."""
     get(str(make_zip(tmp_path / "good.zip", photos())))
     report = PLACE.fetch_report.read_text()
     path = tmp_path / "bad.zip"
@@ -143,16 +143,16 @@ def test_a_bad_zip_is_told_and_leaves_what_was_there(fault: str, tmp_path: Path)
 @pytest.mark.usefixtures("workplace")
 def test_an_unknown_source_names_the_others():
     """A misspelt path is the usual case."""
-    with pytest.raises(PipelineError, match=r"neither a known name nor a file.*DATA=kaggle"):
+    with pytest.raises(PipelineError, match=r"neither a known name nor an existing file.*DATA=kaggle"):
         get("no/such.zip")
 
 
 @pytest.mark.usefixtures("workplace")
-def test_too_little_room_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_too_little_disk_space_is_reported_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The sizes in the archive are summed first."""
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(PipelineError, match="Make room"):
+    with pytest.raises(PipelineError, match="Free some disk space"):
         get(str(make_zip(tmp_path / "photos.zip", photos())))
     assert not PLACE.raw.exists()
 
@@ -184,7 +184,7 @@ class Archive(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, type[Archive]]]:
-    """A server of one zip."""
+    """A server with one zip."""
     content = make_zip(tmp_path / "remote.zip", photos()).read_bytes()
     kind = type("Kind", (Archive,), {"content": content, "seen": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as listening:
@@ -195,8 +195,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, type[Archive]]]:
 
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_resumes_where_it_was_cut(server: tuple[str, type[Archive]], ranges: bool):
-    """Half, then half of the rest, then the rest; from a server without ranges, all again."""
+def test_a_download_resumes_where_it_was_interrupted(server: tuple[str, type[Archive]], ranges: bool):
+    """Half, then half of the rest, then the rest; from a server without ranges, everything again."""
     address, kind = server
     kind.breaks, kind.ranges = 2, ranges
     report = get(address)
@@ -211,7 +211,7 @@ def test_a_download_resumes_where_it_was_cut(server: tuple[str, type[Archive]], 
 
 @pytest.mark.usefixtures("workplace")
 def test_an_address_that_does_not_answer_names_the_other_sources(capsys: pytest.CaptureFixture[str]):
-    """Through the command: exit 2, no trace."""
+    """Through the command: exit 2, no traceback."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/pets.zip"
@@ -223,8 +223,10 @@ def test_an_address_that_does_not_answer_names_the_other_sources(capsys: pytest.
 
 
 @pytest.mark.usefixtures("workplace")
-def test_an_error_answer_is_no_archive(server: tuple[str, type[Archive]], monkeypatch: pytest.MonkeyPatch):
-    """404 is told as such, and nothing is kept."""
+def test_an_error_response_is_not_saved_as_an_archive(
+    server: tuple[str, type[Archive]], monkeypatch: pytest.MonkeyPatch
+):
+    """404 is reported as such, and nothing is kept."""
     address, kind = server
     monkeypatch.setattr(kind, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(PipelineError, match="404"):
@@ -233,7 +235,7 @@ def test_an_error_answer_is_no_archive(server: tuple[str, type[Archive]], monkey
 
 
 @pytest.mark.usefixtures("workplace")
-def test_ctrl_c_while_drawing_leaves_nothing_half(
+def test_ctrl_c_while_drawing_leaves_nothing_incomplete(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 130, and no folder under its final name."""

@@ -1,4 +1,4 @@
-"""Training that is cut resumes as if it had not been, and leaves nothing half."""
+"""Interrupted training resumes exactly, and leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.photos.manifest import read_manifest
 from training.place import Place
 
 pytestmark = pytest.mark.filterwarnings(
-    # Lightning and MLflow on their own account
+    # from within Lightning and MLflow
     "ignore:.*LeafSpec.*:",
     "ignore:.*Checkpoint directory.*:",
     "ignore:.*does not have many workers.*:",
@@ -34,16 +34,16 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def train(place: Place, *overrides: str) -> None:
-    """As the command does, in `place`."""
+    """Train in `place`, like the command."""
     phases.fit(Job.plan(train_config(*overrides), read_manifest(place), place))
 
 
-def test_a_resumed_training_equals_an_unbroken_one(
+def test_resumed_training_equals_uninterrupted_training(
     place: Place, once_trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Cut in the head, then by Ctrl-C and a crash in fine-tuning: the same weights.
+    """A crash in the head, then Ctrl-C and a crash in fine-tuning: the same weights in the end.
 
-    It also resumes the same MLflow run, and the progress made is kept.
+    It resumes the same MLflow run, and repeats no finished phase or epoch.
     """
     faults = {
         ("head", 0): RuntimeError("power cut"),
@@ -69,7 +69,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
             train(place)
         assert not place.checkpoint.exists()
     train(place)
-    assert [epoch for phase, epoch in seen if phase == "head"] == [0, 0], "once it is trained it is kept"
+    assert [epoch for phase, epoch in seen if phase == "head"] == [0, 0], "a trained head is kept"
     assert [epoch for phase, epoch in seen if phase == "finetune"] == [0, 1, 1, 2, 2]
     resumed = checkpoint.read(place.checkpoint).state_dict
     for name, tensor in checkpoint.read(Place(once_trained).checkpoint).state_dict.items():
@@ -80,12 +80,12 @@ def test_a_resumed_training_equals_an_unbroken_one(
         [client.get_experiment_by_name(train_config().tracking.experiment).experiment_id]
     )
     assert run.info.status == "FINISHED"
-    assert run.data.tags["best_phase"] == "finetune", "else the weights that are compared are the head's"
+    assert run.data.tags["best_phase"] == "finetune", "otherwise the weights compared are the head's"
     assert not list(place.work.iterdir())
 
 
 def test_the_curves_begin_with_the_head(trained: Place):
-    """One row of the head, then one a validated epoch, each with all four figures."""
+    """One row for the head, then one per validated epoch, each with all four figures."""
     curves = pd.read_csv(trained.train_report / "curves.csv")
     assert curves["phase"].tolist() == ["head"] + 3 * ["finetune"]
     assert curves["step"].is_monotonic_increasing
@@ -99,7 +99,7 @@ def test_the_curves_begin_with_the_head(trained: Place):
 
 @pytest.mark.parametrize(("loss", "best"), [(0.0, "head"), (9.0, "finetune")])
 def test_the_better_phase_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch, loss: float, best: str):
-    """The head's network is whole again when fine-tuning has made it worse."""
+    """If fine-tuning makes the network worse, the head's network is restored."""
     heads = []
 
     def head(_: object, network: torch.nn.Module, __: object) -> dict[str, Score]:
@@ -112,8 +112,8 @@ def test_the_better_phase_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch,
     assert all(torch.equal(kept[name], tensor) for name, tensor in heads[0].items()) == (best == "head")
 
 
-def test_another_configuration_begins_afresh(place: Place, monkeypatch: pytest.MonkeyPatch):
-    """Progress of one configuration is never taken for that of another."""
+def test_another_configuration_starts_over(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """The progress of one configuration is never used for another."""
 
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
@@ -123,11 +123,11 @@ def test_another_configuration_begins_afresh(place: Place, monkeypatch: pytest.M
         with pytest.raises(KeyboardInterrupt):
             train(place, *HEAD_ALONE)
     train(place, *HEAD_ALONE, "--seed", "18")
-    assert len(list(place.work.iterdir())) == 1, "the cut one's progress waits"
+    assert len(list(place.work.iterdir())) == 1, "the progress of the interrupted training is kept"
 
 
-def test_a_cycle_runs_to_its_end_however_validation_goes(tmp_path: Path):
-    """At its highest rates validation looks worse than before; the best weights are chosen at the end."""
+def test_a_cycle_runs_to_its_end_whatever_the_validation_loss(tmp_path: Path):
+    """Validation looks worse at the highest rates; the best weights are chosen at the end."""
     torch.manual_seed(1)
     rows = torch.randn(64, 4)
     classes = (rows[:, 0] > 0).long()
@@ -163,15 +163,15 @@ def test_a_stage_without_its_input_names_the_earlier_one(
 
 
 @pytest.mark.usefixtures("place")
-def test_a_training_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]):
-    """Both phases left out."""
+def test_training_without_a_phase_is_refused(capsys: pytest.CaptureFixture[str]):
+    """Both phases are skipped."""
     assert main(["fit", *TRAIN, *HEAD_ALONE, "--head.enabled", "false"]) == 2
     assert "nothing to train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
 def test_a_damaged_checkpoint_is_refused(place: Place, damage: bytes, capsys: pytest.CaptureFixture[str]):
-    """It is never unpickled as code, and the next step is named."""
+    """It is never unpickled as code, and the error names the next step."""
     place.checkpoint.parent.mkdir()
     place.checkpoint.write_bytes(damage)
     place.run.write_text("{}")
@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_refused(place: Place, damage: bytes, capsys: py
 
 
 @pytest.mark.usefixtures("place")
-def test_a_tracking_server_that_does_not_answer_is_told(
+def test_a_tracking_server_that_does_not_answer_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Before hours of training, not after."""

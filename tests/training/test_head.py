@@ -1,4 +1,4 @@
-"""The head that scikit-learn fits is the head that the network computes."""
+"""The network's head computes what scikit-learn fitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.fit.head import fit_head
 
 
 def blobs(classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows around a point a class, on axes of very different scale."""
+    """Rows around one point per class, on axes of very different scale."""
     random = np.random.default_rng(classes)
     targets = np.arange(60 * classes) % classes
     rows = random.normal(size=(len(targets), 5)) + 2 * np.eye(5)[targets]
@@ -20,8 +20,8 @@ def blobs(classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_it_says_what_the_regression_on_scaled_features_says(classes: int):
-    """The scaling is folded into the weights; two classes have a row each, opposite to the other."""
+def test_the_head_equals_the_regression_on_scaled_features(classes: int):
+    """The scaling is folded into the weights; two classes have one row each, of opposite sign."""
     rows, targets = blobs(classes)
     weight, bias = fit_head(rows, targets, classes, 0.1)
     assert weight.shape == (classes, 5)
@@ -34,7 +34,7 @@ def test_it_says_what_the_regression_on_scaled_features_says(classes: int):
 
 
 def test_a_feature_that_never_changes_has_no_weight():
-    """As a dead channel of a backbone: no division by its deviation of zero."""
+    """Such as a dead channel of a backbone: no division by its deviation of zero."""
     rows, targets = blobs(2)
     rows[:, 3] = 7
     weight, bias = fit_head(rows, targets, 2, 0.1)
@@ -43,8 +43,8 @@ def test_a_feature_that_never_changes_has_no_weight():
     assert weight[:, 3] == pytest.approx(0)
 
 
-def test_a_class_without_photos_is_told():
-    """As reviewed labels may leave one."""
+def test_a_class_without_photos_is_reported():
+    """Reviewed labels may leave such a class."""
     rows, targets = blobs(2)
     with pytest.raises(PipelineError, match="no training photo"):
         fit_head(rows, targets, 3, 0.1)

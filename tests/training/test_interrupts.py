@@ -1,4 +1,4 @@
-"""Ctrl-C in a training is heard, ends it after the batch it is at, and leaves nothing half."""
+"""Ctrl-C ends training after the current batch, and leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.network.task import FinetuneTask
 from training.place import Place
 
 pytestmark = pytest.mark.filterwarnings(
-    # Lightning and MLflow on their own account
+    # from within Lightning and MLflow
     "ignore:.*LeafSpec.*:",
     "ignore:.*Checkpoint directory.*:",
     "ignore:.*does not have many workers.*:",
@@ -46,8 +46,8 @@ def train_rows(work: Path, rows: Dataset[Any], workers: int = 0) -> None:
 ROWS = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.long))
 
 
-def test_ctrl_c_is_heard_while_a_worker_is_forked(tmp_path: Path):
-    """Python drops what a signal raises in there; the training must end all the same, and hear the next."""
+def test_ctrl_c_works_while_a_worker_is_forked(tmp_path: Path):
+    """Python drops what a signal handler raises there; training must end nevertheless."""
     forks = iter(range(10_000))
     listening = [True]
 
@@ -62,13 +62,13 @@ def test_ctrl_c_is_heard_while_a_worker_is_forked(tmp_path: Path):
             train_rows(tmp_path, ROWS, workers=1)
     finally:
         listening.clear()
-    assert next(forks) < 10, "it went on for long after"
+    assert next(forks) < 10, "training continued for too long"
     assert signal.getsignal(signal.SIGINT) is handler
     assert (tmp_path / "last.ckpt").exists()
 
 
 class Pressing(Dataset[Any]):
-    """Rows whose third in the second epoch comes with so many signals."""
+    """Rows that raise `presses` signals with the third row of the second epoch."""
 
     def __init__(self, presses: int) -> None:
         self._presses, self.asked = presses, 0
@@ -86,15 +86,15 @@ class Pressing(Dataset[Any]):
 
 @pytest.mark.parametrize(("presses", "asked"), [(1, 28), (2, 27)])
 def test_one_ctrl_c_ends_after_the_batch_and_two_at_once(tmp_path: Path, presses: int, asked: int):
-    """So no batch is cut unless a person insists."""
+    """No batch is interrupted unless a person insists."""
     rows = Pressing(presses)
     with pytest.raises(KeyboardInterrupt):
         train_rows(tmp_path, rows)
     assert rows.asked == asked
 
 
-def test_a_training_in_the_background_stays_deaf_to_ctrl_c(tmp_path: Path):
-    """A script starts it so; the Ctrl-C that ends the script is not for it."""
+def test_training_in_the_background_ignores_ctrl_c(tmp_path: Path):
+    """A script started it that way; the Ctrl-C that ends the script must not end training."""
     rows = Pressing(2)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -105,8 +105,10 @@ def test_a_training_in_the_background_stays_deaf_to_ctrl_c(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Place, environment: Callable[..., dict[str, str]]):
-    """SIGINT to the process group: exit 130, no trace, no checkpoint under its final name."""
+def test_a_real_ctrl_c_in_training_is_reported_and_progress_kept(
+    place: Place, environment: Callable[..., dict[str, str]]
+):
+    """SIGINT to the process group: exit 130, no traceback, no checkpoint under its final name."""
     long = ["--finetune.input_sizes", str(500 * [SIDE]), "--loader.workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "training", "fit", *TRAIN, *long],
@@ -116,7 +118,7 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Place, environment: C
         text=True,
         start_new_session=True,
     )
-    for line in process.stdout:  # the bar is drawn again after an epoch, whose checkpoint is then written
+    for line in process.stdout:  # the bar is redrawn after an epoch, whose checkpoint is then written
         if "val_loss" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
@@ -128,8 +130,8 @@ def test_a_real_ctrl_c_in_training_is_told_and_kept(place: Place, environment: C
     assert list(place.work.glob("*/finetune/last.ckpt"))
 
 
-def test_a_worker_whose_parent_hung_up_reports_nothing(environment: Callable[..., dict[str, str]]):
-    """As at Ctrl-C in the middle of a batch; a fault of its own is told."""
+def test_a_worker_whose_parent_is_gone_reports_nothing(environment: Callable[..., dict[str, str]]):
+    """As after Ctrl-C in the middle of a batch; its own errors are reported."""
     code = (
         "import os, sys, training.fit.interrupts\n"
         "worker = os.fork()\n"

@@ -1,4 +1,4 @@
-"""Order and augmentation depend on seed, epoch and photo alone."""
+"""Order and augmentation depend only on seed, epoch and photo."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def images() -> np.ndarray:
 
 
 def test_a_pass_shows_each_photo_once():
-    """The slices of one pass are disjoint and together the whole; the next pass has another order."""
+    """The slices of a pass are disjoint and cover it; the next pass has another order."""
     sampler = EpochSlices(96, 3, 8, seed=1)
     passes = []
     for start in (0, 3):
@@ -46,7 +46,7 @@ def test_a_pass_shows_each_photo_once():
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_photo(images: np.ndarray):
-    """Whatever was drawn before, and without moving the global generator."""
+    """Whatever was drawn before, and without touching the global generator."""
     augment = [augmentation(train_config().augment, size) for size in (SIDE, SIDE // 2)]
     dataset = AugmentedDataset(images, TARGETS, augment, 2, seed=1)
     torch.manual_seed(5)
@@ -63,7 +63,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_photo(images: np.ndarray):
 
 
 def _plain_and_changed(images: np.ndarray, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A picture without any change, and with one alone, both as `f32[3,S,S]`."""
+    """A picture without any change and with one change, both as `f32[3,S,S]`."""
     off = train_config(*UNCHANGED).augment
     picture = torch.from_numpy(images[3])
     torch.manual_seed(3)
@@ -75,22 +75,22 @@ def _plain_and_changed(images: np.ndarray, kind: str) -> tuple[torch.Tensor, tor
 
 
 @pytest.mark.parametrize("kind", ["grey", "blur", "thumbnail", "noise", "jpeg"])
-def test_each_change_of_quality_can_be_had_alone(images: np.ndarray, kind: str):
-    """With its probability 1 the pixels change and stay a picture of the same subject."""
+def test_each_change_of_quality_works_alone(images: np.ndarray, kind: str):
+    """At probability 1 the pixels change, and the mean brightness stays about the same."""
     plain, changed = _plain_and_changed(images, kind)
     assert (changed - plain).abs().max() > 0
     assert (changed.mean() - plain.mean()).abs() < 10
 
 
 def test_bad_light_leaves_little_contrast(images: np.ndarray):
-    """Less than before, and what is left varies with the picture."""
+    """Less than before, but not none."""
     plain, changed = _plain_and_changed(images, "light")
     assert 0 < changed.std() < plain.std()
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_worker_processes_change_nothing(images: np.ndarray, workers: str):
-    """The same batches from this process and from two others."""
+    """The same batches from this process and from two workers."""
     config = train_config("--loader.workers", workers, "--loader.batch_size", "4")
     split = Split([], TARGETS)
     manifest = Manifest(["a", "b"], {"train": split, "validation": split}, "")
@@ -123,8 +123,8 @@ def test_classes_are_text_whatever_they_are_called(tmp_path: Path):
     assert manifest.splits["test"].targets == [0, 1]
 
 
-def test_one_of_several_training_photos_is_a_manifest_of_its_own():
-    """Validation and test stay whole; a class that would vanish is told."""
+def test_a_share_of_the_training_photos_is_a_manifest_of_its_own():
+    """Validation and test stay complete; a class that would vanish is reported."""
     split = Split([Path(str(number)) for number in range(10)], TARGETS)
     whole = Manifest(["a", "b"], {"train": split, "test": split}, "m1")
     part = every_nth_for_training(whole, 3)

@@ -1,4 +1,4 @@
-"""The network: packaged weights tensor by tensor, normalisation inside, clear refusals."""
+"""The network: packaged weights tensor by tensor, normalisation inside, clear errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.photos.drawn import draw
 
 
 def configured(backbone: str, *more: str) -> Classifier:
-    """A classifier of two classes."""
+    """A classifier with two classes."""
     overrides = ("--model.backbone", backbone, "--model.pretrained", "true", "--model.input_size", "224")
     return build(train_config(*overrides, *more).model, 2)
 
@@ -28,7 +28,7 @@ def pretrained(request: pytest.FixtureRequest) -> Classifier:
 
 @pytest.mark.parametrize("backbone", PACKAGED)
 def test_every_packaged_tensor_is_in_its_place(backbone: str):
-    """Each tensor of the file but its classifier, in order, under a name of the same kind."""
+    """Each tensor of the file except its classifier's, in order, under a name of the same kind."""
     pretrained = configured(backbone)
     stored = [
         (n, t)
@@ -45,11 +45,11 @@ def test_every_packaged_tensor_is_in_its_place(backbone: str):
     assert {m.eps for m in pretrained.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
 
 
-def test_the_weights_see(pretrained: Classifier):
+def test_the_weights_distinguish_pictures(pretrained: Classifier):
     """Features of a picture agree with those of its mirror image and differ from other pictures'.
 
-    That is what a wrong order of tensors, or a wrong eps or scale, cannot give: then all pictures look
-    the same to the network.
+    A wrong order of tensors, or a wrong eps or scale, fails here: all pictures then look the same to the
+    network.
     """
     rng = np.random.default_rng(3)
     pictures = [np.asarray(draw(label, rng).resize((224, 224))) for label in ("cat", "dog", "cat", "dog")]
@@ -63,7 +63,7 @@ def test_the_weights_see(pretrained: Classifier):
 
 
 def test_weights_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch):
-    """A version of timm with other names or shapes must not train from noise without a word."""
+    """A version of timm with other names or shapes must not silently train from noise."""
     stored = torch.load(PACKAGED["efficientnet_lite0"](), weights_only=True)
     shuffled = dict(sorted(stored.items(), key=lambda item: item[1].numel()))
     monkeypatch.setattr(torch, "load", lambda *_, **__: shuffled)
@@ -76,7 +76,7 @@ def test_weights_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0", "mobilenetv3_small_050"])
 def test_uint8_in_logits_out(backbone: str):
-    """Any batch size; normalisation is inside, so the eight-bit range goes in as it is."""
+    """Any batch size; normalisation is inside, so eight-bit values go in unchanged."""
     network = configured(backbone, "--model.pretrained", "false", "--model.input_size", "64").eval()
     with torch.inference_mode():
         logits = network(torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8))
@@ -89,7 +89,7 @@ def test_uint8_in_logits_out(backbone: str):
     ("backbone", "words"),
     [("efficientnet_litt0", "Near names: .*efficientnet"), ("compact", "no ImageNet weights")],
 )
-def test_an_impossible_backbone_is_told(backbone: str, words: str):
-    """With near names, or the setting to change."""
+def test_an_impossible_backbone_is_reported(backbone: str, words: str):
+    """With similar names, or the setting to change."""
     with pytest.raises(PipelineError, match=words):
         configured(backbone)

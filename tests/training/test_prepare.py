@@ -1,4 +1,4 @@
-"""Every file is kept with its split or dropped with its reason, and photos never change sides."""
+"""Every file is kept with its split or dropped with its reason, and photos never change split."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from training.place import Place
 
 CONFIG = data_config().prepare
 PLACE = Place()
-"""The current folder, which is an empty one in each test."""
+"""The current folder, which is empty in each test."""
 
 
 def prepare(config: PrepareConfig) -> dict[str, object]:
-    """As the command does."""
+    """Prepare, like the command."""
     return catalogue.prepare(config, PLACE)
 
 
 def picture(label: str, number: int) -> Image.Image:
-    """A drawn animal that looks like no other."""
+    """A drawn animal, unlike any other."""
     return draw(label, np.random.default_rng((5, ord(label[0]), number)))
 
 
 def write(name: str, data: bytes) -> None:
-    """A raw file."""
+    """Write a raw file."""
     path = PLACE.raw / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -66,7 +66,7 @@ def raw(workplace: Path) -> Path:
 
 
 def manifest() -> pd.DataFrame:
-    """What prepare wrote."""
+    """The manifest that prepare wrote."""
     return pd.read_csv(PLACE.manifest).set_index("path")
 
 
@@ -78,7 +78,7 @@ def dropped() -> dict[str, str]:
 
 @pytest.mark.usefixtures("raw")
 def test_every_file_is_accounted_for():
-    """Kept and dropped together are all files; each fault has its reason."""
+    """Kept and dropped files add up to all; each fault has its reason."""
     write("cat/empty.jpg", b"")
     write("cat/Thumbs.db", b"\xd0\xcf\x11\xe0 not a photo")
     write("dog/cut.jpg", encode(picture("dog", 99))[:2000])
@@ -103,7 +103,7 @@ def test_every_file_is_accounted_for():
 
 @pytest.mark.usefixtures("raw")
 def test_near_duplicates_share_group_and_split():
-    """The same photo smaller, brighter and in another format is one group."""
+    """The same photo, smaller or brighter and in another format, is one group."""
     for number in range(8):
         original = picture("cat", number)
         write(f"cat/{number}-small.jpg", encode(original.resize((150, 150)), quality=70))
@@ -126,8 +126,8 @@ def test_near_duplicates_under_two_labels_are_all_dropped():
 
 
 @pytest.mark.usefixtures("raw")
-def test_new_photos_move_no_old_one():
-    """Also in a small set, which is divided exactly; a new near-duplicate follows its old photo."""
+def test_new_photos_never_move_earlier_ones():
+    """Even in a small set, which is divided exactly; a new near-duplicate follows its earlier photo."""
     prepare(CONFIG)
     before = manifest()["split"]
     for number in range(20, 50):
@@ -143,7 +143,7 @@ def test_new_photos_move_no_old_one():
 
 @pytest.mark.usefixtures("raw")
 def test_the_split_is_reproducible_and_the_salt_changes_it():
-    """From nothing, twice: the same bytes."""
+    """Two runs from scratch give the same bytes."""
     prepare(CONFIG)
     first = PLACE.manifest.read_bytes()
     for path in PLACE.prepared.iterdir():
@@ -156,7 +156,7 @@ def test_the_split_is_reproducible_and_the_salt_changes_it():
 
 @given(st.integers(0, 2**32), st.integers(1000, 3000))
 def test_a_large_set_is_split_by_hash(seed: int, n: int):
-    """Within three standard deviations of 80/10/10, and independent of which photos are beside."""
+    """Within four standard deviations of 80/10/10, and independent of the other photos."""
     chance = random.Random(seed)
     names = [f"{chance.getrandbits(64):016x}" for _ in range(n)]
     kept = pd.DataFrame({"label": [("cat", "dog")[i % 2] for i in range(n)], "group": names, "sha256": names})
@@ -199,10 +199,10 @@ def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tu
     ],
 )
 @pytest.mark.usefixtures("raw")
-def test_photos_that_cannot_train_are_told(
+def test_photos_that_cannot_train_are_reported(
     change: Callable[[], object], words: str, capsys: pytest.CaptureFixture[str]
 ):
-    """By class and count; and the earlier manifest stays."""
+    """With class and count; the earlier manifest stays."""
     prepare(CONFIG)
     before = PLACE.manifest.read_bytes()
     change()
@@ -213,7 +213,7 @@ def test_photos_that_cannot_train_are_told(
 
 @pytest.mark.usefixtures("workplace")
 def test_without_photos_the_next_step_is_named():
-    """Exit with what to run first."""
+    """The error says what to run first."""
     with pytest.raises(PipelineError, match="make data"):
         prepare(CONFIG)
 
@@ -228,7 +228,7 @@ def test_shares_that_leave_nothing_are_refused():
 def test_a_full_disk_leaves_the_earlier_manifest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Simulated where the second table is written: exit 2, the cause, nothing half."""
+    """Simulated where the second table is written: exit 2 with the cause, and nothing half-written."""
     prepare(CONFIG)
     before = sorted((p.name, p.read_bytes()) for p in PLACE.prepared.iterdir())
     write_csv = pd.DataFrame.to_csv
@@ -246,10 +246,10 @@ def test_a_full_disk_leaves_the_earlier_manifest(
 
 
 def wait_for_a_busy_worker(pid: int) -> None:
-    """Until a worker has computed for longer than its start takes."""
+    """Wait until a worker has computed for longer than it takes to start."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        with contextlib.suppress(psutil.NoSuchProcess):  # one of the list may have ended
+        with contextlib.suppress(psutil.NoSuchProcess):  # one of them may have ended
             if any(w.cpu_times().user > 1 for w in psutil.Process(pid).children(recursive=True)):
                 return
         time.sleep(0.01)
@@ -257,10 +257,10 @@ def wait_for_a_busy_worker(pid: int) -> None:
 
 
 @pytest.mark.parametrize("moment", ["workers start", "photos are decoded"])
-def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
+def test_ctrl_c_ends_the_workers_and_leaves_nothing_half_written(
     raw: Path, environment: Callable[..., dict[str, str]], moment: str
 ):
-    """A real SIGINT to the process group while photos are decoded: exit 130, no trace, no manifest."""
+    """A real SIGINT to the process group while photos are decoded: exit 130, no traceback, no manifest."""
     template = (raw / "cat/0.jpg").read_bytes()
     for number in range(4000):
         write(f"cat/more-{number}.jpg", template)
@@ -273,7 +273,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
         start_new_session=True,
     )
     assert process.stderr
-    assert process.stderr.read(1), "the progress bar stands"
+    assert process.stderr.read(1), "the progress bar is there"
     if moment == "photos are decoded":
         wait_for_a_busy_worker(process.pid)
     os.killpg(process.pid, signal.SIGINT)
@@ -286,5 +286,5 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(
 
 
 def test_split_names_are_what_the_code_reads():
-    """One spelling everywhere."""
+    """The names are the same everywhere."""
     assert SPLITS == ("train", "validation", "test")

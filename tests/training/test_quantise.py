@@ -1,4 +1,4 @@
-"""Int8 says what fp32 says, and every convolution is in int8."""
+"""Int8 predicts like fp32, and every convolution is in int8."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ IMAGES = np.stack(
 
 
 def network(backbone: str) -> nn.Module:
-    """With ImageNet weights where there are some."""
+    """A network, with ImageNet weights if there are any."""
     torch.manual_seed(1)
     return build(ModelConfig("tiny", backbone, backbone != "compact", SIDE, 0.0), 2).eval()
 
 
 @pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0"])
-def test_int8_answers_as_fp32_does(backbone: str):
+def test_int8_features_agree_with_fp32(backbone: str):
     """Features agree in direction; no convolution or batch norm is left in fp32."""
     whole = network(backbone)
     small = quantise(whole, IMAGES)
@@ -47,8 +47,8 @@ def test_int8_answers_as_fp32_does(backbone: str):
     assert [m for m in whole.modules() if isinstance(m, nn.Conv2d)], "the original is untouched"
 
 
-def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
-    """It proves itself by its probe, beside an fp32 one in the same process, in both orders."""
+def test_an_int8_artefact_can_be_served_and_is_smaller(tmp_path: Path):
+    """It passes its probe alongside an fp32 one in the same process, in both orders."""
     whole = network("efficientnet_lite0")
     small = quantise(whole, IMAGES[:16])
     for name, net in (("int8", small), ("fp32", whole)):
@@ -66,7 +66,7 @@ def test_an_int8_artefact_is_served_and_smaller(tmp_path: Path):
     assert (tmp_path / "int8.pt").stat().st_size < 0.45 * (tmp_path / "fp32.pt").stat().st_size
 
 
-def test_a_backbone_that_cannot_be_is_told():
+def test_a_backbone_that_cannot_be_quantised_is_reported():
     """An activation that int8 has no operator for."""
     other = build(ModelConfig("tiny", "efficientnet_b0", False, SIDE, 0.0), 2).eval()
     with pytest.raises(PipelineError, match="SiLU"):
@@ -74,5 +74,5 @@ def test_a_backbone_that_cannot_be_is_told():
 
 
 def test_the_default_is_fp32():
-    """Int8 is asked for."""
+    """Int8 must be asked for."""
     assert train_config().export.precision == "fp32"

@@ -14,7 +14,7 @@ from tests import tiny
 from training.__main__ import main
 from training.tracking import Tracker
 
-pytestmark = [  # SQLAlchemy's and MLflow's own
+pytestmark = [  # from within SQLAlchemy and MLflow
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -23,7 +23,7 @@ pytestmark = [  # SQLAlchemy's and MLflow's own
 
 @pytest.mark.usefixtures("tracked")
 def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: pytest.CaptureFixture[str]):
-    """Two versions: the promoted one has the alias, the other not; an unknown artefact is told."""
+    """Of two versions only the promoted one has the alias; an unknown artefact is reported."""
     config = tiny.train_config().tracking
     tracker = Tracker(config)
     shutil.copy(model, "first.pt")
@@ -43,8 +43,8 @@ def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: py
     assert "none with sha256" in capsys.readouterr().err
 
 
-def test_a_live_evaluation_is_kept(tracked: Path, capsys: pytest.CaptureFixture[str]):
-    """Figures, gates and files in a run of their own experiment; nothing to keep is told."""
+def test_a_live_evaluation_is_recorded(tracked: Path, capsys: pytest.CaptureFixture[str]):
+    """Figures, gates and files in a run of a separate experiment; an empty folder is reported."""
     assert main(["track", "live"]) == 2
     assert "make evaluate-live first" in capsys.readouterr().err
     Path("live").mkdir()

@@ -31,16 +31,16 @@ _JUDGED = ("validation", "test")
 
 
 def export(config: TrainConfig, place: Place) -> None:
-    """Write the artefact, keep it with the MLflow run and register it.
+    """Write the artefact, log it to its MLflow run and register it.
 
     Raises:
-        PipelineError: no checkpoint, or one of another schema or of other photos.
+        PipelineError: the checkpoint is missing, has another schema, or was trained on other photos.
     """
     trained, run = checkpoint.read(place.checkpoint), checkpoint.read_run(place.run)
     manifest = read_manifest(place)
     if run.data_sha256 != manifest.sha256:
         raise PipelineError(
-            f"{place.checkpoint} was trained on another manifest than {place.prepared} has now. "
+            f"{place.checkpoint} was trained on another manifest than the present one in {place.prepared}. "
             "Train again: make train."
         )
     size = trained.model.input_size
@@ -58,7 +58,7 @@ def export(config: TrainConfig, place: Place) -> None:
 
 
 def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) -> Classifier:
-    """The trained network as it will be served: at another size, in another precision."""
+    """The network to serve: enlarging its input or quantised, if configured."""
     if config.export.read_size > photos.size:
         network.read_size = config.export.read_size
     if config.export.precision == "int8":
@@ -71,7 +71,7 @@ def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) ->
 def _judge(
     network: Classifier, config: TrainConfig, photos: DecodedPhotos, place: Place
 ) -> dict[str, Predictions]:
-    """What the network says of validation and test; for the network as trained, the training wrote it."""
+    """Predictions on validation and test; those of the unchanged network are in the training report."""
     if config.export.precision == "fp32" and network.read_size is None:
         return {split: predictions.read(place.train_report, split) for split in _JUDGED}
     return {
@@ -84,7 +84,7 @@ def _judge(
 
 
 def _register(config: TrainConfig, place: Place, card: Card, validation: Predictions) -> None:
-    """Keep and register the artefact in MLflow; say what it is."""
+    """Log and register the artefact in MLflow; print its figures."""
     before, after = (
         metrics.expected_calibration_error(
             softmax(validation.log_probabilities / temperature, axis=1), validation.targets

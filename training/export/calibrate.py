@@ -1,4 +1,4 @@
-"""Logits in, probabilities that mean what they say out: the temperature, and the network with it inside."""
+"""Logits in, calibrated probabilities out: the temperature, and the network that applies it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CalibratedClassifier(torch.nn.Module):
     prototypes: torch.Tensor
 
     def __init__(self, network: Classifier, temperature: float, prototypes: torch.Tensor) -> None:
-        """`prototypes` is `f32[P,D]` of length one: directions of the training photos' features."""
+        """`prototypes` is `f32[P,D]`, unit vectors: directions of the training photos' features."""
         super().__init__()
         self.network = network
         self.temperature = temperature
@@ -36,7 +36,7 @@ class CalibratedClassifier(torch.nn.Module):
         return torch.softmax(self.network.head(features) / self.temperature, dim=1), distance
 
     def explain(self, images: torch.Tensor) -> torch.Tensor:
-        """`u8[N,3,S,S]` to class activation maps `f32[N,K,h,w]` (Zhou et al. 2016), mean over classes 0."""
+        """`u8[N,3,S,S]` to class activation maps `f32[N,K,h,w]` (Zhou et al. 2016), class mean subtracted."""
         maps = feature_maps(self.network, images)
         activation = torch.einsum("kd,ndhw->nkhw", self.network.head.weight, maps)
         return activation - activation.mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The artefact's card, written from what the export has measured."""
+"""The export's measurements in, the artefact's card out."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def make_card(
     predictions: dict[str, Predictions],
     measured: list[dict[str, float]],
 ) -> Card:
-    """What the artefact says of itself.
+    """Make the card.
 
     Args:
-        config: What was chosen at the export.
-        trained: The checkpoint that is exported.
-        run: Where it comes from.
-        read_size: Side to which the network enlarges a photo, in pixels; None leaves it as it comes.
-        temperature: Of its logits.
-        predictions: Of the network that is exported, on validation and test.
-        measured: For each validation photo, what the service will measure of it.
+        config: The export's configuration.
+        trained: The exported checkpoint.
+        run: The run that trained it.
+        read_size: Side to which the network enlarges its input, in pixels; None leaves it as it is.
+        temperature: Of the logits.
+        predictions: The exported network's, on validation and test.
+        measured: Drift quantities of each validation photo, measured as in the service.
     """
     probabilities = {
         split: softmax(found.log_probabilities / temperature, axis=1) for split, found in predictions.items()
@@ -72,7 +72,7 @@ def make_card(
 
 
 def _version(run_id: str, read_size: int | None, precision: str) -> str:
-    """Day of the export, training run and what was chosen at the export: the side read, another precision."""
+    """Date of the export, training run, and what the export changed: input size, precision."""
     enlarged = f"-{read_size}px" if read_size else ""
-    leaner = "" if precision == "fp32" else f"-{precision}"
-    return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{enlarged}{leaner}"
+    quantised = "" if precision == "fp32" else f"-{precision}"
+    return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{enlarged}{quantised}"

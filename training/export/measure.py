@@ -1,4 +1,4 @@
-"""What the service will measure of each validation photo: the counts of the drift reference come from it."""
+"""Validation photos in, their drift quantities out; the drift reference in the card counts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.runtime import torchscript
 
 
 def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> list[dict[str, float]]:
-    """What `serving.contract.reference` measures of each photo, as the service will."""
+    """The quantities of `serving.contract.reference` for each photo, measured as in the service."""
     fused = torchscript.fuse(traced)
 
     def one(path: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The probe: pictures drawn here, one for each way two machines may decode differently, and their answers."""
+"""The probe: drawn pictures that two machines may decode differently, each with its probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEED = 20
 
 
 def make_probe(model: torch.nn.Module, size: int) -> list[ProbeImage]:
-    """The probe's pictures with what the eager model says of them.
+    """The probe's pictures with the eager model's probabilities.
 
     Args:
         model: `u8[N,3,S,S]` to probabilities `f32[N,K]`.
@@ -32,10 +32,10 @@ def make_probe(model: torch.nn.Module, size: int) -> list[ProbeImage]:
 
 
 def probe_images() -> dict[str, bytes]:
-    """Encoded pictures by name: large and not square, EXIF-rotated, RGBA, CMYK, grey, 16-bit."""
+    """Encoded pictures by name: large and not square, rotated by EXIF, RGBA, CMYK, grey, 16-bit."""
     cat, dog = (draw(label, np.random.default_rng((_SEED, i))) for i, label in enumerate(("cat", "dog")))
     turned = Image.Exif()
-    turned[0x0112] = 6  # turn a quarter clockwise to view
+    turned[0x0112] = 6  # display rotated 90 degrees clockwise
     clear = dog.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     deep = (np.asarray(cat.convert("L"), np.uint16) * 257).astype(np.uint16)

@@ -1,9 +1,9 @@
-"""A trained network in, the same in int8 out: static post-training quantisation, per channel.
+"""A trained network in, its int8 version out: static post-training quantisation, per channel.
 
-Batch norm is folded into the convolutions before it, and ReLU6 becomes ReLU: the range that is
-quantised ends at six, so that saturation does the clamping for nothing. Weights take seven bits, -64
-to 63: a CPU without VNNI adds pairs of products in 16 bits, where 2 * 255 * 127 would saturate. What
-is left between CPUs is rounding.
+Batch norm is folded into the preceding convolution, and ReLU6 becomes ReLU: the quantised range ends
+at six, so saturation clamps for free. Weights take seven bits, -64 to 63, because a CPU without VNNI
+adds pairs of products in 16 bits, where 2 * 255 * 127 would saturate. CPUs then differ only by
+rounding.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from training.network.build import Classifier, CompactCNN
 
 _BATCH = 16
 _ENGINE = "x86"
+_OTHER_WAYS = "Set export.precision=fp32, or choose another model.backbone and train again."
 _WEIGHTS = PerChannelMinMaxObserver.with_args(
     dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-64, quant_max=63
 )
 
 
 class _UpToSix(HistogramObserver):
-    """Observes, and passes on, what a ReLU lets through as ReLU6 would; other values as they are."""
+    """Clamps non-negative activations to six, as ReLU6 would, and observes them; others stay unchanged."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         rectified = bool((values >= 0).all())
@@ -46,11 +47,11 @@ class _UpToSix(HistogramObserver):
 
 
 def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
-    """The network with its backbone in int8; normalisation and head stay in fp32.
+    """Quantise the backbone to int8; normalisation and head stay in fp32.
 
     Args:
-        network: Trained; its backbone has batch norms of timm's kind, each after its convolution.
-        images: `u8[N,3,S,S]`, typical photos: they set the ranges of the activations.
+        network: Trained; its backbone has timm's batch norms, each right after its convolution.
+        images: `u8[N,3,S,S]`, typical photos, which set the ranges of the activations.
 
     Raises:
         PipelineError: the backbone has another kind of batch norm or activation.
@@ -62,7 +63,7 @@ def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
     torch.backends.quantized.engine = _ENGINE
     batches = [torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # torch.ao says that torchao will take its place
+        warnings.simplefilter("ignore")  # torch.ao announces that torchao replaces it
         example = (network.normalise(batches[0]),)
         prepared = prepare_fx(_Maps(backbone), QConfigMapping().set_global(config), example)
         for batch in batches:
@@ -72,7 +73,7 @@ def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
 
 
 def feature_maps(network: Classifier, images: torch.Tensor) -> torch.Tensor:
-    """`u8[N,3,S,S]` to what the backbone pools: `f32[N,D,h,w]`, of some backbones another shape."""
+    """`u8[N,3,S,S]` to what the backbone pools: `f32[N,D,h,w]`; some backbones give another shape."""
     maps: torch.Tensor = _Maps(network.backbone)(network.normalise(images))
     return maps
 
@@ -94,7 +95,7 @@ class _Maps(nn.Module):
 
 
 class _Pooled(nn.Module):
-    """Feature maps, and their mean as the features."""
+    """A backbone whose features are the mean of its feature maps."""
 
     def __init__(self, maps: nn.Module) -> None:
         super().__init__()
@@ -107,13 +108,15 @@ class _Pooled(nn.Module):
 
 
 def _fold_norms(module: nn.Module) -> bool:
-    """Fold each batch norm into the convolution before it, in place; whether there was a ReLU6."""
+    """Fold each batch norm into the preceding convolution, in place; return whether there was a ReLU6."""
     had_relu6, before = False, ""
     for name, child in list(module.named_children()):
         if isinstance(child, BatchNormAct2d):
             convolution = module.get_submodule(before)
             if not isinstance(convolution, nn.Conv2d):
-                raise PipelineError("export.precision=int8 needs each batch norm right after a convolution.")
+                raise PipelineError(
+                    "export.precision=int8 needs each batch norm right after a convolution. " + _OTHER_WAYS
+                )
             setattr(module, before, fuse_conv_bn_eval(convolution, child))
             setattr(module, name, _without_limit(child.act))
             had_relu6 |= isinstance(child.act, nn.ReLU6)
@@ -129,5 +132,6 @@ def _without_limit(activation: nn.Module) -> nn.Module:
     if isinstance(activation, nn.Identity):
         return activation
     raise PipelineError(
-        f"export.precision=int8 knows ReLU and ReLU6, and the backbone has {type(activation).__name__}."
+        f"export.precision=int8 supports ReLU and ReLU6, but the backbone has {type(activation).__name__}. "
+        + _OTHER_WAYS
     )

@@ -1,4 +1,4 @@
-"""What the network was trained on, in a few directions: a photo far from all of them is a stranger to it."""
+"""Prototypes of the training photos: a photo whose features are far from all of them is unfamiliar."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from training.network.build import Classifier, Features
 from training.network.predict import predict_all
 from training.photos.decoded import DecodedPhotos
 
-_PROTOTYPES: Final = 64  # a class
+_PROTOTYPES: Final = 64  # per class
 _PHOTOS: Final = 4096  # of the training split
 
 
 def evenly_spaced(total: int, count: int) -> npt.NDArray[np.int64]:
-    """At most `count` of the numbers below `total`, evenly spaced, so that every export takes the same."""
+    """At most `count` evenly spaced numbers below `total`, the same for every export."""
     return np.arange(total)[:: max(1, total // count)][:count]
 
 
@@ -33,11 +33,11 @@ def find_prototypes(network: Classifier, photos: DecodedPhotos) -> torch.Tensor:
 
 
 def fit_prototypes(features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> torch.Tensor:
-    """`f32[P,D]` of length one: the directions around which each class's features lie.
+    """`f32[P,D]`, unit vectors: the directions around which the features of each class lie.
 
-    A photo of anything else lies away from all of them. Features collapse in training, so that a Gaussian
-    a class (Lee et al. 2018) says little; neighbours by angle say much (Sun et al. 2022), and the centres
-    of k-means stand for them at a hundredth of their size.
+    A photo of anything else lies far from all of them. Features collapse in training, so one Gaussian per
+    class (Lee et al. 2018) separates little; nearest neighbours by angle separate well (Sun et al. 2022),
+    and k-means centres stand in for them at a hundredth of the size.
 
     Args:
         features: `f32[N,D]` of training photos.

@@ -1,4 +1,4 @@
-"""The calibrated network in, a TorchScript module with the artefact's methods out, held to be the same."""
+"""The calibrated network in, an equivalent TorchScript module with the artefact's methods out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TOLERANCE: Final = 1e-4
 def trace_methods(model: CalibratedClassifier, size: int) -> torch.jit.ScriptModule:
     """Trace the artefact's methods on `u8[1,3,S,S]`; the batch axis stays free.
 
-    `explain` is left out where the pooled feature maps are not the features: then no map adds up to the
-    logit.
+    `explain` is left out where the features are not the pooled feature maps: the maps would not add up
+    to the logit.
     """
     images = torch.zeros((1, 3, size, size), dtype=torch.uint8)
     methods = {"forward": images, artifact.OBSERVE: images}
@@ -37,10 +37,10 @@ def trace_methods(model: CalibratedClassifier, size: int) -> torch.jit.ScriptMod
 
 
 def check_equal(eager: torch.nn.Module, traced: torch.nn.Module, size: int) -> None:
-    """Hold the traced module to the eager one, on a batch size it was not traced with.
+    """Compare the traced module with the eager one, on a batch size it was not traced with.
 
     Raises:
-        PipelineError: they differ by more than 1e-4 in a probability.
+        PipelineError: a probability differs by more than 1e-4.
     """
     images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
@@ -51,5 +51,5 @@ def check_equal(eager: torch.nn.Module, traced: torch.nn.Module, size: int) -> N
     if not difference <= _TOLERANCE:
         raise PipelineError(
             f"The TorchScript model differs from the eager one by {difference:.2e} in a probability "
-            f"(allowed {_TOLERANCE}): the backbone does something that tracing cannot follow."
+            f"(allowed: {_TOLERANCE}): tracing cannot follow the backbone. Choose another model.backbone."
         )

@@ -1,8 +1,8 @@
-"""Keep the memory that is freed, for the next step of a training.
+"""Keep freed memory for the next training step.
 
-By itself glibc gives a block of more than 32 MiB, as many activations of a batch are, back to the kernel as
-soon as it is freed (`M_MMAP_THRESHOLD` in mallopt(3)). Each of its pages is then faulted in and zeroed anew,
-step by step (figures: docs/experiments.md).
+By default glibc returns a freed block of more than 32 MiB, the size of many activations of a batch, to the
+kernel at once (`M_MMAP_THRESHOLD` in mallopt(3)). Its pages are then faulted in and zeroed at every step
+(figures: docs/experiments.md#freed-memory).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-_TRIM_THRESHOLD: Final = -1  # the parameters' numbers, from glibc's malloc.h
+_TRIM_THRESHOLD: Final = -1  # parameter numbers from glibc's malloc.h
 _MMAP_MAX: Final = -4
 
 
 def keep_freed() -> bool:
-    """Let this process and those it forks keep what they free; False where the C library cannot.
+    """Make this process and its forks keep freed memory; return False where the C library cannot.
 
-    A process then stays as large as it once was.
+    A process then stays as large as its peak.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl and macOS have none
     return mallopt is not None and all((mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)))

@@ -1,4 +1,4 @@
-"""What the trainer calls at each step and epoch: seeds and the progress bar."""
+"""Trainer callbacks: a seed for each step, and the progress bar."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from training.seeds import derived_seed
 
 
 class StepSeed(Callback):
-    """Dropout depends on seed, epoch and step alone, so a resumed run draws what an unbroken one does.
+    """Seeds each step, so that dropout depends on seed, epoch and step alone and a resumed run repeats it.
 
-    Each step is seeded by itself: the loaders draw too, and at other moments in a run that is resumed.
+    One seed per run is not enough: loaders draw from the generator too, in a resumed run at other moments.
     """
 
     def __init__(self, seed: int) -> None:
@@ -25,20 +25,20 @@ class StepSeed(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed before the step's first draw."""
+        """Set the seed before the step's first draw."""
         del pl_module, batch
-        others = (trainer.global_rank,) if trainer.global_rank else ()  # each drops other features
+        others = (trainer.global_rank,) if trainer.global_rank else ()  # each process drops other features
         torch.manual_seed(derived_seed(self._seed, trainer.current_epoch, batch_idx, *others))
 
 
 class Progress(Callback):
-    """One bar: photos a second, time left, and the latest validation figures."""
+    """One bar: photos per second, time left, and the latest validation figures."""
 
     def __init__(self) -> None:
         self._bar = progress("finetune", None, "photos", disable=True)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin where a resumed training stands."""
+        """Start the bar at the step of a resumed run."""
         del pl_module
         loader = trainer.train_dataloader
         self._bar = progress(
@@ -67,6 +67,6 @@ class Progress(Callback):
         self._bar.set_postfix(shown, refresh=False)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Leave the last state of the bar."""
+        """Close the bar in its last state."""
         del trainer, pl_module, stage
         self._bar.close()

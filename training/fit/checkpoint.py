@@ -1,6 +1,6 @@
-"""The checkpoint's format: what the training writes, and the export, the audit and the ablation read.
+"""The checkpoint's format: training writes it; export, audit and ablation read it.
 
-`models/checkpoint.ckpt` is the network; `models/run.json` names the MLflow run and the photos it comes from.
+`models/checkpoint.ckpt` is the network; `models/run.json` names the MLflow run and the photos behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A trained network, as it is stored."""
+    """A trained network as stored."""
 
     model: ModelConfig
     labels: list[str]
@@ -30,7 +30,7 @@ class Checkpoint:
     state_dict: dict[str, torch.Tensor]
 
     def network(self) -> Classifier:
-        """The network with these weights, ready to evaluate."""
+        """The network with these weights, in evaluation mode."""
         network = build(self.model, len(self.labels), weights=False)
         network.load_state_dict(self.state_dict)
         return network.eval()
@@ -48,7 +48,7 @@ class Run:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     stored = {
         "schema": _SCHEMA,
         "model": asdict(checkpoint.model),
@@ -60,10 +60,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is run as code.
+    """Read a checkpoint without running any code in it.
 
     Raises:
-        PipelineError: there is none, it is damaged, or of another schema.
+        PipelineError: the file is missing, damaged, or of another schema.
     """
     if not path.exists():
         raise PipelineError(f"There is no checkpoint at {path}. Train first: make train.")
@@ -72,7 +72,7 @@ def read(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises several kinds on a damaged file
         raise PipelineError(f"{path} is damaged. Train again: make train.") from error
     if stored.get("schema") != _SCHEMA:
-        raise PipelineError(f"{path} is of another version. Train again: make train.")
+        raise PipelineError(f"{path} has another checkpoint version. Train again: make train.")
     return Checkpoint(ModelConfig(**stored["model"]), stored["labels"], stored["state_dict"])
 
 
@@ -85,10 +85,10 @@ def read_run(path: Path) -> Run:
     """Read where the checkpoint comes from.
 
     Raises:
-        PipelineError: there is no such file, or it is another.
+        PipelineError: the file is missing or damaged.
     """
     if not path.exists():
-        raise PipelineError(f"There is no {path}, which names the checkpoint's run. Train first: make train.")
+        raise PipelineError(f"There is no {path}, which names the MLflow run. Train first: make train.")
     try:
         return Run(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

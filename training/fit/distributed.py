@@ -1,7 +1,7 @@
 """Several processes in one training: which is first, and what the others wait for.
 
-`torchrun` starts them all; without it Lightning's Fabric starts the others, as this very command again. The
-trainer then joins the processes that are there.
+`torchrun` starts them all; without it Lightning's Fabric starts the others by running this command again. The
+trainer then joins the running processes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.config import TrainerConfig
 
 
 class Processes:
-    """The processes of one training; one alone is a case of them."""
+    """The processes of one training, one or more."""
 
     def __init__(self, config: TrainerConfig) -> None:
         self._threads = config.threads or max(1, torch.get_num_threads() // config.devices)
@@ -31,7 +31,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process does what only one may do."""
+        """Whether this is the one process that writes files and tracks the run."""
         return self._fabric is None or self._fabric.is_global_zero
 
     def start(self) -> None:
@@ -42,7 +42,7 @@ class Processes:
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """Let the first process run the block while the others wait, however long; then let them run it."""
+        """Run the block in the first process while the others wait, however long; then in the others."""
         if self._fabric is None:
             yield
         else:

@@ -1,7 +1,7 @@
 """First phase: a linear head on the frozen backbone's features, by scikit-learn's logistic regression.
 
-It is fitted on features of about the same spread, so that one penalty suits every backbone, and the scaling
-is then folded into the weights and biases of the network's `head`: what was fitted is what it computes.
+It is fitted on features scaled to about the same spread, so one penalty suits every backbone. The scaling is
+then folded into the weights and biases of the network's `head`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from training.network.predict import predict_all
 from training.photos.decoded import DecodedPhotos
 
 _MOST_STEPS: Final = 1000
-_FLOOR: Final = 0.1  # of the mean variance; measured with configs/train.yaml's penalty
+_FLOOR: Final = 0.1  # of the mean variance; measured with the penalty of configs/train.yaml
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well the head does on one split."""
+    """The head's loss and accuracy on one split."""
 
     loss: float
     """Mean cross-entropy, in nats."""
@@ -72,15 +72,17 @@ def fit_head(
         PipelineError: a class has no row.
     """
     if len(np.unique(targets)) < classes:
-        raise PipelineError("A class has no training photo; see configs/labels.csv. Add some: make data.")
+        raise PipelineError(
+            "A class has no training photo; configs/labels.csv may exclude them all. Add photos: make data."
+        )
     rows = features.astype(np.float64)  # in single precision the optimiser stops on rounding noise
     mean, variance = rows.mean(0), rows.var(0)
-    # A feature that hardly varies would get a weight that fine-tuning stumbles over: hence the floor.
+    # The floor keeps a nearly constant feature from a weight so large that it harms fine-tuning.
     scale = np.sqrt(variance + _FLOOR * variance.mean())
     fitted = LogisticRegression(C=inverse_penalty, max_iter=_MOST_STEPS).fit((rows - mean) / scale, targets)
     weight = fitted.coef_ / scale
     bias = fitted.intercept_ - weight @ mean
-    if classes == 2:  # scikit-learn keeps one row, the log odds: half of it for each side
+    if classes == 2:  # scikit-learn keeps one row, the log odds: half for each class
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight, bias
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in a training: the batch it is at is finished, and the loaders' workers leave it to this process."""
+"""Ctrl-C during training: the current batch is finished, and loader workers ignore the signal."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Interrupt(Callback):
-    """Ctrl-C ends the training after the batch it is at; a second one at once.
+    """Ends training on Ctrl-C after the current batch; on a second Ctrl-C at once.
 
-    An exception from the signal itself can be lost: Python drops what is raised while it forks a loader's
+    Raising in the signal handler is not enough: Python drops an exception raised while it forks a loader's
     worker.
     """
 
     def __init__(self) -> None:
-        self._heard = False
+        self._received = False
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Within the block SIGINT is this callback's, unless the process was started deaf to it."""
+    def handling_sigint(self) -> Iterator[None]:
+        """Handle SIGINT within the block, unless the process was started ignoring it."""
         before = signal.getsignal(signal.SIGINT)
-        if before is not signal.SIG_IGN:  # a job in the background stays deaf to it
-            signal.signal(signal.SIGINT, self._hear)
+        if before is not signal.SIG_IGN:  # a background job keeps ignoring it
+            signal.signal(signal.SIGINT, self._on_sigint)
         try:
             yield
-        except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and ignores the next
+        except SystemExit as error:  # Lightning turns Ctrl-C into SystemExit and ignores the next one
             raise KeyboardInterrupt from error
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._heard:
+    def _on_sigint(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
             signal.default_int_handler(number, frame)
-        self._heard = True
+        self._received = True
 
     def on_train_batch_end(self, *batch: Any) -> None:
-        """End a training that has heard it."""
+        """End training if SIGINT has arrived."""
         del batch
-        if self._heard:
+        if self._received:
             raise KeyboardInterrupt
 
     def on_validation_batch_end(self, *batch: Any) -> None:
-        """The same while it validates."""
+        """Likewise during validation."""
         self.on_train_batch_end(*batch)
 
 
-def _be_a_worker() -> None:
-    """Leave Ctrl-C to the process that forked this one, a loader's worker: it hears it, and ends this one.
+def _ignore_sigint_in_worker() -> None:
+    """Make a forked loader worker ignore Ctrl-C: its parent receives the signal and ends it.
 
-    That it hung up in the middle of handing over a batch is then no fault that needs a trace.
+    A parent that ends while a batch is handed over is then no error that needs a traceback.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report = sys.excepthook
@@ -67,4 +67,4 @@ def _be_a_worker() -> None:
     sys.excepthook = report_faults
 
 
-os.register_at_fork(after_in_child=_be_a_worker)
+os.register_at_fork(after_in_child=_ignore_sigint_in_worker)

@@ -1,4 +1,4 @@
-"""One training: what is trained on which photos, and where its files go."""
+"""One training: its configuration, its photos and its files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _NOT_TRAINING: Final = ("tracking", "export")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every part of a training needs to know."""
+    """What every part of a training needs."""
 
     config: TrainConfig
     manifest: Manifest
     place: Place
     photos: DecodedPhotos
     work: Path
-    """Folder of its progress, named by all that changes the training."""
+    """Folder of its progress, named by a hash of everything that changes the training."""
 
     @classmethod
     def plan(cls, config: TrainConfig, manifest: Manifest, place: Place) -> Job:
-        """Make room for a training."""
+        """Prepare the job and its cache of decoded photos."""
         photos = DecodedPhotos(manifest, config.model.input_size, place.decoded)
         return cls(config, manifest, place, photos, place.work / _fingerprint(config, manifest))
 

@@ -1,6 +1,6 @@
-"""A job in, its best checkpoint out: a linear head first, then the whole network, then the better of the two.
+"""A job in, its best checkpoint out: train a linear head, then the whole network, and keep the better one.
 
-Progress is kept in the job's folder: a training that was killed resumes there with the same MLflow run.
+Progress is kept in the job's folder: killed training resumes there, in the same MLflow run.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _RUN: Final = "run.json"
 
 
 def fit(job: Job) -> None:
-    """Train as configured; write the checkpoint, what it comes from, and the report.
+    """Train as configured; write the checkpoint, its origin and the report.
 
     Raises:
-        PipelineError: nothing to train, an unknown backbone, or MLflow cannot be reached.
+        PipelineError: there is nothing to train, the backbone is unknown, or MLflow does not answer.
     """
     if not job.config.head.enabled and not job.config.finetune.input_sizes:
         raise PipelineError(
-            "head.enabled is false and finetune.input_sizes empty: there is nothing to train."
+            "head.enabled is false and finetune.input_sizes is empty: there is nothing to train. "
+            "Enable one of the two phases."
         )
     quiet_lightning()
     lightning.seed_everything(job.config.seed, workers=True, verbose=False)
@@ -62,13 +63,13 @@ def fit(job: Job) -> None:
 
 
 def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifier:
-    """Both phases; the network of the better one, by its loss on validation."""
+    """Train both phases; return the network of the one with the lower validation loss."""
     processes.start()
-    with processes.first_alone():  # what it makes is kept, and the others find it made
+    with processes.first_alone():  # its results are cached for the others
         network = build(job.config.model, len(job.manifest.labels))
         losses = _head_phase(job, network, tracker) if job.config.head.enabled else {}
         for split in ("train", "validation"):
-            job.photos[split]  # decoded once
+            job.photos[split]  # decode it now, while the others wait
     head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if job.config.finetune.input_sizes:
         network.to(memory_format=torch.channels_last)
@@ -85,7 +86,7 @@ def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifie
 
 
 def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[str, float]:
-    """Train the head, or take the one that this job has trained already; its loss on validation."""
+    """Train the head, or load the one that this job has trained; return its validation loss."""
     kept = job.work / _HEAD
     if not kept.exists():
         scores = train_head(job.config.head, network, job.photos)
@@ -104,7 +105,7 @@ def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[
 
 
 def _open_run(job: Job) -> Tracker:
-    """Take up the MLflow run of an unfinished training, or begin one."""
+    """Resume the MLflow run of unfinished training, or start one."""
     note = job.work / _RUN
     run_id = json.loads(note.read_text())["mlflow_run_id"] if note.exists() else None
     tracker = Tracker(job.config.tracking, run_id)

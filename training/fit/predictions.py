@@ -1,6 +1,6 @@
-"""What a network says of a split: `<split>_log_probabilities.csv` of the training's report, written and read.
+"""A network's predictions on a split: reads and writes `<split>_log_probabilities.csv` of the report.
 
-The export calibrates by these tables, the ablation compares by them.
+The export calibrates with these tables, and the ablation compares them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Predictions:
 def write(folder: Path, split: str, predictions: Predictions, labels: list[str]) -> None:
     """Write the table of one split to `folder`."""
     table = pd.DataFrame(predictions.log_probabilities, columns=labels)
-    table.insert(0, "target", predictions.targets, allow_duplicates=True)  # a class may be called so too
+    table.insert(0, "target", predictions.targets, allow_duplicates=True)  # a class may have that name too
     table.to_csv(_path(folder, split), index=False)
 
 

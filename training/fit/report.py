@@ -1,4 +1,4 @@
-"""A trained network in, `reports/train` out: predictions, curves and pictures; MLflow keeps them too."""
+"""A trained network in, `reports/train` out: predictions, curves and pictures, also logged to MLflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PHASES: Final = ("head", "finetune")
 
 
 def write_report(job: Job, network: Classifier, tracker: Tracker) -> None:
-    """Predict validation and test, draw, and put everything in place of the earlier report."""
+    """Predict validation and test, draw, and replace the earlier report."""
     with files.atomic_folder(job.place.train_report) as folder:
         for split in _EVALUATED:
             _report_split(job, network, tracker, split, folder)
@@ -35,7 +35,7 @@ def write_report(job: Job, network: Classifier, tracker: Tracker) -> None:
 
 
 def curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
-    """One row a validated step, the head's single one first: step, phase, losses and accuracies.
+    """One row per validated step, the head's single row first: step, phase, losses and accuracies.
 
     Args:
         history: `(step, value)` by name, as `{phase}_{train,val}_{loss,accuracy}`.

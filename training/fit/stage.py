@@ -1,4 +1,4 @@
-"""`python -m training fit`: a head on frozen features, then the whole network; tracked in MLflow."""
+"""`python -m training fit`: train a head on frozen features, then the whole network; track it in MLflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> int:
     """Train as configured."""
     place = Place()
     settings = parse(TrainConfig, place.train_config, arguments, command="fit", about=__doc__ or "")
-    from training.fit.job import Job  # torch: only once the options are known to be right
+    from training.fit.job import Job  # loads torch: only after the options are valid
     from training.fit.phases import fit
     from training.photos.manifest import read_manifest
 

@@ -1,4 +1,4 @@
-"""Lightning's trainer as the project uses it, and fine-tuning with it: resumable, best weights at the end."""
+"""Lightning's trainer with this project's settings, and resumable fine-tuning that keeps the best weights."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ torch.set_float32_matmul_precision("high")
 
 
 def quiet_lightning() -> None:
-    """Without its advertisements, and what it warns of that is meant so here."""
+    """Silence Lightning's advertisements and its warnings about what is intended here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         r".*LeafSpec.* is deprecated",  # inside Lightning itself
-        r"Checkpoint directory .* exists and is not empty",  # that is how a run resumes
-        r".*does not have many workers",  # `loader.workers` says how many
+        r"Checkpoint directory .* exists and is not empty",  # resuming needs it
+        r".*does not have many workers",  # `loader.workers` is a choice
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def new_trainer(config: TrainConfig, callbacks: list[Callback], **options: Any) -> lightning.Trainer:
-    """A trainer on the configured device that shows and checks nothing of its own.
+    """A trainer on the configured device, without Lightning's own bar, summary and sanity check.
 
     Args:
         config: Device, precision, seed and moving average.
-        callbacks: Called besides those that every training of this project has.
+        callbacks: In addition to those of every training.
         **options: Passed to Lightning's `Trainer`.
     """
     ema = config.finetune.ema_decay
     return lightning.Trainer(
         accelerator=config.trainer.accelerator,
         precision=config.trainer.precision,
-        use_distributed_sampler=False,  # `EpochSlices` knows its part
+        use_distributed_sampler=False,  # `EpochSlices` divides the batches
         callbacks=[
             *([EMAWeightAveraging(decay=ema)] if ema else []),
             *callbacks,
@@ -59,7 +59,7 @@ def new_trainer(config: TrainConfig, callbacks: list[Callback], **options: Any) 
         ],
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=False,  # `Progress` reads well in a log too
+        enable_progress_bar=False,  # `Progress` is readable in a log too
         **options,
     )
 
@@ -71,9 +71,9 @@ def finetune(
     tracker: Tracker | None,
     work: Path,
 ) -> float:
-    """Fine-tune with checkpoints in `work`; leave the best weights in the task, return their validation loss.
+    """Fine-tune with checkpoints in `work`; load the best weights into the task, return their loss.
 
-    All devices and nodes of the configuration train by DDP. Only the first process has a tracker.
+    All configured devices and nodes train with DDP. Only the first process has a tracker.
     """
     monitor, settings = "finetune_val_loss", config.finetune
     epochs = len(settings.input_sizes) * settings.epochs_per_pass
@@ -82,7 +82,7 @@ def finetune(
     callbacks: list[Callback] = [
         best,
         latest,
-        EarlyStopping(monitor, patience=epochs),  # only a loss that is not finite ends a cycle early
+        EarlyStopping(monitor, patience=epochs),  # only a non-finite loss ends a cycle early
         *([LearningRateMonitor("epoch"), Progress()] if tracker else []),
         interrupt := Interrupt(),
     ]
@@ -99,10 +99,10 @@ def finetune(
         log_every_n_steps=1,
     )
     last = work / "last.ckpt"
-    with interrupt.heard():
+    with interrupt.handling_sigint():
         trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     task.load_state_dict(stored["state_dict"])
-    trainer.strategy.barrier()  # the first process will delete what the others have just read
+    trainer.strategy.barrier()  # the first process deletes the file that the others read
     score = best.best_model_score
     return float(score) if score is not None else float("inf")

@@ -1,6 +1,6 @@
 """The network: `u8[N,3,S,S]` in, logits `f32[N,K]` out; normalisation is inside.
 
-A timm backbone with a linear head, or `compact`, a small CNN to train from scratch as the baseline.
+A timm backbone with a linear head, or `compact`, a small CNN trained from scratch as the baseline.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class Classifier(nn.Module):
         mean: Sequence[float] = _HALF,
         std: Sequence[float] = _HALF,
     ) -> None:
-        """Join the parts; `mean` and `std` are by channel, of the range 0..1."""
+        """Join the parts; `mean` and `std` are per channel, in the range 0..1."""
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
             by_channel = 255 * torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, by_channel, persistent=False)
         self.read_size: int | None = None
-        """Side in pixels to which photos are enlarged for the backbone; None: as they come."""
+        """Side in pixels to which photos are enlarged for the backbone; None leaves them as they are."""
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, classes)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """`u8[N,3,S,S]` to what the backbone reads, `f32[N,3,R,R]`; R is `read_size`, or S."""
+        """`u8[N,3,S,S]` to the backbone's input `f32[N,3,R,R]`; R is `read_size`, or S."""
         values = images.to(self.head.weight.dtype).contiguous(memory_format=torch.channels_last)
         if self.read_size is not None:
             values = nn.functional.interpolate(values, (self.read_size, self.read_size), mode="bilinear")
@@ -105,10 +105,10 @@ class CompactCNN(nn.Module):
 
 
 def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classifier:
-    """Build the network; with `weights`, begin from ImageNet where the configuration says so.
+    """Build the network; with `weights`, start from ImageNet weights if configured.
 
     Raises:
-        PipelineError: an unknown backbone, or weights that do not fit it.
+        PipelineError: the backbone is unknown, or the weights do not fit it.
     """
     if config.backbone == "compact":
         if config.pretrained:
@@ -117,7 +117,9 @@ def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classif
     if not timm.is_model(config.backbone):
         near = timm.list_models(f"*{config.backbone.split('_')[0]}*")[:5]
         hint = f" Near names: {', '.join(near)}." if near else ""
-        raise PipelineError(f"timm has no model {config.backbone!r}.{hint}")
+        raise PipelineError(
+            f"timm has no model {config.backbone!r}.{hint} Set model.backbone to one that it has."
+        )
     mean, std = _HALF, _HALF
     if config.backbone in PACKAGED:
         backbone = timm.create_model(config.backbone, num_classes=0, bn_eps=BN_EPS)
@@ -125,7 +127,7 @@ def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classif
             load_packaged_weights(backbone, PACKAGED[config.backbone]())
     else:
         backbone = timm.create_model(config.backbone, num_classes=0, pretrained=weights and config.pretrained)
-        # as its own weights were trained; timm's resolver, which guesses, is not asked
+        # as its weights were trained; timm's resolver would guess
         trained = cast("dict[str, Any]", backbone.pretrained_cfg)
         mean, std = trained["mean"], trained["std"]
     return Classifier(backbone, cast("int", backbone.head_hidden_size), classes, config.dropout, mean, std)

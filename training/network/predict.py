@@ -1,7 +1,7 @@
-"""Run a frozen network over many photos at the machine's full speed.
+"""Run a frozen network over many photos on all cores.
 
 Used for the frozen features of the first phase and for the predictions on validation and test. The
-network is traced, frozen and fused as in serving, and each core computes by itself.
+network is traced, frozen and fused as in serving, and each core takes one photo at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def predict_all(
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
-        title: Shown with the progress.
+        title: Title of the progress bar.
     """
     training = module.training
     frozen = fuse(trace(module.eval(), images.shape[-1]))

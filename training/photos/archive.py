@@ -21,7 +21,7 @@ def extract(archive: Path, target: Path) -> None:
     """Extract the class folders of a zip to `target/<label>/`.
 
     Raises:
-        PipelineError: damaged, encrypted, not to be trusted, or without labelled photos.
+        PipelineError: the archive is damaged, encrypted or unsafe, or has no labelled photos.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -31,11 +31,14 @@ def extract(archive: Path, target: Path) -> None:
             _extract_photos(content, members, target)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise PipelineError(
-            f"{archive} is not a whole zip file ({error}): it is truncated or damaged. "
-            "Fetch it again (delete it first if it was downloaded here)."
+            f"{archive} is not a complete zip file ({error}): it is truncated or damaged. "
+            "Delete it if it was downloaded here, and fetch it again."
         ) from error
-    except (RuntimeError, NotImplementedError) as error:  # zipfile's way to say encrypted, or a method
-        raise PipelineError(f"{archive} cannot be extracted: {error}.") from error
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression method
+        raise PipelineError(
+            f"{archive} cannot be extracted: {error}. Extract it yourself, and name the folder: "
+            "DATA=path/to/folder."
+        ) from error
 
 
 def _extract_photos(content: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path) -> None:
@@ -65,8 +68,8 @@ def _check(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
         raise PipelineError(
-            f"{archive} holds the path {member.filename!r}, which leads out of the folder it is "
-            "extracted to. Such an archive is not to be trusted; nothing was extracted."
+            f"{archive} holds the path {member.filename!r}, which leads out of the target folder. "
+            "Do not trust such an archive; nothing was extracted."
         )
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise PipelineError(f"{archive} holds the link {member.filename!r}; only files are accepted.")
+        raise PipelineError(f"{archive} holds the link {member.filename!r}; replace it with the file itself.")

@@ -1,4 +1,4 @@
-"""Random changes to a training photo: framing, light, and the quality of the picture."""
+"""Random augmentation of a training photo: framing, light and image quality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOUDEST: Final = 0.3  # standard deviation of the strongest noise, of a range o
 
 
 def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
-    """Random changes on `u8[3,S,S]`, result `u8[3,size,size]`."""
+    """Random augmentation of `u8[3,S,S]` to `u8[3,size,size]`."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -38,7 +38,7 @@ def augmentation(config: AugmentConfig, size: int) -> v2.Transform:
 
 
 class _SensorNoise(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """As a sensor in little light: `v2.GaussianNoise` with a strength drawn for each photo, 0 to 0.3."""
+    """Sensor noise in low light: `v2.GaussianNoise` with a strength drawn per photo, 0 to 0.3."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the standard deviation."""
@@ -51,10 +51,10 @@ class _SensorNoise(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
 
 
 class _Thumbnail(torch.nn.Module):
-    """As a picture that was small, an eighth to all of each side, and was enlarged.
+    """Shrinks each side to between an eighth and all of it, then enlarges the picture again.
 
-    The sides are drawn independently: a picture that lost one of them alone looks moved, one that lost both
-    unfocused, at a tenth of what a blurring kernel of five pixels costs.
+    The sides are drawn independently: shrinking one looks like motion blur, shrinking both like bad focus, at
+    a tenth of the cost of a five-pixel blur kernel.
     """
 
     def __init__(self, size: int) -> None:
@@ -70,7 +70,7 @@ class _Thumbnail(torch.nn.Module):
 
 
 class _Compressed(torch.nn.Module):
-    """As a JPEG of quality 8 to 89 (torchvision's own transform is deprecated since 0.29)."""
+    """JPEG compression at quality 8 to 89 (torchvision's own transform is deprecated since 0.29)."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """`u8[3,s,s]` to `u8[3,s,s]`."""

@@ -1,6 +1,6 @@
 """Raw photos in, manifest out: every file is kept with its split, or dropped with its reason.
 
-Near-duplicates are found by perceptual hash and never part: a group is in one split.
+Near-duplicates, found by perceptual hash, form a group, and a group stays in one split.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     """Check, group and split the raw photos; write the manifest.
 
     Returns:
-        The summary that is also written: counts by split, class and reason.
+        The summary, which is also written: counts by split, class and reason.
 
     Raises:
-        PipelineError: no photos, a class without usable ones, or shares that leave none to train on.
+        PipelineError: there are no photos, a class has no usable ones, or the shares leave none to train on.
     """
     if config.validation_share + config.test_share >= 1:
-        raise PipelineError("validation_share and test_share together leave nothing to train on.")
+        raise PipelineError(
+            "prepare.validation_share and prepare.test_share leave nothing to train on. "
+            "Lower their sum below 1 in configs/data.yaml."
+        )
     inspected = list(inspect_all(place.raw, list_files(place.raw)))
     classes = {row.label for row in inspected}
     kept = pd.DataFrame([row for row in inspected if not row.reason])
@@ -58,12 +61,13 @@ def _check_classes(labels: set[str], kept: pd.DataFrame) -> None:
     missing = sorted(labels - set(kept["label"] if len(kept) else []))
     if missing:
         raise PipelineError(
-            f"The class {missing[0]!r} has no usable photo: each of its files is empty, broken, no image "
-            "or filed under another class too. Add photos, or remove the class folder."
+            f"The class {missing[0]!r} has no usable photo: each of its files is empty, broken, too large, "
+            "not an image, or also filed under another class. Add photos, or remove the class folder."
         )
     if len(labels) < 2:
         raise PipelineError(
-            f"There is one class only ({', '.join(labels)}); a classifier needs at least two."
+            f"There is only one class ({', '.join(labels)}); a classifier needs at least two. "
+            "Add a folder of another class."
         )
 
 
@@ -74,7 +78,7 @@ def _check_splits(kept: pd.DataFrame) -> None:
         if short:
             raise PipelineError(
                 f"The class {label!r} has {row.sum()} usable photos, too few for a {short[0]} split. "
-                "Add photos: about ten of a class are the least, hundreds are useful."
+                "Add photos: a class needs about ten at least, and hundreds are useful."
             )
 
 

@@ -1,8 +1,8 @@
 """Manifest in, decoded photos out: each split as one memory-mapped `u8[N,3,S,S]`, decoded once.
 
-Every pass over the photos, of the head's features, the fine-tuning and the predictions, then reads
-pixels and decodes nothing. The files are in a cache, in a folder named by what they depend on: the
-manifest, the size, the resize rule and the decoder. A build that was cut resumes where it stopped.
+Every later pass over the photos (head features, fine-tuning, predictions) reads pixels and decodes
+nothing. The cache folder is named by a hash of what the pixels depend on: manifest, size, resize rule
+and decoder. An interrupted build resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from serving.contract.preprocess import RESIZE_RULE, preprocess
 from training.photos.manifest import Manifest
 
 Images = npt.NDArray[np.uint8]
-_CHUNK = 512  # photos that a cut build decodes again at most
+_CHUNK = 512  # most photos that an interrupted build decodes again
 
 
 class DecodedPhotos(Mapping[str, Images]):
     """The photos of a manifest, as the service sees them at one size."""
 
     def __init__(self, manifest: Manifest, size: int, cache: Path) -> None:
-        """Make room in the folder `cache`; what it has of other manifests or sizes is deleted."""
+        """Open the folder `cache`, and delete what it holds of other manifests or sizes."""
         self.manifest, self.size = manifest, size
         parts = (manifest.sha256, size, RESIZE_RULE, PIL.__version__)
         self._folder = cache / hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
@@ -40,7 +40,7 @@ class DecodedPhotos(Mapping[str, Images]):
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, split: str) -> Images:
-        """`u8[N,3,S,S]` of one split, in the manifest's order; decoded now if it is not yet."""
+        """`u8[N,3,S,S]` of one split, in the manifest's order; decoded on first use."""
         final = self._folder / f"{split}.npy"
         if not final.exists():
             self._decode(split)

@@ -1,4 +1,4 @@
-"""An address in, a file out; a download that was cut resumes where it stopped."""
+"""A URL in, a file out; an interrupted download resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def download(address: str, folder: Path) -> Path:
             if attempt == _ATTEMPTS or not partial.exists():
                 raise PipelineError(
                     f"{address} cannot be reached: {str(error) or type(error).__name__}. What has arrived "
-                    f"is kept, and the next run resumes from there. {OTHER_SOURCES}"
+                    f"is kept, so run it again to resume. {OTHER_SOURCES}"
                 ) from error
-            print(f"The connection broke ({error}); attempt {attempt + 1} of {_ATTEMPTS}.")
+            print(f"The connection broke ({error}). Attempt {attempt + 1} of {_ATTEMPTS}.")
         else:
             break
     partial.rename(final)
@@ -52,7 +52,7 @@ def _download_rest(address: str, partial: Path) -> None:
         client.stream("GET", address, headers=headers) as response,
     ):
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            partial.unlink()  # longer than the file is now: begin again
+            partial.unlink()  # longer than the file now is: start over
             _download_rest(address, partial)
             return
         if response.is_error:
@@ -67,6 +67,6 @@ def _download_rest(address: str, partial: Path) -> None:
             partial.open("ab" if have else "wb") as file,
             progress("download", total, "B", initial=have, unit_scale=True) as bar,
         ):
-            for chunk in response.iter_raw():  # as it comes: what has arrived is kept
+            for chunk in response.iter_raw():  # unbuffered: what has arrived is kept
                 file.write(chunk)
                 bar.update(len(chunk))

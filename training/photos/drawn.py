@@ -1,9 +1,9 @@
-"""Pictures that the project draws itself: cats and dogs to try the whole pipeline without photos.
+"""Drawn cats and dogs, to try the whole pipeline without photos.
 
-They are drawings, not photos, and a model trained on them knows drawings only. Fur, pose, size,
-place, background, light, noise and JPEG quality vary; the same seed gives the same pictures. Cats
-have pointed ears, whiskers and slit pupils, dogs hanging ears, a long muzzle and round pupils.
-A few of the faults of real archives are put in: an empty file, a text, a near-duplicate, a truncated one.
+A model trained on them knows only drawings. Fur, pose, size, place, background, light, noise and JPEG
+quality vary; the same seed gives the same pictures. Cats have pointed ears, whiskers and slit pupils;
+dogs have hanging ears, a long muzzle and round pupils. Four faults of real archives are included: an
+empty file, a text file, a near-duplicate and a truncated file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def encode(image: Image.Image, quality: int) -> bytes:
 
 
 def draw(label: str, random: np.random.Generator) -> Image.Image:
-    """Draw one RGB picture of a `label`, 160 to 400 pixels a side."""
+    """Draw one RGB picture of a `label`, 160 to 400 pixels per side."""
     fur = _vary(_FUR[random.integers(len(_FUR))], random)
     image = _background(random)
     animal = Image.new("RGBA", (_CANVAS, _CANVAS))
@@ -88,7 +88,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 def _background(random: np.random.Generator) -> Image.Image:
-    """A blurred scene: a sky or wall, a floor, and a few things."""
+    """A blurred scene: a sky or wall, a floor, and a few objects."""
     top, bottom = (_vary((130, 130, 130), random, 100) for _ in range(2))
     horizon = int(_CANVAS * random.uniform(0.4, 0.8))
     image = Image.new("RGB", (_CANVAS, _CANVAS), top)

@@ -1,4 +1,4 @@
-"""`python -m training fetch`: bring the photos to data/raw; the variable DATA overrides the source."""
+"""`python -m training fetch`: fetch the photos into data/raw; the variable DATA overrides the source."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch as configured; say what came."""
+    """Fetch as configured; print what was fetched."""
     place = Place()
     settings = parse(DataConfig, place.data_config, arguments, command="fetch", about=__doc__ or "")
     from training.photos import sources
 
-    wanted = os.environ.get("DATA") or settings.fetch.source  # a place to get photos, not part of them
+    wanted = os.environ.get("DATA") or settings.fetch.source  # a location, not a parameter for DVC
     report = sources.fetch(replace(settings.fetch, source=wanted), place)
     counts = ", ".join(f"{count} {label}" for label, count in report.files.items())
     print(f"fetched {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")

@@ -1,4 +1,4 @@
-"""One raw file in, what it holds out: decoded by the very function that serves, and hashed."""
+"""Raw files in, their facts out: each is decoded by the function that serves, and hashed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What one file holds; `reason` is set when it cannot be used."""
+    """One file; `reason` is set if it cannot be used."""
 
     path: str
     label: str
@@ -65,8 +65,8 @@ def _natural(name: str) -> tuple[str | int, ...]:
 
 
 def inspect_all(raw: Path, names: list[str]) -> Iterator[Inspected]:
-    """Inspect on all cores, in order of the names."""
-    with ProcessPoolExecutor(cores(), _workers_deaf_to_interrupts()) as pool:
+    """Inspect on all cores, in the order of `names`."""
+    with ProcessPoolExecutor(cores(), _workers_ignoring_interrupts()) as pool:
         jobs = pool.map(inspect, [raw] * len(names), names, chunksize=32)
         try:
             with progress("prepare", len(names), "photos") as bar:
@@ -78,10 +78,10 @@ def inspect_all(raw: Path, names: list[str]) -> Iterator[Inspected]:
             raise
 
 
-def _workers_deaf_to_interrupts() -> ForkServerContext:
-    """Context whose workers never see Ctrl-C, from their first instruction: the parent ends them.
+def _workers_ignoring_interrupts() -> ForkServerContext:
+    """A context whose workers ignore Ctrl-C from their first instruction; the parent ends them.
 
-    A worker killed by it while it starts would break the pool, with a trace. What is ignored is inherited.
+    A worker killed while it starts would break the pool with a traceback. Children inherit ignored signals.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -92,7 +92,7 @@ def _workers_deaf_to_interrupts() -> ForkServerContext:
 
 
 def inspect(raw: Path, name: str) -> Inspected:
-    """Decode one file below `raw` and hash it, or say why it cannot be used."""
+    """Decode and hash one file below `raw`, or give the reason why it cannot be used."""
     data = (raw / name).read_bytes()
     label = name.split("/", 1)[0]
     try:

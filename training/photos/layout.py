@@ -1,4 +1,4 @@
-"""Which folders are the classes, in whatever way people pack their photos. Archives and folders use it."""
+"""Find the class folders, however the photos are packed; `archive` and `sources` use it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from common.errors import PipelineError
 from common.photos import label_of
 
 OTHER_SOURCES: Final = (
-    "Other sources: DATA=path/to.zip, DATA=path/to/folder (one sub-folder for each class), "
-    "DATA=kaggle, DATA=https://….zip, or DATA=sample (pictures drawn here, to try the pipeline)."
+    "Other sources: DATA=path/to.zip, DATA=path/to/folder (one sub-folder per class), "
+    "DATA=kaggle, DATA=https://….zip, or DATA=sample (drawn pictures, to try the pipeline)."
 )
 
 
 def class_root(photos: Iterable[PurePosixPath]) -> PurePosixPath:
-    """The folder whose sub-folders are the classes: the deepest one that all of them share.
+    """The folder whose sub-folders are the classes: the one with the most folders of photos in it.
 
     Raises:
         PipelineError: no photo is in a sub-folder.
@@ -26,7 +26,7 @@ def class_root(photos: Iterable[PurePosixPath]) -> PurePosixPath:
     folders = {path.parent for path in photos if len(path.parts) > 1}
     if not folders:
         raise PipelineError(
-            "There are no class folders: expected one folder for each class with its photos in it, "
+            "There are no class folders: expected one folder of photos per class, "
             "such as Cat/1.jpg and Dog/1.jpg. " + OTHER_SOURCES
         )
     roots = Counter(folder.parent for folder in folders)
@@ -41,7 +41,7 @@ def labels_of(folders: set[str], used: list[str]) -> dict[str, str]:
         used: For each photo, the name of its folder.
 
     Raises:
-        PipelineError: a folder without photos, one class only, or two that differ only in case.
+        PipelineError: a folder has no photos, there is only one class, or two differ only in case.
     """
     counts = Counter(used)
     empty = sorted(folders - counts.keys())
@@ -49,7 +49,8 @@ def labels_of(folders: set[str], used: list[str]) -> dict[str, str]:
         raise PipelineError(f"The class folder {empty[0]!r} has no photos. Add some, or remove the folder.")
     if len(counts) < 2:
         raise PipelineError(
-            f"There is one class only ({', '.join(counts)}); a classifier needs at least two."
+            f"There is only one class ({', '.join(counts)}); a classifier needs at least two. "
+            "Add a folder of another class."
         )
     labels = {name: label_of(name) for name in counts}
     if len(set(labels.values())) < len(labels):
@@ -60,14 +61,14 @@ def labels_of(folders: set[str], used: list[str]) -> dict[str, str]:
 
 
 def check_space(needed_bytes: int, folder: Path) -> None:
-    """Refuse to fill the disk halfway.
+    """Check, before anything is written, that the photos fit on the disk.
 
     Raises:
-        PipelineError: less is free than is needed.
+        PipelineError: they do not fit.
     """
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise PipelineError(
-            f"The photos take {needed_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
-            "Make room and run it again."
+            f"The photos take {needed_bytes / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free. "
+            "Free some disk space and run it again."
         )

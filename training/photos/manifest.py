@@ -1,6 +1,6 @@
-"""The manifest as training reads it: photos by split, with the numbers of their classes.
+"""The manifest for training: photos by split, with their class numbers and reviewed labels.
 
-Whoever trains, exports or audits reads photos by this module. Reviewed labels (`common.labels`) count here.
+Training, export, ablation and benchmark read it here; `common.labels` has the reviewed labels.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Manifest:
     splits: dict[str, Split]
     """By name: train, validation and test."""
     sha256: str
-    """Of the manifest file and the reviewed labels: names the exact photos, labels and split."""
+    """Of the manifest file and the reviewed labels: identifies the exact photos, labels and splits."""
 
 
 def read_manifest(place: Place) -> Manifest:
-    """Read the manifest; reviewed labels count in all splits but test.
+    """Read the manifest; reviewed labels apply to every split except test.
 
-    The test split keeps its labels as they were found, so that figures on it compare with others'.
+    The test split keeps its labels as found, so that figures on it stay comparable.
 
     Raises:
-        ManifestError: there is no manifest, or it cannot be used.
+        ManifestError: the manifest is missing or cannot be used.
         LabelsError: the reviewed labels cannot be used.
     """
     table = manifest.read_manifest(place.manifest)
@@ -65,14 +65,16 @@ def read_manifest(place: Place) -> Manifest:
 
 
 def every_nth_for_training(whole: Manifest, share: int) -> Manifest:
-    """The same manifest with one of `share` training photos, evenly spaced.
+    """The same manifest with one of every `share` training photos.
 
     Raises:
-        PipelineError: that leaves a class without any.
+        PipelineError: a class would have none.
     """
     train = whole.splits["train"]
     part = Split(train.paths[::share], train.targets[::share])
     if len(set(part.targets)) < len(whole.labels):
-        raise PipelineError(f"One of {share} photos leaves a class without any: take a smaller --share.")
+        raise PipelineError(
+            f"One of every {share} training photos leaves a class empty: choose a smaller --share."
+        )
     digest = hashlib.sha256(f"{whole.sha256}:{share}".encode()).hexdigest()
     return Manifest(whole.labels, whole.splits | {"train": part}, digest)

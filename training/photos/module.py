@@ -1,7 +1,7 @@
 """Decoded photos in, batches out: `u8[N,3,S,S]` and `i64[N]` class numbers, for Lightning's trainer.
 
-Photos come decoded (see `training.photos.decoded`). Order and augmentation of a photo depend on the seed, the
-epoch and the photo alone, so a resumed run continues exactly as an unbroken one.
+Photos come decoded (see `training.photos.decoded`). Their order and augmentation depend only on the seed, the
+epoch and the photo, so a resumed run continues exactly like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class AugmentedDataset(Dataset[Photo]):
         epochs_per_pass: int,
         seed: int,
     ) -> None:
-        """`images` is `u8[N,3,S,S]`; `augment` has one transform a pass."""
+        """`images` is `u8[N,3,S,S]`; `augment` has one transform per pass."""
         self.images, self.targets, self.augment = images, targets, augment
         self.epochs_per_pass, self.seed = epochs_per_pass, seed
 
@@ -81,15 +81,15 @@ class PhotoData(LightningDataModule):
         """Batches of `(u8[N,3,s,s], i64[N])`; s is the size of the pass.
 
         Raises:
-            PipelineError: several processes cannot share the batches equally.
+            PipelineError: the processes cannot share the batches equally.
         """
         config, targets = self.config, self.manifest.splits["train"].targets
         rank, world = self._rank_and_world()
         batch_size = config.loader.batch_size
         if batch_size % world or (world > 1 and len(targets) < batch_size):
             raise PipelineError(
-                f"{world} processes cannot share batches of {batch_size} photos out of {len(targets)}: make "
-                "loader.batch_size a multiple of the processes, and no larger than the training split."
+                f"{world} processes cannot share {len(targets)} photos in batches of {batch_size} equally. "
+                "Set loader.batch_size to a multiple of the processes, no larger than the training split."
             )
         epochs = config.finetune.epochs_per_pass
         augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
@@ -98,13 +98,13 @@ class PhotoData(LightningDataModule):
         return self._loader(dataset, sampler=slices, drop_last=len(targets) >= batch_size)
 
     def val_dataloader(self) -> DataLoader[Photo]:
-        """Batches of `(u8[N,3,S,S], i64[N])`; each process takes every photo of its own."""
+        """Batches of `(u8[N,3,S,S], i64[N])`; each process takes its own share of the photos."""
         rank, world = self._rank_and_world()
         photos = PhotoDataset(self.photos["validation"], self.manifest.splits["validation"].targets)
         return self._loader(Subset(photos, range(rank, len(photos), world)))
 
     def _rank_and_world(self) -> tuple[int, int]:
-        """Number of this process, and of all."""
+        """Rank of this process, and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(

@@ -18,7 +18,7 @@ def group_near_duplicates(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDAr
     """Group number of each hash: two hashes that differ in at most `bits` bits share one, transitively.
 
     Candidates come from `bits + 1` bands of the hash: by the pigeonhole principle two hashes that
-    near agree in one band. Equal hashes are collapsed first.
+    close agree in at least one band. Equal hashes are collapsed first.
     """
     values, inverse = np.unique(hashes, return_inverse=True)
     edges: list[npt.NDArray[np.int64]] = []
@@ -39,13 +39,13 @@ def group_near_duplicates(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDAr
 
 
 def without_conflicts(kept: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leave out near-duplicates that are filed under different labels: one of the labels is wrong.
+    """Drop near-duplicates filed under different labels: one of the labels is wrong.
 
     Args:
         kept: Columns path, label, bytes and group.
 
     Returns:
-        What is left, and what is dropped with its reason.
+        The rows kept, and the rows dropped with their reason.
     """
     conflict = kept.groupby("group")["label"].transform("nunique") > 1
     dropped = kept.loc[conflict, ["path", "label", "bytes"]].assign(reason="conflicting duplicate")
@@ -53,5 +53,5 @@ def without_conflicts(kept: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def stable_group_names(kept: pd.DataFrame) -> pd.Series:
-    """Name a group by the content of its first photo in natural order of names."""
+    """Name each group by the sha256 of its first photo, in natural order of file names."""
     return kept.groupby("group")["sha256"].transform("first").str[:16]

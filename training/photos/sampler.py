@@ -1,4 +1,4 @@
-"""Which photos an epoch shows, and in which order: a function of the seed and the epoch alone."""
+"""The photos of an epoch and their order: a function of the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.utils.data import Sampler
 
 
 class EpochSlices(Sampler[tuple[int, int]]):
-    """Cut each pass over `n` photos into epochs: epoch e takes slice `e % k` of pass `e // k`.
+    """Splits each pass over `n` photos into epochs: epoch e takes slice `e % k` of pass `e // k`.
 
-    Epochs shorter than a pass give validation, checkpoints and resuming often enough on slow machines.
-    Of several processes each takes its part of every batch, so that together they take the batches that
-    one alone would. Lightning calls `set_epoch`.
+    Epochs shorter than a pass validate and checkpoint often enough on slow machines. Each of several
+    processes takes its part of every batch, so together they see the batches that one process alone would.
+    Lightning calls `set_epoch`.
     """
 
     def __init__(
         self, n: int, epochs_per_pass: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        """`batch_size` is that of all `world` processes together, and a multiple of their number."""
+        """`batch_size` counts all `world` processes together and is a multiple of their number."""
         self.n, self.epochs_per_pass, self.seed = n, epochs_per_pass, seed
         self.batch_size, self.rank, self.world = min(batch_size, n), rank, world
         batches = max(1, n // batch_size)

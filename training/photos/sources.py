@@ -1,8 +1,7 @@
 """A source in, raw photos out: `data/raw/<label>/<file>` and `data/fetch.json`.
 
-A source is the public archive, Kaggle, another address, a local zip, a folder with a sub-folder for each
-class, or pictures that `training.photos.drawn` draws. What was there before stays until the new photos are
-complete.
+A source is the public archive, Kaggle, another URL, a local zip, a folder with a sub-folder per class, or
+pictures from `training.photos.drawn`. Earlier photos stay until the new ones are complete.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ class Report:
     bytes: int
     """Size of the archive or of all files."""
     files: dict[str, int]
-    """Number of files by class."""
+    """Number of files per class."""
 
 
 def fetch(config: FetchConfig, place: Place) -> Report:
-    """Bring the photos of `config.source` to `place.raw`.
+    """Fetch the photos of `config.source` into `place.raw`.
 
     Raises:
         PipelineError: the source cannot be reached or read, or does not hold labelled photos.
@@ -72,15 +71,14 @@ def fetch(config: FetchConfig, place: Place) -> Report:
         report = _from_zip("zip", local, place)
     else:
         raise PipelineError(
-            f"The source {source!r} is neither a known name nor a file or folder that exists. "
-            + OTHER_SOURCES
+            f"The source {source!r} is neither a known name nor an existing file or folder. " + OTHER_SOURCES
         )
     files.write_json(place.fetch_report, report)
     return report
 
 
 def _install(kind: str, name: str, fill: Callable[[Path], None], place: Place) -> Report:
-    """Fill a fresh folder, describe it and put it in place of the raw photos."""
+    """Fill a new folder, describe it and replace the raw photos with it."""
     with files.atomic_folder(place.raw) as folder:
         fill(folder)
         counts, size, digest = Counter[str](), 0, hashlib.sha256()
@@ -99,7 +97,7 @@ def _from_zip(kind: str, archive: Path, place: Place) -> Report:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder with a sub-folder for each class to `target/<label>/`."""
+    """Copy the class folders of `source` to `target/<label>/`."""
     found = [path for path in source.rglob("*") if path.is_file()]
     photos = [path for path in found if not is_leftover(path.relative_to(source))]
     top = source / class_root(PurePosixPath(path.relative_to(source).as_posix()) for path in photos)

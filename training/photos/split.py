@@ -1,6 +1,6 @@
 """Groups of photos in, the split of each out: train, validation or test, by a hash of the group.
 
-Adding photos moves no old one: where a manifest exists already, its photos keep their split.
+Adding photos never moves earlier ones: the photos of an existing manifest keep their split.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.place import Place
 
 SPLITS: Final = ("train", "validation", "test")
 SMALL_SET: Final = 1000
-"""Under this many photos the splits are divided exactly, by rank of the hash."""
+"""Below this many photos the splits are divided exactly, by rank of the hash."""
 
 
 def assign_splits(kept: pd.DataFrame, config: PrepareConfig, earlier: dict[str, str]) -> pd.Series:
@@ -26,12 +26,12 @@ def assign_splits(kept: pd.DataFrame, config: PrepareConfig, earlier: dict[str, 
     Args:
         kept: Columns label, group and sha256.
         config: Shares and salt.
-        earlier: Split by sha256, as an earlier manifest has it.
+        earlier: Split by sha256, from an earlier manifest.
     """
     split = pd.Series("", index=kept.index, dtype=object)
     known = kept["sha256"].map(earlier)
     inherited = kept.assign(known=known).groupby("group")["known"].transform("first")
-    fixed = known.fillna(inherited)  # a new near-duplicate follows the old photo
+    fixed = known.fillna(inherited)  # a new near-duplicate follows the earlier photo
     split[fixed.notna()] = fixed[fixed.notna()]
     shares = {"validation": config.validation_share, "test": config.test_share}
     for _, members in kept.groupby("label"):
@@ -65,7 +65,7 @@ def _by_position(position: float, config: PrepareConfig) -> str:
 def _divide_exactly(
     sizes: dict[str, int], rank: dict[str, float], shares: dict[str, float], taken: dict[str, int]
 ) -> dict[str, str]:
-    """Fill test, then validation, then train with groups in order of rank, beyond what is `taken`."""
+    """Fill test, then validation, then train with groups in order of rank, on top of what is `taken`."""
     count = {split: taken.get(split, 0) for split in SPLITS}
     total = sum(sizes.values()) + sum(count.values())
     goal = {split: max(1, round(shares[split] * total)) for split in ("validation", "test")}
@@ -78,7 +78,7 @@ def _divide_exactly(
 
 
 def split_settings(config: PrepareConfig) -> dict[str, object]:
-    """What decides the split, kept in the summary."""
+    """The settings that decide the split; the summary records them."""
     return {
         "salt": config.salt,
         "validation_share": config.validation_share,
@@ -87,7 +87,7 @@ def split_settings(config: PrepareConfig) -> dict[str, object]:
 
 
 def earlier_splits(place: Place, config: PrepareConfig) -> dict[str, str]:
-    """Split by sha256 of an earlier manifest, if it was made with the same salt and shares."""
+    """Split by sha256 from an earlier manifest, if that has the same salt and shares."""
     if not place.manifest.exists() or not place.summary.exists():
         return {}
     if json.loads(place.summary.read_text()).get("settings") != split_settings(config):

@@ -1,6 +1,6 @@
-"""`python -m training audit`: rank probable wrong labels by what other photos say; for a person to review.
+"""`python -m training audit`: rank probable wrong labels, judged by the other photos, for a person to review.
 
-What a person then decides goes into `configs/labels.csv` (see `common.labels`).
+Write your decisions into `configs/labels.csv`: `sha256,label,note`; an empty label leaves the photo out.
 """
 
 from __future__ import annotations

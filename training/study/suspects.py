@@ -1,7 +1,7 @@
 """Manifest in, probable wrong labels out: a table and a page of thumbnails for a person to review.
 
-Each photo is judged by a linear head on frozen ImageNet features that was trained on other photos
-(cross-validation by duplicate group), so no head has seen the label it judges (Northcutt et al. 2021).
+A linear head on frozen ImageNet features, trained on other photos (cross-validation by near-duplicate group),
+predicts each photo, so no head has seen the label that it checks (Northcutt et al. 2021).
 """
 
 from __future__ import annotations
@@ -46,21 +46,24 @@ _TEMPLATES: Final = jinja2.Environment(
 
 
 def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
-    """Rank the photos whose label others contradict; write a table and a page, keep them with the MLflow run.
+    """Rank the photos whose label others contradict; write a table and a page, and log both to MLflow.
 
     Returns:
-        One row a suspect, worst first: path, sha256, split, label, suggested, probability of the label,
-        loss in nats, and the label a review gave it, if one has.
+        One row per suspect, worst first: path, sha256, split, label, suggested, probability of the label,
+        loss in nats, and the reviewed label, if any.
 
     Raises:
-        ManifestError: no manifest.
-        PipelineError: fewer than five groups of a class, or a backbone without weights.
+        ManifestError: there is no manifest.
+        PipelineError: a class has fewer than five groups, or the backbone has no weights.
     """
     table = read_manifest(place.manifest)
     if not config.model.pretrained:
         raise PipelineError("The audit needs a pretrained backbone: set model.pretrained=true.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:
-        raise PipelineError(f"The audit needs {_FOLDS} photos of each class, none a copy of another.")
+        raise PipelineError(
+            f"The audit needs {_FOLDS} photos of each class that are not near-duplicates. "
+            "Add photos: make data."
+        )
     labels = sorted(table["label"].unique())
     targets = table["label"].map(labels.index).to_numpy()
     features = _features(config, [place.raw / name for name in table["path"]], len(labels))
@@ -72,8 +75,8 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
         (folder / "suspects.html").write_text(_page(suspects, place.raw), encoding="utf-8")
     _track(config, place)
     print(
-        f"{len(suspects)} of {len(table)} photos are contradicted by the others; {place.audit}/suspects.html "
-        "shows the worst. Write what you decide into configs/labels.csv."
+        f"{len(suspects)} of {len(table)} labels are contradicted by the other photos; "
+        f"{place.audit}/suspects.html shows the worst. Write your decisions into configs/labels.csv."
     )
     return suspects
 
@@ -99,10 +102,10 @@ def _out_of_fold(
     groups: npt.NDArray[np.object_],
     seed: int,
 ) -> npt.NDArray[np.float64]:
-    """`f64[N,K]`: probabilities from a head that saw neither the photo nor a copy of it."""
+    """`f64[N,K]`: probabilities from a head that saw neither the photo nor its near-duplicates."""
     head = make_pipeline(StandardScaler(), LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000))
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    print(f"judging {len(targets)} photos in {_FOLDS} folds…", flush=True)
+    print(f"cross-validating {len(targets)} photos in {_FOLDS} folds…", flush=True)
     result: npt.NDArray[np.float64] = cross_val_predict(
         head, features, targets, cv=folds, groups=groups, method="predict_proba"
     )
@@ -126,7 +129,7 @@ def _rank(
 
 
 def _page(suspects: pd.DataFrame, raw: Path) -> str:
-    """A page that needs nothing but itself."""
+    """A self-contained page of the worst suspects."""
     shown = suspects.head(_SHOWN).to_dict("records")
     photos = [row | {"thumbnail": _thumbnail(raw / row["path"])} for row in shown]
     return _TEMPLATES.get_template("suspects.html").render(suspects=photos)
@@ -141,12 +144,12 @@ def _thumbnail(photo: Path) -> str:
 
 
 def _track(config: TrainConfig, place: Place) -> None:
-    """With the run that made the present checkpoint, or with one of its own."""
+    """Log to the run that made the present checkpoint, or to a new one."""
     run = checkpoint.read_run(place.run).mlflow_run_id if place.run.exists() else None
     try:
         tracker = Tracker(config.tracking, run)
     except PipelineError:
-        tracker = Tracker(config.tracking)  # the run is another machine's
+        tracker = Tracker(config.tracking)  # the run is in another machine's store
     for name in ("suspects.csv", "suspects.html"):
         tracker.log_file(place.audit / name, "audit")
     tracker.finish()

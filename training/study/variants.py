@@ -36,7 +36,7 @@ SHORT: Final = {
     "trainer.devices": "1",
     "trainer.nodes": "1",
 }
-"""The recipe of `configs/train.yaml` for fewer steps; the average spans the same share."""
+"""Shortens the recipe of `configs/train.yaml`; the moving average spans the same share of the steps."""
 
 VARIANTS: Final[dict[str, dict[str, str]]] = {
     "the recipe": {},
@@ -60,7 +60,7 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One training."""
+    """One training, a row of the table."""
 
     name: str
     accuracy: Figure
@@ -73,13 +73,13 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def ablate(share: int, place: Place) -> None:
-    """Train every variant on one of `share` training photos; write `table.md` to the ablation's folder.
+    """Train every variant on one of every `share` training photos; write `table.md` to the ablation folder.
 
     Raises:
-        PipelineError: no manifest, too few photos, or a training fails.
+        PipelineError: there is no manifest, there are too few photos, or a training fails.
     """
     manifest = every_nth_for_training(read_manifest(place), share)
-    results = place.ablation / f"rows-{manifest.sha256[:12]}.json"  # of these photos and no others
+    results = place.ablation / f"rows-{manifest.sha256[:12]}.json"  # tied to these photos
     rows: dict[str, Row] = {}
     if results.exists():
         rows = decode(results.read_bytes(), dict[str, Row])
@@ -94,7 +94,7 @@ def ablate(share: int, place: Place) -> None:
 
 
 def _configured(changes: dict[str, str], place: Place) -> TrainConfig:
-    """The recipe of the configuration's file, short and changed, in an experiment of its own."""
+    """The configured recipe, shortened and changed, in an MLflow experiment of its own."""
     options = [text for key, value in (SHORT | changes).items() for text in (f"--{key}", value)]
     config = parse(TrainConfig, place.train_config, options, command="ablation", about="")
     experiment = f"{config.tracking.experiment}-ablation"
@@ -102,7 +102,7 @@ def _configured(changes: dict[str, str], place: Place) -> TrainConfig:
 
 
 def _train(name: str, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
-    own = Place(place.ablation)  # its checkpoint and report are not the pipeline's
+    own = Place(place.ablation)  # leaves the pipeline's checkpoint and report alone
     began = time.monotonic()
     fit(Job.plan(config, manifest, own))
     seconds = time.monotonic() - began
@@ -125,7 +125,7 @@ def _train(name: str, config: TrainConfig, manifest: Manifest, place: Place) -> 
 def _corrupted(
     manifest: Manifest, size: int, own: Place
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Some validation photos under each corruption, `u8[N,3,S,S]`, and their classes; made once."""
+    """Some validation photos under each corruption, `u8[N,3,S,S]`, and their classes; cached."""
     split = manifest.splits["validation"]
     chosen = np.linspace(0, len(split.paths) - 1, min(_CORRUPTED, len(split.paths))).astype(int)
     truth = np.tile(np.array(split.targets)[chosen], len(CORRUPTIONS))

@@ -1,4 +1,4 @@
-"""BentoML with the same fused artefact and one worker a core, as its documentation scales a CPU service."""
+"""BentoML with the same fused artefact and one worker per core, as its documentation scales a CPU service."""
 
 import os
 import sys

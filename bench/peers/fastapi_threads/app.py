@@ -1,4 +1,4 @@
-"""FastAPI with threads done right: the fused artefact, one intra-op thread, a thread more than cores."""
+"""FastAPI with threads done right: the fused artefact, one intra-op thread, one more thread than cores."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ torch.jit.enable_onednn_fusion(True)
 model = torch.jit.freeze(torch.jit.load(os.environ["MODEL"]).eval())
 for _ in range(3):
     model(torch.zeros((1, 3, 224, 224), dtype=torch.uint8))
-threads = len(os.sched_getaffinity(0)) + 1  # as many as our service takes
+threads = len(os.sched_getaffinity(0)) + 1  # as many as our service uses
 pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 app = FastAPI()
 

@@ -1,4 +1,4 @@
-"""Keras and FastAPI: the eager habit again, with Keras' own network of the same size (0.39 GMAC)."""
+"""Keras and FastAPI: an async route that runs Keras' own network of the same size (0.39 GMAC) itself."""
 
 import io
 import os

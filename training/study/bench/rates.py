@@ -1,4 +1,4 @@
-"""Photos a second of the real trainer on each source of batches, in turns; writes `rates.json`."""
+"""Throughput of the real trainer with each source of batches, in turns; writes `rates.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.photos.manifest import read_manifest
 from training.place import Place
 from training.study.bench.sources import LIMIT, Batches, sources
 
-_WARM_UP: Final = 2  # steps before a turn is timed: the workers have started and are ahead
+_WARM_UP: Final = 2  # untimed steps of a turn, until the workers have started and are ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Source:
 
     photos_a_second: float
     of_the_limit: float
-    """Ratio to the limit's photos a second, within a turn."""
+    """Ratio to the limit's photos per second, within a turn."""
     waiting: float
-    """Share of the time in which the step had no batch yet."""
+    """Share of the time that steps waited for a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured, and how."""
+    """The measured rates and their conditions."""
 
     photos: int
     size: int
@@ -52,7 +52,7 @@ class Rates:
 
 
 class StepTimer(Callback):
-    """Seconds of the steps after the warm-up, and of these the seconds of waiting for batches."""
+    """Times the steps after the warm-up, and how much of it is waiting for batches."""
 
     def __init__(self) -> None:
         self._began = self._ended = self.waited = 0.0
@@ -64,13 +64,13 @@ class StepTimer(Callback):
         return self._ended - self._began
 
     def on_train_batch_start(self, *step: Any) -> None:
-        """A batch has come."""
+        """Add the wait for this batch."""
         del step
         if self._steps >= _WARM_UP:
             self.waited += time.perf_counter() - self._ended
 
     def on_train_batch_end(self, *step: Any) -> None:
-        """A step is done."""
+        """Note the end of the step."""
         del step
         self._steps += 1
         self._ended = time.perf_counter()
@@ -79,14 +79,14 @@ class StepTimer(Callback):
 
 
 def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int) -> Rates:
-    """Measure each source in turn, `turns` times; write what was found.
+    """Measure each source in turn, `turns` times; write and return the rates.
 
     Args:
         config: The recipe.
         place: Where the manifest is.
         size: Side of the crops, in pixels.
-        turns: Turns of each source.
-        steps: Optimiser steps of a turn.
+        turns: Turns per source.
+        steps: Optimiser steps per turn.
 
     Raises:
         PipelineError: there is no manifest.
@@ -128,7 +128,7 @@ def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int
 
 
 def _turn(config: TrainConfig, task: FinetuneTask, batches: Batches, steps: int) -> StepTimer:
-    """Train for a turn as a training does, without validation and checkpoints."""
+    """Train for one turn as in a real run, without validation and checkpoints."""
     trainer = new_trainer(
         config,
         [timer := StepTimer()],
@@ -143,7 +143,7 @@ def _turn(config: TrainConfig, task: FinetuneTask, batches: Batches, steps: int)
 
 
 def as_markdown(rates: Rates) -> str:
-    """What was measured, as a table."""
+    """The rates as a table."""
     lines = [
         "| batches from | photos/s | of the limit | waiting for batches |",
         "| --- | --- | --- | --- |",

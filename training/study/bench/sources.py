@@ -20,7 +20,7 @@ Batches = Iterable[Any]
 
 
 class _Files(Dataset[tuple[torch.Tensor, int]]):
-    """Each photo opened, cropped and flipped when it is asked for."""
+    """Opens, crops and flips each photo on access."""
 
     def __init__(self, split: Split, size: int) -> None:
         self.split = split
@@ -43,12 +43,12 @@ class _Files(Dataset[tuple[torch.Tensor, int]]):
 
 
 def sources(config: TrainConfig, photos: DecodedPhotos, steps: int) -> Mapping[str, Callable[[], Batches]]:
-    """What makes at least `steps` batches, by name; the first is what training uses.
+    """Functions that make at least `steps` batches, by name; training uses the first.
 
     Args:
-        config: Whose first pass has the size of the crops.
+        config: Its first pass sets the crop size.
         photos: Of the manifest to train on.
-        steps: Of a turn.
+        steps: Per turn.
     """
     split, loader = photos.manifest.splits["train"], config.loader
 
