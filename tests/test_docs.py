@@ -174,7 +174,7 @@ def test_every_figure_of_the_results_is_claimed():
 
 
 def test_the_model_card_is_that_of_the_released_model():
-    """Written from the files beside the model, and not changed since."""
+    """Written from the files next to the model, and not changed since."""
     assert (ROOT / "docs/model-card.md").read_text() == card.markdown(ROOT / "models/release")
 
 
