@@ -280,3 +280,18 @@ def test_the_api_is_described_without_another_host(page: Any, url: str):
     page.locator(f"text={version}").first.wait_for()
     assert page.locator(".opblock").count() >= 7
     assert hosts == {url.split("/")[2]}
+
+
+@pytest.mark.parametrize(
+    "page", [{"viewport": {"width": 760, "height": 600}, "device_scale_factor": 1.5}], indirect=True
+)
+def test_a_real_photo_is_answered_right_as_the_readme_shows(page: Any):
+    """Twice the same cat, once with its heat map: build/browser has the README's picture."""
+    photo = (ROOT / "docs/examples/cat.png").read_bytes()
+    for name in ("cat.png", "again.png"):
+        choose(page, {"name": name, "mimeType": "image/png", "buffer": photo})
+        page.locator(".card img").nth(["cat.png", "again.png"].index(name)).wait_for()
+    card(page, "Cat").nth(1).wait_for()
+    assert page.locator(".card", has_text="> 99.99 %").count() == 2
+    page.get_by_role("button", name="Show why").first.click()
+    page.locator(".card .small", has_text="Orange areas support").wait_for()
