@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 # A build of torch other than the package index's own, as TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-PIP_INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+PIP_INSTALL := $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
 # The files pin everything, by hash; torch and torchvision come after what they need.
 PIP_LOCKED := $(PIP_INSTALL) --no-deps --require-hashes
 PIP_TORCH := $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
