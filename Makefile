@@ -151,11 +151,12 @@ mlflow: $(VENV)/.train ## Show the experiments in MLflow on MLFLOW_PORT
 # --- the service, and asking it ---
 
 serve: $(VENV)/.serve ## Serve MODEL on HOST:PORT
-	HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" $(PY) -m serving
+	@HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" exec $(PY) -m serving
 
 predict: ## Send FILE to the running service
 	@[ -n "$(FILE)" ] || { echo "error: name a photo: make predict FILE=dog.jpg" >&2; exit 2; }
-	@curl --fail-with-body --silent --show-error -F "file=@$(FILE)" $(URL)/predict; echo
+	@curl --fail-with-body --silent --show-error $${SERVING_API_KEY:+-H "X-API-Key: $$SERVING_API_KEY"} \
+	  -F "file=@$(FILE)" $(URL)/predict; echo
 
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }

@@ -76,7 +76,7 @@ def settings() -> str:
 def commands() -> str:
     """The make targets and the packages' commands."""
     parts: list[str] = []
-    group = ""
+    group = "Help"
     for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines():
         if title := re.fullmatch(r"# --- (.+) ---", line):
             group = title[1]

@@ -38,7 +38,7 @@ QUESTIONS = {
     "How do I serve my own model?": "docs/serve.md#serve-your-own-model",
     "What must a folder of my own photos look like?": "docs/train.md#what-your-photos-must-look-like",
     "How do I change the recipe, and what does each key mean?": "docs/reference/configuration.md",
-    "How do I train on several devices?": "docs/train.md#use-several-devices-or-machines",
+    "How do I train on several devices?": "docs/train.md#use-gpus-several-devices-or-machines",
     "How do I deploy by digest?": "docs/deploy.md#deploy-by-digest",
     "How do I roll back?": "docs/deploy.md#roll-back",
     "What must I watch?": "docs/watch.md#what-to-watch",

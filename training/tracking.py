@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from dataclasses import asdict
@@ -34,7 +35,7 @@ class Tracker:
         try:
             self.client = MlflowClient(self.uri)
             experiment = self._experiment()
-            self.run_id: str = run_id or self.client.create_run(experiment).info.run_id
+            self.run_id: str = run_id or self.client.create_run(experiment, run_name=_now()).info.run_id
             self.client.update_run(self.run_id, status="RUNNING")
         except MlflowException as error:
             raise PipelineError(
@@ -134,6 +135,11 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
             f"MLflow at {uri} does not answer: {error.message}. Start it, or set MLFLOW_TRACKING_URI."
         ) from error
     return str(latest.version)
+
+
+def _now() -> str:
+    """A run's name: MLflow draws names from the generator that a training seeds, so all would be the same."""
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
 
 def _absolute(uri: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from pathlib import Path
@@ -58,6 +59,12 @@ def _problem_type(response: httpx.Response) -> str:
         return f"HTTP {response.status_code}"
 
 
+def key_header() -> dict[str, str]:
+    """The header for a service that demands a key, `SERVING_API_KEY`; none without that variable."""
+    key = os.environ.get("SERVING_API_KEY", "")
+    return {"X-API-Key": key} if key else {}
+
+
 async def ask_all(
     url: str, photos: list[tuple[Path, str]], concurrency: int
 ) -> tuple[Health, list[Reply], float]:
@@ -67,7 +74,9 @@ async def ask_all(
         LiveError: the service cannot be reached or is not ready.
     """
     limits = httpx.Limits(max_connections=concurrency)
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits, headers=key_header()
+    ) as client:
         health = await _health(client, url)
         slots = asyncio.Semaphore(concurrency)
         began = time.perf_counter()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from typing import Final
 
 import httpx
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.files import write_json, write_text
 from evaluation.figures import pages, pictures
+from evaluation.service.client import key_header
 from evaluation.service.results import Quantity, Window
 
 ALARM_Z: Final = 6.0
@@ -70,11 +70,8 @@ def fetch(url: str) -> bytes:
     Raises:
         DriftError: the service cannot be reached, or refuses.
     """
-    key = os.environ.get("SERVING_API_KEY", "")
     try:
-        response = httpx.get(
-            f"{url}/drift", headers={"X-API-Key": key} if key else {}, timeout=_TIMEOUT_SECONDS
-        )
+        response = httpx.get(f"{url}/drift", headers=key_header(), timeout=_TIMEOUT_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DriftError(
             f"{url}/drift does not answer ({type(error).__name__}). Is the service running there? "

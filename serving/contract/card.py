@@ -28,7 +28,7 @@ class Lineage(msgspec.Struct, frozen=True):
     """Where the model comes from."""
 
     git_commit: str
-    """Commit of the code that trained it; ends in `-dirty` if the working tree had changes."""
+    """Commit of the code that trained it; ends in `-dirty` if tracked code or configuration had changes."""
     data_hash: str
     """SHA-256 of the manifest it was trained on."""
     mlflow_run_id: str

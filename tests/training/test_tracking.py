@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -76,3 +77,15 @@ def test_a_live_evaluation_is_recorded(tracked: Path, capsys: pytest.CaptureFixt
     assert "roc_auc" not in run.data.metrics
     assert run.data.tags["gate.accuracy_min"] == "True"
     assert {file.path for file in client.list_artifacts(run_id)} == {"live.json", "summary.md"}
+
+
+@pytest.mark.usefixtures("tracked")
+def test_runs_with_one_seed_have_names_of_their_own():
+    """A training seeds the generator that MLflow would draw a name from."""
+    names = set()
+    for _ in range(3):
+        random.seed(17)
+        tracker = Tracker(tiny.train_config().tracking)
+        names.add(tracker.client.get_run(tracker.run_id).info.run_name)
+        tracker.finish()
+    assert len(names) == 3
