@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -245,7 +244,11 @@ def test_the_report_holds_its_pictures_and_escapes_what_it_shows(labelled: Path,
 
 
 def test_the_api_key_of_the_environment_is_sent(
-    model: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: Callable[..., dict[str, str]],
 ):
     """A service with a key is evaluated with it, and refuses every photo without."""
     monkeypatch.setenv("SERVING_API_KEY", "secret")
@@ -253,17 +256,10 @@ def test_the_api_key_of_the_environment_is_sent(
         photo.write_bytes(encode(scene(100 + number, 80)))
     gates = tmp_path / "gates.yaml"
     gates.write_text("live: {failed_share_max: 0.0}")
-    with running_process(model) as url:
-        arguments = ["live", "--url", url, "--labelled", str(labelled), "--gates", str(gates)]
+    with processes.service(environment(MODEL=str(model), SERVING_API_KEY="secret")) as process:
+        process.wait_for("ready")
+        arguments = ["live", "--url", process.url, "--labelled", str(labelled), "--gates", str(gates)]
         assert main([*arguments, "--out", str(tmp_path / "with")]) == 0
         monkeypatch.delenv("SERVING_API_KEY")
         assert main([*arguments, "--out", str(tmp_path / "without")]) == 1
     assert "unauthorized" in (tmp_path / "without/live.json").read_text()
-
-
-@contextmanager
-def running_process(model: Path) -> Iterator[str]:
-    """A service of the tiny model with the key `secret`."""
-    with processes.service({**os.environ, "MODEL": str(model), "SERVING_API_KEY": "secret"}) as process:
-        process.wait_for("ready")
-        yield process.url
