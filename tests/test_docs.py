@@ -133,9 +133,10 @@ def test_the_reference_is_what_the_code_says():
         assert (ROOT / "docs/reference" / name).read_text() == text, f"{name}: make reference"
 
 
-def claims() -> list[list[str]]:
-    """The rows of the table of claims: what, figure, file, field."""
-    table = (ROOT / "docs/evidence.md").read_text().partition("| claim |")[2].partition("\n\n")[0]
+def claims(first_column: str = "claim") -> list[list[str]]:
+    """The rows of a table of claims: what (or on which page), figure, file, field."""
+    evidence = (ROOT / "docs/evidence.md").read_text()
+    table = evidence.partition(f"| {first_column} |")[2].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
@@ -152,15 +153,22 @@ def looked_up(file: str, field: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim[0])
-def test_every_claim_of_the_readme_is_in_the_file_that_a_command_wrote(claim: list[str]):
-    """The figure is the file's, rounded as shown, and the README has it."""
-    _, figure, file, field = claim
-    value = looked_up(file, field)
+def shown(value: float, figure: str) -> str:
+    """A value as the figure is written: in per cent or not, with as many digits."""
     digits = len(figure.removesuffix(" %").partition(".")[2])
-    shown = f"{100 * value:.{digits}f} %" if figure.endswith("%") else f"{value:,.{digits}f}"
-    assert shown == figure
-    assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", README), figure
+    return f"{100 * value:.{digits}f} %" if figure.endswith("%") else f"{value:,.{digits}f}"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [["README.md", *claim[1:]] for claim in claims()] + claims("page"),
+    ids=lambda claim: f"{claim[0]}-{claim[2]}-{claim[3]}",
+)
+def test_every_claim_is_in_the_file_that_a_command_wrote(claim: list[str]):
+    """The figure is the file's, rounded as shown, and the page has it."""
+    page, figure, file, field = claim
+    assert shown(looked_up(file, field), figure) == figure
+    assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", (ROOT / page).read_text()), figure
 
 
 def test_every_figure_of_the_results_is_claimed():
@@ -192,6 +200,15 @@ def test_the_folders_of_the_readme_exist():
     assert len(folders) > 5
     for folder in folders:
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_the_badges_are_true():
+    """The Pythons are those of CI, the licence is that of the repository."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    (badge,) = re.findall(r"badge/python-(.+?)-blue", README)
+    assert badge.split("%20%7C%20") == jobs["test"]["strategy"]["matrix"]["python"]
+    assert "badge/licence-Apache--2.0-blue" in README
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
 
 
 def test_every_page_is_in_the_site():
