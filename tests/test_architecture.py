@@ -53,7 +53,11 @@ def loaded_after(
 def test_import_contracts_hold():
     """The allow lists of pyproject.toml, as `make lint` checks them."""
     done = subprocess.run(
-        ["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
