@@ -17,6 +17,7 @@ from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
 from tests.tiny import HEAD_ALONE, SIDE, TRAIN, data_config, train_config
+from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
 from training.export.artefact import export
 from training.export.calibrate import fit_temperature
@@ -29,16 +30,7 @@ from training.photos.manifest import read_manifest
 from training.photos.sources import fetch
 from training.place import Place
 
-pytestmark = pytest.mark.filterwarnings(
-    # from within Lightning and MLflow
-    "ignore:.*LeafSpec.*:",
-    "ignore:.*Checkpoint directory.*:",
-    "ignore:.*does not have many workers.*:",
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = LIBRARIES_WARNINGS_IGNORED
 
 NAME, ALIAS = train_config().model.name, train_config().tracking.alias
 IMAGES = torch.randint(

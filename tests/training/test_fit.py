@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from torch.utils.data import TensorDataset
 
 from tests.tiny import HEAD_ALONE, TRAIN, train_config
+from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
 from training.__main__ import main
 from training.fit import checkpoint, phases
@@ -21,16 +22,7 @@ from training.network.task import FinetuneTask
 from training.photos.manifest import read_manifest
 from training.place import Place
 
-pytestmark = pytest.mark.filterwarnings(
-    # from within Lightning and MLflow
-    "ignore:.*LeafSpec.*:",
-    "ignore:.*Checkpoint directory.*:",
-    "ignore:.*does not have many workers.*:",
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = LIBRARIES_WARNINGS_IGNORED
 
 
 def train(place: Place, *overrides: str) -> None:

@@ -15,21 +15,13 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from tests.tiny import ROOT, SIDE, TRAIN, train_config
+from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
 from training.fit.trainer import finetune
 from training.network.task import FinetuneTask
 from training.place import Place
 
-pytestmark = pytest.mark.filterwarnings(
-    # from within Lightning and MLflow
-    "ignore:.*LeafSpec.*:",
-    "ignore:.*Checkpoint directory.*:",
-    "ignore:.*does not have many workers.*:",
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = LIBRARIES_WARNINGS_IGNORED
 
 
 def train_rows(work: Path, rows: Dataset[Any], workers: int = 0) -> None:
