@@ -59,7 +59,7 @@ BEGINS: tuple[str | tuple[str, ...], ...] = (
         "cp models",
         "kill -",
     ),  # tests/serving/test_process.py
-    "SERVING_FEEDBACK=",  # the settings of test_labels_come_back
+    ("SERVING_FEEDBACK=", "SERVING_API_KEY="),  # the settings of test_labels_come_back
     ".venv/bin/python -m evaluation compare",  # tests/evaluation/test_compare.py; make promote
     "docker ",  # make smoke-image
     "make image",  # make smoke-image, make rehearse
