@@ -5,8 +5,11 @@ A container is a small HTTP server in this process. `make rehearse` tests a real
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import itertools
 import json
+import os
 import socket
 import socketserver
 import subprocess
@@ -117,11 +120,18 @@ def serving(port: int, answer: Callable[[str, bytes, dict[str, str]], Answer]) -
         yield server.server_address[1]
 
 
+_PORTS = itertools.cycle(range(20_000, 30_000))
+for _ in range(os.getpid() * 97 % 10_000):  # each test process begins elsewhere
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that no outgoing connection will take: they use 32768 and above."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Container:
