@@ -13,7 +13,12 @@ from typing import Final
 from common.errors import UserError
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-_LEFTOVERS: Final = ("__MACOSX",)
+_LEFTOVERS: Final = frozenset(
+    {
+        *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r"),
+    }
+)
 
 
 class PhotosError(UserError):
@@ -21,9 +26,9 @@ class PhotosError(UserError):
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Whether an operating system left this file behind: neither a photo nor an error."""
+    """Whether an operating system or a photo tool left this file behind: neither a photo nor an error."""
     return not path.parts or any(
-        part in _LEFTOVERS or (part.startswith(".") and part != "..") for part in path.parts
+        part.lower() in _LEFTOVERS or (part.startswith(".") and part != "..") for part in path.parts
     )
 
 

@@ -24,12 +24,14 @@ class FetchConfig:
     """Where the photos come from.
 
     Args:
-        source: microsoft, kaggle, sample, the URL of a zip, a zip file or a folder.
+        source: microsoft, kaggle, sample, the URL of a zip or tar, such a file, a folder, or a CSV of labels.
+        keep_split: Keep the test split of a source that comes in splits; false joins them and splits anew.
         sample_per_class: Pictures per class that the source sample draws.
         sample_seed: Seed of the drawn pictures.
     """
 
     source: str
+    keep_split: bool
     sample_per_class: PositiveInt
     sample_seed: NonNegativeInt
 

@@ -64,7 +64,7 @@ def test_a_zip_is_laid_out_by_label(root: str, tmp_path: Path):
     assert (PLACE.raw / "cat/2.jpg").read_bytes() == JPEG + bytes([2])
     assert report.files == {"cat": 3, "dog": 2}
     stored = json.loads(PLACE.fetch_report.read_text())
-    assert (stored["source"], stored["name"], len(stored["sha256"])) == ("zip", "photos.zip", 64)
+    assert (stored["source"], stored["name"], len(stored["sha256"])) == ("archive", "photos.zip", 64)
 
 
 @pytest.mark.usefixtures("workplace")
@@ -162,21 +162,27 @@ class Archive(http.server.BaseHTTPRequestHandler):
 
     content = b""
     breaks = 0
+    changes: list[tuple[bytes, str]]
     ranges = True
+    etag = '"1"'
     seen: list[str]
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         type(self).seen.append(asked or "all")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
+        unchanged = self.headers.get("If-Range", self.etag) == self.etag
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges and unchanged else 0
         part = self.content[start:]
         self.send_response(206 if start else 200)
+        self.send_header("ETag", self.etag)
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if type(self).breaks:
             type(self).breaks -= 1
             part = part[: len(part) // 2]
         self.wfile.write(part)
+        if type(self).changes:
+            type(self).content, type(self).etag = self.changes.pop()
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -186,7 +192,7 @@ class Archive(http.server.BaseHTTPRequestHandler):
 def server(tmp_path: Path) -> Iterator[tuple[str, type[Archive]]]:
     """A server with one zip."""
     content = make_zip(tmp_path / "remote.zip", photos()).read_bytes()
-    kind = type("Kind", (Archive,), {"content": content, "seen": []})
+    kind = type("Kind", (Archive,), {"content": content, "seen": [], "changes": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}/pets.zip", kind
@@ -207,6 +213,26 @@ def test_a_download_resumes_where_it_was_interrupted(server: tuple[str, type[Arc
     assert kind.seen[:2] == ["all", f"bytes={half}-"]
     get(address)
     assert len(kind.seen) == 3, "a whole download is not repeated"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_file_that_changes_while_it_is_downloaded_is_not_joined_from_halves(
+    server: tuple[str, type[Archive]], tmp_path: Path
+):
+    """The server says that it changed, and all of it is downloaded again."""
+    address, kind = server
+    other = make_zip(tmp_path / "other.zip", photos() | {"Cat/more.jpg": JPEG}).read_bytes()
+    kind.breaks, kind.changes = 1, [(other, '"2"')]
+    assert get(address).files == {"cat": 4, "dog": 2}
+
+
+@pytest.mark.usefixtures("workplace")
+def test_two_addresses_with_one_file_name_are_two_archives(server: tuple[str, type[Archive]], tmp_path: Path):
+    """The second is not answered with the first."""
+    address, kind = server
+    get(address)
+    kind.content = make_zip(tmp_path / "other.zip", photos() | {"Cat/more.jpg": JPEG}).read_bytes()
+    assert get(address.replace("/pets.zip", "/v2/pets.zip")).files == {"cat": 4, "dog": 2}
 
 
 @pytest.mark.usefixtures("workplace")
@@ -231,7 +257,7 @@ def test_an_error_response_is_not_saved_as_an_archive(
     monkeypatch.setattr(kind, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(PipelineError, match="404"):
         get(address)
-    assert not list(PLACE.downloads.iterdir())
+    assert not [path for path in PLACE.downloads.rglob("*") if path.is_file()]
 
 
 @pytest.mark.usefixtures("workplace")

@@ -1,13 +1,15 @@
-"""A URL in, a file out; an interrupted download resumes where it stopped."""
+"""A URL in, a file out; an interrupted download resumes where it stopped, if the file is still the same."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from common import files
 from common.errors import PipelineError
 from common.progress import progress
 from training.photos.layout import OTHER_SOURCES
@@ -16,17 +18,20 @@ _ATTEMPTS: Final = 4
 
 
 def download(address: str, folder: Path) -> Path:
-    """Download a zip to `folder`, unless it is there already; return the file.
+    """Download an archive below `folder`, unless it is there already; return the file.
+
+    Each address has a folder of its own: two archives of one name are two files.
 
     Raises:
         PipelineError: the address cannot be reached or answers with an error.
     """
-    name = PurePosixPath(urlsplit(address).path).name or "archive"
-    final = folder / (name if name.endswith(".zip") else name + ".zip")
+    parts = urlsplit(address)
+    name = PurePosixPath(unquote(parts.path)).name or "archive"
+    final = folder / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     if final.exists():
         print(f"{final} is already downloaded; delete it to download it again.")
         return final
-    folder.mkdir(parents=True, exist_ok=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(final.name + ".part")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -40,13 +45,21 @@ def download(address: str, folder: Path) -> Path:
             print(f"The connection broke ({error}). Attempt {attempt + 1} of {_ATTEMPTS}.")
         else:
             break
+    _validator(partial).unlink(missing_ok=True)
     partial.rename(final)
     return final
+
+
+def _validator(partial: Path) -> Path:
+    """Where the ETag or the date of a partial download is kept."""
+    return partial.with_name(partial.name + ".etag")
 
 
 def _download_rest(address: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if have and _validator(partial).exists():  # RFC 9110, 13.1.5: the rest, or all of a file that has changed
+        headers["If-Range"] = _validator(partial).read_text(encoding="utf-8")
     with (
         httpx.Client(follow_redirects=True, timeout=30) as client,
         client.stream("GET", address, headers=headers) as response,
@@ -61,6 +74,7 @@ def _download_rest(address: str, partial: Path) -> None:
             )
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             have = 0  # the server sends the whole file
+            _remember(response, _validator(partial))
         length = int(response.headers.get("Content-Length", 0))
         total = have + length if length else None
         with (
@@ -70,3 +84,13 @@ def _download_rest(address: str, partial: Path) -> None:
             for chunk in response.iter_raw():  # unbuffered: what has arrived is kept
                 file.write(chunk)
                 bar.update(len(chunk))
+
+
+def _remember(response: httpx.Response, path: Path) -> None:
+    """Keep what identifies this version of the file; a weak ETag does not (RFC 9110, 8.8.1)."""
+    etag = response.headers.get("ETag", "")
+    identity = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+    if identity:
+        files.write_text(path, identity)
+    else:
+        path.unlink(missing_ok=True)

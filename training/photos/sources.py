@@ -1,7 +1,7 @@
 """A source in, raw photos out: `data/raw/<label>/<file>` and `data/fetch.json`.
 
-A source is the public archive, Kaggle, another URL, a local zip, a folder with a sub-folder per class, or
-pictures from `training.photos.drawn`. Earlier photos stay until the new ones are complete.
+A source is the public archive, Kaggle, another URL, a local zip or tar, a folder, a table of photos and
+labels, or pictures from `training.photos.drawn`. Earlier photos stay until the new ones are complete.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -19,10 +20,11 @@ from common.errors import PipelineError
 from common.photos import is_leftover
 from common.progress import progress
 from training.config import FetchConfig
-from training.photos.archive import extract
+from training.photos import table
 from training.photos.download import download
 from training.photos.drawn import draw_dataset
-from training.photos.layout import OTHER_SOURCES, check_space, class_root, labels_of
+from training.photos.layout import OTHER_SOURCES, Layout, understand
+from training.photos.listing import Listing, listed
 from training.place import Place
 
 ADDRESSES: Final = {
@@ -37,80 +39,131 @@ class Report:
     """What was fetched; written to `data/fetch.json`."""
 
     source: str
-    """Kind of source: microsoft, kaggle, url, zip, folder or sample."""
+    """Kind of source: microsoft, kaggle, url, archive, folder, table or sample."""
     name: str
     """File or folder name, without its path."""
     sha256: str
-    """Of the archive, or of the sorted names and contents of a folder."""
+    """Of the archive, or of the sorted names and contents of the photos."""
     bytes: int
     """Size of the archive or of all files."""
     files: dict[str, int]
     """Number of files per class."""
+    kept_test: list[str] = field(default_factory=list)
+    """Folders, below each class, that hold the owner's test split, which `prepare` then keeps."""
 
 
-def fetch(config: FetchConfig, place: Place) -> Report:
-    """Fetch the photos of `config.source` into `place.raw`.
+def fetch(config: FetchConfig, place: Place, *, dry_run: bool = False) -> Report | None:
+    """Fetch the photos of `config.source` into `place.raw`, after printing what was understood of it.
+
+    Args:
+        config: The source, and whether its test split stays one.
+        place: Where the photos go.
+        dry_run: Only print what was understood; then there is no report.
 
     Raises:
         PipelineError: the source cannot be reached or read, or does not hold labelled photos.
     """
     source = config.source
-    local = Path(source).expanduser()
     if source == "sample":
-
-        def draw(to: Path) -> None:
-            draw_dataset(to, config.sample_per_class, config.sample_seed)
-
-        report = _install("sample", "drawn", draw, place)
-    elif source in ADDRESSES or source.startswith(("http://", "https://")):
-        archive = download(ADDRESSES.get(source, source), place.downloads)
-        report = _from_zip(source if source in ADDRESSES else "url", archive, place)
-    elif local.is_dir():
-        report = _install("folder", local.resolve().name, lambda to: _copy_folder(local, to), place)
-    elif local.is_file():
-        report = _from_zip("zip", local, place)
+        report = _install_drawn(config, place)
     else:
-        raise PipelineError(
-            f"The source {source!r} is neither a known name nor an existing file or folder. " + OTHER_SOURCES
-        )
+        kind, path = _located(source, place)
+        with _understood(path) as (listing, layout):
+            print(layout.described())
+            if dry_run:
+                return None
+            report = _install(kind, path, listing, layout, place)
+        if config.keep_split:
+            report = replace(report, kept_test=_kept_test(layout))
     files.write_json(place.fetch_report, report)
     return report
 
 
-def _install(kind: str, name: str, fill: Callable[[Path], None], place: Place) -> Report:
-    """Fill a new folder, describe it and replace the raw photos with it."""
-    with files.atomic_folder(place.raw) as folder:
-        fill(folder)
-        counts, size, digest = Counter[str](), 0, hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                relative = path.relative_to(folder)
-                counts[relative.parts[0]] += 1
-                size += path.stat().st_size
-                digest.update(f"{relative.as_posix()}\0{files.sha256(path)}\n".encode())
-        return Report(kind, name, digest.hexdigest(), size, dict(counts))
-
-
-def _from_zip(kind: str, archive: Path, place: Place) -> Report:
-    report = _install(kind, archive.name, lambda to: extract(archive, to), place)
-    return Report(kind, archive.name, files.sha256(archive), archive.stat().st_size, report.files)
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy the class folders of `source` to `target/<label>/`."""
-    found = [path for path in source.rglob("*") if path.is_file()]
-    photos = [path for path in found if not is_leftover(path.relative_to(source))]
-    top = source / class_root(PurePosixPath(path.relative_to(source).as_posix()) for path in photos)
-    inside = {path: path.relative_to(top) for path in photos if path.is_relative_to(top)}
-    inside = {path: inner for path, inner in inside.items() if len(inner.parts) > 1}
-    labels = labels_of(
-        {path.name for path in top.iterdir() if path.is_dir() and not is_leftover(Path(path.name))},
-        [inner.parts[0] for inner in inside.values()],
+def _located(source: str, place: Place) -> tuple[str, Path]:
+    """The kind of source, and its file or folder on this machine."""
+    if source in ADDRESSES or source.startswith(("http://", "https://")):
+        archive = download(ADDRESSES.get(source, source), place.downloads)
+        return (source if source in ADDRESSES else "url"), archive
+    local = Path(source).expanduser()
+    if local.is_dir():
+        return "folder", local.resolve()
+    if local.is_file():
+        return ("table" if local.suffix.lower() in table.SUFFIXES else "archive"), local.resolve()
+    raise PipelineError(
+        f"The source {source!r} is neither a known name nor an existing file or folder. " + OTHER_SOURCES
     )
-    check_space(sum(path.stat().st_size for path in inside), target)
-    with progress("copy", len(inside), "files") as bar:
-        for path, inner in inside.items():
-            to = target / labels[inner.parts[0]] / Path(*inner.parts[1:])
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, to)
-            bar.update()
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[tuple[Listing, Layout]]:
+    """The files of a source and their layout; a table of labels is preferred to names, if it has one."""
+    only = PurePosixPath(path.name) if path.is_file() and path.suffix.lower() in table.SUFFIXES else None
+    with listed(path.parent if only else path) as listing:
+        tables = [only] if only else [name for name in listing.sizes if _may_be_table(name)]
+        for name in tables:
+            with listing.open(name) as file:
+                layout = table.from_table(name, file.read(), listing.sizes.keys())
+            if layout:
+                yield listing, layout
+                return
+        if only:
+            raise PipelineError(
+                f"{only} names no photos with labels: expected a header, a column that names photos in its "
+                "folder or below, and a column label."
+            )
+        yield listing, understand(listing.sizes.keys(), listing.folders)
+
+
+def _may_be_table(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in table.SUFFIXES and not is_leftover(name)
+
+
+def _kept_test(layout: Layout) -> list[str]:
+    if not layout.test:
+        raise PipelineError(
+            "fetch.keep_split is set, but the source has no test split: expected a folder test with a folder "
+            "for each class. Unset it, and the photos are split here."
+        )
+    return sorted({target.parts[1] for target in layout.test})
+
+
+def _install_drawn(config: FetchConfig, place: Place) -> Report:
+    with files.atomic_folder(place.raw) as folder:
+        draw_dataset(folder, config.sample_per_class, config.sample_seed)
+        return _report("sample", "drawn", folder)
+
+
+def _install(kind: str, path: Path, listing: Listing, layout: Layout, place: Place) -> Report:
+    """Copy the photos to a new folder, describe it and replace the raw photos with it."""
+    with files.atomic_folder(place.raw) as folder:
+        _check_space(sum(listing.sizes[name] for name in layout.targets), folder)
+        with progress("copy", len(layout.targets), "files") as bar:
+            for name in listing.sizes:
+                if name in layout.targets:
+                    listing.copy(name, folder / layout.targets[name])
+                    bar.update()
+        report = _report(kind, path.name, folder)
+    if path.is_dir() or kind == "table":
+        return report
+    return replace(report, sha256=files.sha256(path), bytes=path.stat().st_size)
+
+
+def _report(kind: str, name: str, folder: Path) -> Report:
+    counts, size, digest = Counter[str](), 0, hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            relative = path.relative_to(folder)
+            counts[relative.parts[0]] += 1
+            size += path.stat().st_size
+            digest.update(f"{relative.as_posix()}\0{files.sha256(path)}\n".encode())
+    return Report(kind, name, digest.hexdigest(), size, dict(counts))
+
+
+def _check_space(needed_bytes: int, folder: Path) -> None:
+    """Check, before anything is written, that the photos fit on the disk."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise PipelineError(
+            f"The photos take {needed_bytes / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free. "
+            "Free some disk space and run it again."
+        )
