@@ -198,8 +198,8 @@ def as_folder(path: Path, names: Iterable[str]) -> Path:
 def as_zip(path: Path, names: Iterable[str]) -> Path:
     """Photos in a zip."""
     with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, JPEG + name.split("/")[-1].encode())
+        for number, name in enumerate(names):
+            archive.writestr(name, JPEG + bytes([number]))
     return path
 
 

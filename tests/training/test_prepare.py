@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
+from sklearn.datasets import load_digits
 
 from common.errors import PipelineError
 from tests.pictures import encode
@@ -30,8 +31,8 @@ from training.__main__ import main
 from training.config import PrepareConfig
 from training.photos import catalogue
 from training.photos.drawn import draw
-from training.photos.near_duplicates import group_near_duplicates
-from training.photos.split import SPLITS, assign_splits
+from training.photos.near_duplicates import group_near_duplicates, without_bridges
+from training.photos.split import SMALL_CLASS, SPLITS, assign_splits
 from training.place import Place
 
 CONFIG = data_config().prepare
@@ -125,6 +126,73 @@ def test_near_duplicates_under_two_labels_are_all_dropped():
     assert dropped() == {"cat/3.jpg": "conflicting duplicate", "dog/copy.jpg": "conflicting duplicate"}
 
 
+@pytest.mark.usefixtures("workplace")
+def test_plain_pictures_whose_hashes_agree_are_not_conflicting():
+    """Digits are alike to a perceptual hash; their pixels differ, so none is dropped."""
+    digits = load_digits()
+    for number, (pixels, target) in enumerate(zip(digits.images, digits.target, strict=True)):
+        image = Image.fromarray((pixels * 15).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        write(f"{target}/{number}.png", encode(image, "PNG"))
+    assert prepare(CONFIG)["dropped"] == 0
+
+
+@pytest.mark.usefixtures("raw")
+def test_each_group_lies_in_one_split_when_more_photos_count_as_near():
+    """The groups are joined by a new setting: test photos stay, and what is near to them is dropped."""
+    prepare(CONFIG)
+    before = manifest()["split"]
+    summary = prepare(data_config("--prepare.near_duplicate_bits", "24").prepare)
+    after = manifest()
+    assert summary["dropped_by_reason"].keys() == {"near-duplicate in another split"}
+    assert (after["split"] == before[after.index]).all()
+    assert set(before[before == "test"].index) <= set(after.index)
+    assert len(after[["group", "split"]].drop_duplicates()) == after["group"].nunique()
+
+
+def test_a_new_photo_between_two_splits_is_dropped():
+    """It is near to a training and to a test photo, which are not near each other."""
+    train, between, test, other = 0, 0b111111, 0b111111_111111, 0xFFFF << 40
+    hashes = np.array([train, between, test, other], np.uint64)
+    kept = pd.DataFrame({"path": list("abcd"), "label": "cat", "bytes": 1, "phash": hashes})
+    kept["group"] = group_near_duplicates(hashes, 6)
+    assert kept["group"].nunique() == 2
+    left, dropped = without_bridges(kept, pd.Series(["train", np.nan, "test", np.nan]), 6)
+    assert dropped[["path", "reason"]].to_numpy().tolist() == [["b", "near-duplicate across splits"]]
+    assert left["group"].nunique() == len(left) == 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("sizes", [[40] * 102, [2000, 2000, 20], [12, 200, 57]])
+def test_every_class_has_photos_in_each_split(sizes: list[int], seed: int):
+    """Small classes are divided exactly, however many photos the others have."""
+    labels = [f"c{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    chance = random.Random(seed)
+    names = [f"{chance.getrandbits(64):016x}" for _ in labels]
+    kept = pd.DataFrame({"label": labels, "group": names})
+    split = assign_splits(kept, CONFIG, pd.Series(index=kept.index, dtype=object))
+    table = pd.crosstab(kept["label"], split)
+    assert (table[list(SPLITS)] > 0).all().all()
+    small = table[table.sum(axis=1) < SMALL_CLASS]
+    assert (abs(small["test"] - small.sum(axis=1) / 10) <= 1).all()
+
+
+@pytest.mark.usefixtures("raw")
+def test_the_owner_s_test_split_stays_whole_and_near_copies_of_it_leave():
+    """No other photo joins it, and none near to it trains."""
+    for label in ("cat", "dog"):
+        for number in range(100, 104):
+            write(f"{label}/test/{number}.jpg", encode(picture(label, number), quality=90))
+    write("cat/train/copy.jpg", encode(picture("cat", 100).resize((150, 150))))
+    PLACE.fetch_report.write_text('{"kept_test": ["test"]}')
+    prepare(CONFIG)
+    table = manifest()
+    assert set(table.index[table["split"] == "test"]) == {
+        f"{label}/test/{number}.jpg" for label in ("cat", "dog") for number in range(100, 104)
+    }
+    assert dropped() == {"cat/train/copy.jpg": "near-duplicate in another split"}
+    assert (table["split"] == "validation").sum() == 4
+
+
 @pytest.mark.usefixtures("raw")
 def test_new_photos_never_move_earlier_ones():
     """Even in a small set, which is divided exactly; a new near-duplicate follows its earlier photo."""
@@ -154,17 +222,17 @@ def test_the_split_is_reproducible_and_the_salt_changes_it():
     assert PLACE.manifest.read_bytes() != first
 
 
-@given(st.integers(0, 2**32), st.integers(1000, 3000))
+@given(st.integers(0, 2**32), st.integers(2000, 6000))
 def test_a_large_set_is_split_by_hash(seed: int, n: int):
     """Within four standard deviations of 80/10/10, and independent of the other photos."""
     chance = random.Random(seed)
     names = [f"{chance.getrandbits(64):016x}" for _ in range(n)]
     kept = pd.DataFrame({"label": [("cat", "dog")[i % 2] for i in range(n)], "group": names, "sha256": names})
-    split = assign_splits(kept, CONFIG, {})
+    split = assign_splits(kept, CONFIG, pd.Series(index=kept.index, dtype=object))
     for name, share in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
         assert abs((split == name).mean() - share) < 4 * (share * (1 - share) / n) ** 0.5
-    half = kept.iloc[: max(1000, n // 2)]
-    assert (assign_splits(half, CONFIG, {}) == split[half.index]).all()
+    half = kept.iloc[: max(2000, n // 2)]
+    assert (assign_splits(half, CONFIG, pd.Series(index=half.index, dtype=object)) == split[half.index]).all()
 
 
 @given(

@@ -5,6 +5,8 @@ Near-duplicates, found by perceptual hash, form a group, and a group stays in on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -12,8 +14,13 @@ from common import files
 from common.errors import PipelineError
 from training.config import PrepareConfig
 from training.photos.inspect import inspect_all, list_files
-from training.photos.near_duplicates import group_near_duplicates, stable_group_names, without_conflicts
-from training.photos.split import SPLITS, assign_splits, earlier_splits, split_settings
+from training.photos.near_duplicates import (
+    group_near_duplicates,
+    stable_group_names,
+    without_bridges,
+    without_conflicts,
+)
+from training.photos.split import SPLITS, assign_splits, known_splits, owner_test, split_settings
 from training.place import Place
 
 _COLUMNS = ["path", "label", "split", "sha256", "phash", "group", "width", "height", "bytes"]
@@ -42,14 +49,19 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     )
     _check_classes(classes, kept)
     kept["group"] = group_near_duplicates(kept["phash"].to_numpy(np.uint64), config.near_duplicate_bits)
-    kept, conflicting = without_conflicts(kept)
-    dropped = pd.concat([dropped, conflicting], ignore_index=True).sort_values("path")
+    kept, conflicting = without_conflicts(kept, config.near_duplicate_bits)
+    if owner_test(place):
+        config = replace(config, test_share=0.0)
+    known = known_splits(kept, config, place)
+    kept, bridging = without_bridges(kept, known, config.near_duplicate_bits)
+    dropped = pd.concat([dropped, conflicting, bridging], ignore_index=True).sort_values("path")
     _check_classes(classes, kept)
     kept["group"] = stable_group_names(kept)
-    kept["split"] = assign_splits(kept, config, earlier_splits(place, config))
+    kept["split"] = assign_splits(kept, config, known)
     kept["phash"] = [f"{value:016x}" for value in kept["phash"]]
     summary = _summarise(kept, dropped) | {"settings": split_settings(config)}
     _check_splits(kept)
+    assert len(kept[["group", "split"]].drop_duplicates()) == kept["group"].nunique()  # noqa: S101 (no leaks)
     with files.atomic_folder(place.prepared) as folder:
         kept.sort_values("path")[_COLUMNS].to_csv(folder / place.manifest.name, index=False)
         dropped.to_csv(folder / place.dropped.name, index=False)

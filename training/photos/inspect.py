@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import imagehash
 from PIL import Image
@@ -24,12 +24,17 @@ from serving.contract.errors import ImageError
 from serving.contract.preprocess import preprocess
 
 _HASH_SIDE: Final = 224
+THUMBNAIL_SIDE: Final = 32
+"""Side of the grey thumbnail that confirms what a perceptual hash suggests, in pixels."""
 _REASONS: Final = {
     "empty": "empty",
     "unsupported-image": "not an image",
     "broken-image": "undecodable",
     "image-too-large": "too large",
 }
+
+
+Pixels: TypeAlias = bytes  # `Inspected` has a field named bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Inspected:
     phash: int = 0
     width: int = 0
     height: int = 0
+    thumbnail: Pixels = b""
+    """Grey, `u8[32,32]`."""
 
 
 def list_files(raw: Path) -> list[str]:
@@ -99,7 +106,8 @@ def inspect(raw: Path, name: str) -> Inspected:
         image = preprocess(data, _HASH_SIDE)
     except ImageError as error:
         return Inspected(name, label, len(data), reason=_REASONS[error.code])
-    perceptual = imagehash.phash(Image.fromarray(image.pixels.transpose(1, 2, 0)))
+    picture = Image.fromarray(image.pixels.transpose(1, 2, 0))
+    perceptual = imagehash.phash(picture)
     return Inspected(
         path=name,
         label=label,
@@ -108,4 +116,7 @@ def inspect(raw: Path, name: str) -> Inspected:
         phash=int(str(perceptual), 16),
         width=image.width,
         height=image.height,
+        thumbnail=picture.convert("L")
+        .resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+        .tobytes(),
     )

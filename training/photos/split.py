@@ -16,28 +16,26 @@ from training.config import PrepareConfig
 from training.place import Place
 
 SPLITS: Final = ("train", "validation", "test")
-SMALL_SET: Final = 1000
-"""Below this many photos the splits are divided exactly, by rank of the hash."""
+SMALL_CLASS: Final = 1000
+"""A class with fewer photos is divided exactly, by rank of the hash."""
 
 
-def assign_splits(kept: pd.DataFrame, config: PrepareConfig, earlier: dict[str, str]) -> pd.Series:
-    """Split of each photo by the hash of its group, within each class; `earlier` photos keep theirs.
+def assign_splits(kept: pd.DataFrame, config: PrepareConfig, known: pd.Series) -> pd.Series:
+    """Split of each photo by the hash of its group, within each class; photos with a known split keep it.
 
     Args:
-        kept: Columns label, group and sha256.
+        kept: Columns label and group; the photos of a group with a known split have no other.
         config: Shares and salt.
-        earlier: Split by sha256, from an earlier manifest.
+        known: The split of each photo that has one already, else NaN.
     """
     split = pd.Series("", index=kept.index, dtype=object)
-    known = kept["sha256"].map(earlier)
     inherited = kept.assign(known=known).groupby("group")["known"].transform("first")
-    fixed = known.fillna(inherited)  # a new near-duplicate follows the earlier photo
-    split[fixed.notna()] = fixed[fixed.notna()]
+    split[inherited.notna()] = inherited[inherited.notna()]  # a new near-duplicate follows the earlier photo
     shares = {"validation": config.validation_share, "test": config.test_share}
     for _, members in kept.groupby("label"):
         fresh = members[split[members.index] == ""]
         rank = {group: _position(group, config.salt) for group in fresh["group"].unique()}
-        if len(kept) < SMALL_SET:
+        if len(members) < SMALL_CLASS:
             taken = _counts(split[members.index])
             chosen = _divide_exactly(_counts(fresh["group"]), rank, shares, taken)
         else:
@@ -68,7 +66,7 @@ def _divide_exactly(
     """Fill test, then validation, then train with groups in order of rank, on top of what is `taken`."""
     count = {split: taken.get(split, 0) for split in SPLITS}
     total = sum(sizes.values()) + sum(count.values())
-    goal = {split: max(1, round(shares[split] * total)) for split in ("validation", "test")}
+    goal = {split: max(1, round(share * total)) if share else 0 for split, share in shares.items()}
     chosen = {}
     for group in sorted(sizes, key=lambda name: rank[name]):
         best = next((split for split in ("test", "validation") if count[split] < goal[split]), "train")
@@ -86,11 +84,32 @@ def split_settings(config: PrepareConfig) -> dict[str, object]:
     }
 
 
-def earlier_splits(place: Place, config: PrepareConfig) -> dict[str, str]:
-    """Split by sha256 from an earlier manifest, if that has the same salt and shares."""
+def known_splits(kept: pd.DataFrame, config: PrepareConfig, place: Place) -> pd.Series:
+    """The split of each photo that has one already, else NaN.
+
+    That is the test split of the photos' owner, if `fetch` kept it, and otherwise the split in an earlier
+    manifest with the same salt and shares.
+    """
+    known = kept["sha256"].map(_earlier_splits(place, config))
+    if folders := owner_test(place):
+        owners = kept["path"].str.split("/").str[1].isin(folders)
+        near = owners.groupby(kept["group"]).transform("any") & ~owners
+        known = known.mask(owners, "test").mask(near, "train")  # those near to the owner's test are dropped
+    return known
+
+
+def owner_test(place: Place) -> list[str]:
+    """The folders, below each class, of the owner's test split; none if it is not kept."""
+    if not place.fetch_report.exists():
+        return []
+    kept: list[str] = json.loads(place.fetch_report.read_text(encoding="utf-8")).get("kept_test", [])
+    return kept
+
+
+def _earlier_splits(place: Place, config: PrepareConfig) -> dict[str, str]:
     if not place.manifest.exists() or not place.summary.exists():
         return {}
-    if json.loads(place.summary.read_text()).get("settings") != split_settings(config):
+    if json.loads(place.summary.read_text(encoding="utf-8")).get("settings") != split_settings(config):
         return {}
     earlier = read_manifest(place.manifest)
     return dict(zip(earlier["sha256"], earlier["split"], strict=True))
