@@ -110,7 +110,13 @@ class Models:
 
     def _new_handler(self) -> ImageClassifierHandler:
         settings = self._settings
-        limits = Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
+        limits = Limits(
+            settings.max_body_bytes,
+            settings.max_pixels,
+            settings.max_side,
+            settings.max_decode_bytes,
+            settings.max_decode_seconds,
+        )
         return ImageClassifierHandler(limits, device=self._device, max_batch=self.max_batch)
 
 

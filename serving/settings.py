@@ -76,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_MAX_PIXELS: largest declared width times height of an image."""
     max_side: Annotated[int, Meta(ge=1)] = 16_384
     """SERVING_MAX_SIDE: largest declared side of an image, in pixels."""
+    max_decode_bytes: Annotated[int, Meta(ge=1 << 20)] = 256 * 1024 * 1024
+    """SERVING_MAX_DECODE_BYTES: most memory that decoding an image may take, by its structure."""
+    max_decode_seconds: Annotated[float, Meta(gt=0)] = 1.5
+    """SERVING_MAX_DECODE_SECONDS: longest time that decoding may take on a core, by an image's structure."""
     max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
     """SERVING_MAX_PARTS: most parts of a multipart body."""
     api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
