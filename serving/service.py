@@ -13,7 +13,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from serving.contract.errors import NotReady
-from serving.engine.workers import Engine
+from serving.engine.budget import ByteBudget
+from serving.engine.workers import Engine, EngineLimits
 from serving.lifecycle import Lifecycle, State
 from serving.models import Models, reason_of
 from serving.observation import Observer
@@ -46,13 +47,20 @@ class Service:
         self.engine = Engine(
             self.models.handler,
             self.metrics,
-            workers=settings.workers,
-            queue_size=settings.queue_size,
-            deadline_seconds=settings.deadline_seconds,
+            EngineLimits(
+                workers=settings.workers,
+                queue_size=settings.queue_size,
+                deadline_seconds=settings.deadline_seconds,
+                queue_seconds=settings.queue_seconds,
+                memory_bytes=settings.max_decode_bytes,
+                stuck_seconds=settings.stuck_seconds,
+            ),
             max_batch=self.models.max_batch,
             max_delay_seconds=settings.max_delay_ms / 1000,
             clock=clock,
         )
+        self.budget = ByteBudget(settings.max_held_bytes, clock)
+        self.metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self.feedback = self._new_feedback()
         self.shadow = (
             Shadow(self.metrics, settings.shadow_share, lambda: self.engine.busy)

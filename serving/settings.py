@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_MAX_DELAY_MS: longest time that a photo waits for others to fill its batch."""
     queue_size: Annotated[int, Meta(ge=1)] = 256
     """SERVING_QUEUE_SIZE: most requests that may wait for a worker."""
+    queue_seconds: Annotated[float, Meta(gt=0)] = 0.5
+    """SERVING_QUEUE_SECONDS: longest expected wait for a worker; what would wait longer gets 503."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
     """SERVING_DEADLINE_SECONDS: longest time from the complete request to its answer."""
     upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
@@ -51,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     keep_alive_seconds: Annotated[int, Meta(ge=1)] = 75
     """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; must exceed the proxy's, often 60."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_STUCK_SECONDS: time that a worker may spend on one batch before liveness fails."""
+    """SERVING_STUCK_SECONDS: time without a worker that can answer after which liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
     """SERVING_DRAIN_GRACE_SECONDS: time between readiness turning 503 and the listener closing."""
     drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
@@ -72,11 +74,13 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_FEEDBACK_MAX_BYTES: size above which the oldest answers are deleted, unlabelled first."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     """SERVING_MAX_BODY_BYTES: largest request body."""
+    max_held_bytes: Annotated[int, Meta(ge=1024)] = 96 * 1024 * 1024
+    """SERVING_MAX_HELD_BYTES: most bytes of all request bodies together, until they are answered."""
     max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000
     """SERVING_MAX_PIXELS: largest declared width times height of an image."""
     max_side: Annotated[int, Meta(ge=1)] = 16_384
     """SERVING_MAX_SIDE: largest declared side of an image, in pixels."""
-    max_decode_bytes: Annotated[int, Meta(ge=1 << 20)] = 256 * 1024 * 1024
+    max_decode_bytes: Annotated[int, Meta(ge=1)] = 224 * 1024 * 1024
     """SERVING_MAX_DECODE_BYTES: most memory that decoding an image may take, by its structure."""
     max_decode_seconds: Annotated[float, Meta(gt=0)] = 1.5
     """SERVING_MAX_DECODE_SECONDS: longest time that decoding may take on a core, by an image's structure."""

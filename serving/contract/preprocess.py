@@ -46,7 +46,7 @@ class Limits:
     """Width times height, as the file declares them."""
     max_side: int = 16_384
     """Longest side, in pixels."""
-    max_decode_bytes: int = 256 * 1024 * 1024
+    max_decode_bytes: int = 224 * 1024 * 1024
     """Memory that decoding takes beyond the encoded bytes, by `structure_of`."""
     max_decode_seconds: float = 1.5
     """Time that decoding takes on one core, by `structure_of`."""
@@ -66,12 +66,20 @@ class DecodedImage:
     """Height in pixels as displayed (after EXIF orientation)."""
 
 
-def preprocess(data: bytes, size: int, limits: Limits = Limits()) -> DecodedImage:
+def preprocess(
+    data: bytes, size: int, limits: Limits = Limits(), structure: Structure | None = None
+) -> DecodedImage:
     """Decode one image to `u8[3,size,size]`, 0..255, RGB, whatever its format and colour mode.
 
     The whole image is stretched to the square (rule `RESIZE_RULE`), transparency becomes white, 16-bit
     samples are scaled to 8 bits, and EXIF orientation is applied. Only the first frame of an animation
     counts. ICC profiles are not applied.
+
+    Args:
+        data: The encoded image.
+        size: Side of the square, in pixels.
+        limits: The limits beyond which it is refused.
+        structure: What `inspect` returned for it, if it has been called.
 
     Raises:
         EmptyImage: there are no bytes.
@@ -79,7 +87,7 @@ def preprocess(data: bytes, size: int, limits: Limits = Limits()) -> DecodedImag
         UnsupportedImage: the bytes are not an image, or not of an allowed format or pixel type.
         BrokenImage: the format is allowed, but the pixels cannot be decoded (truncated, corrupt).
     """
-    structure = inspect(data, size, limits)
+    structure = structure or inspect(data, size, limits)
     try:
         with Image.open(io.BytesIO(structure.essential), formats=(structure.format,)) as image:
             if {*image.size} != {structure.width, structure.height}:  # Pillow gives that of a TIFF turned

@@ -15,8 +15,9 @@ from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
 from serving.http import pages, problems
-from serving.http.explain import Explainer, explain
+from serving.http.explain import explain
 from serving.http.feedback import feedback
+from serving.http.gate import Gate
 from serving.http.operations import drift, health, live, metrics
 from serving.http.predict import predict
 from serving.http.request import ServiceRequest, handling
@@ -78,5 +79,6 @@ def create_app(
         ),
         logging_config=None,
     )
-    app.state.service, app.state.explainer = service, Explainer()
+    app.state.service = service
+    app.asgi_handler = Gate(app.asgi_handler, service)
     return app

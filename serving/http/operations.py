@@ -36,7 +36,7 @@ class HealthReport(msgspec.Struct, frozen=True):
     """The answer to `GET /health`; fields that do not apply to the state are absent."""
 
     status: str
-    """`ok`, or the state: starting, draining or failed."""
+    """`ok`, or the state: starting, draining, failed, or stalled while no worker can answer."""
     uptime_seconds: float
     reason: str | UnsetType = UNSET
     """Why the service is not ready."""
@@ -70,28 +70,35 @@ async def health(request: ServiceRequest) -> Response[HealthReport]:
     service = request.service
     state, uptime_seconds = service.lifecycle.state, round(service.uptime_seconds, 3)
     deployment = service.settings.deployment or UNSET
-    if state is State.READY:
+    stalled = service.engine.stalled_seconds()
+    if state is State.READY and not stalled:
         artifact = service.models.handler.artifact
         card = artifact.card
         model = ServedModel(card.name, card.version, artifact.sha256)
         report = HealthReport("ok", uptime_seconds, UNSET, model, card.metrics, card.lineage, deployment)
     else:
-        report = HealthReport(str(state), uptime_seconds, service.lifecycle.reason, deployment=deployment)
-    status = 200 if state is State.READY else 503
+        name = "stalled" if stalled else str(state)
+        reason = (
+            f"no worker has been able to answer for {stalled:.1f} s" if stalled else service.lifecycle.reason
+        )
+        report = HealthReport(name, uptime_seconds, reason, deployment=deployment)
+    status = 200 if state is State.READY and not stalled else 503
     return Response(report, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 @get(
     "/health/live",
     response_description="The process is alive.",
-    responses={503: ResponseSpec(LivenessReport, generate_examples=False, description="A worker is stuck.")},
+    responses={
+        503: ResponseSpec(LivenessReport, generate_examples=False, description="The workers are stuck.")
+    },
 )
 async def live(request: ServiceRequest) -> Response[LivenessReport]:
-    """200 while the process works; 503 when a worker is stuck and the process should be restarted."""
+    """200 while the process works; 503 when its workers are stuck and it should be restarted."""
     service = request.service
-    stuck = service.engine.stuck_seconds()
-    if stuck > service.settings.stuck_seconds:
-        reason = f"a worker has spent {stuck:.0f} s on one batch"
+    stalled = service.engine.stalled_seconds()
+    if stalled > service.settings.stuck_seconds:
+        reason = f"no worker has been able to answer for {stalled:.0f} s"
         return Response(LivenessReport("stuck", reason), status_code=503)
     return Response(LivenessReport("alive"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, post
@@ -13,8 +13,9 @@ from msgspec import Meta
 
 from serving.contract.answer import Answer, Refusal
 from serving.contract.card import Card
-from serving.contract.errors import ServingError
-from serving.http import problems
+from serving.contract.errors import ImageError
+from serving.contract.preprocess import DecodedImage
+from serving.http import answers, problems
 from serving.http.authorisation import require_key
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
@@ -63,28 +64,10 @@ EXAMPLE: Final = Prediction(
 """The released model's answer to `deploy/smoke/cat.jpg`, as a test checks."""
 
 
-class Refused(ServingError):
-    """A worker took the photo, but the handler refused it."""
-
-    def __init__(self, refusal: Refusal, seconds: Mapping[str, float]) -> None:
-        super().__init__(refusal.detail)
-        self.code, self.seconds = refusal.error, seconds
-
-
 def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Count, log and answer a request that ended in `error`."""
-    code = problems.code_of(error)
-    request.service.metrics.requests.labels(code).inc()
-    response = problems.response(error, request.id)
-    log = _log(request)
-    if isinstance(error, Refused):
-        response.headers["Server-Timing"] = _server_timing(error.seconds)
-        log = log.bind(**_stages_ms(error.seconds))
-    if isinstance(error, ServingError):
-        log.info("refused", outcome=code, detail=error.detail)
-    else:
-        log.error("failed to answer", outcome=code, exc_info=error)
-    return response
+    request.service.metrics.requests.labels(problems.code_of(error)).inc()
+    return answers.refused(request, "/predict", error)
 
 
 @post(
@@ -93,6 +76,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     guards=[require_key],
     exception_handlers=handling(Exception, refuse),
     operation_class=UploadOperation,
+    operation_id="predict",
     responses={
         200: ResponseSpec(
             Prediction,
@@ -106,7 +90,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
 async def predict(request: ServiceRequest) -> Response[Prediction]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
     prediction, seconds = await classify(request)
-    headers = {"X-Request-ID": request.id, "Server-Timing": _server_timing(seconds)}
+    headers = {"Server-Timing": answers.server_timing(seconds)}
     return Response(prediction, headers=headers)
 
 
@@ -127,21 +111,29 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
         Observation(request.id, encoded, result.decoded, result.answer, result.artifact, result.seconds),
     )
     latency_seconds = service.clock() - arrived
-    service.metrics.latency.observe(latency_seconds)
     if isinstance(result.answer, Refusal):
-        raise Refused(result.answer, result.seconds)
+        raise answers.Refused(result.answer, result.seconds, encoded)
+    service.metrics.latency.observe(latency_seconds)
     service.metrics.requests.labels("ok").inc()
     prediction = _prediction(result.answer, result.artifact.card, 1000 * latency_seconds, request.id)
-    _log(request).info(
+    answers.log(request, "/predict", 200, encoded).info(
         "predicted",
+        **_shape(result.decoded),
         outcome="ok",
         prediction=prediction.prediction,
         probability=round(prediction.probability, 6),
         uncertain=prediction.uncertain,
         latency_ms=prediction.latency_ms,
-        **_stages_ms(result.seconds),
+        **answers.stages_ms(result.seconds),
     )
     return prediction, result.seconds
+
+
+def _shape(decoded: DecodedImage | ImageError) -> dict[str, str | int]:
+    """The photo's format and size, for the log."""
+    if isinstance(decoded, ImageError):
+        return {}
+    return {"format": decoded.format, "width": decoded.width, "height": decoded.height}
 
 
 def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) -> Prediction:
@@ -155,15 +147,3 @@ def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) 
         model=Model(card.name, card.version),
         request_id=request_id,
     )
-
-
-def _log(request: ServiceRequest) -> Any:
-    return request.service.log.bind(request_id=request.id, **request.trace)
-
-
-def _stages_ms(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {f"{stage}_ms": round(1000 * value, 3) for stage, value in seconds.items()}
-
-
-def _server_timing(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage};dur={1000 * value:.3f}" for stage, value in seconds.items())

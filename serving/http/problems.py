@@ -18,6 +18,7 @@ from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
 from serving.http.request import ServiceRequest
+from serving.http.upload import EncodedBody
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:problem:"
@@ -52,6 +53,16 @@ KINDS: Final[dict[str, Kind]] = {
     "not-found": Kind(404, "There is nothing at this address"),
     "unknown-request": Kind(404, "No answer has this request id"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
+    "uri-too-long": Kind(414, "The address is too long"),
+    "content-encoding": Kind(
+        415,
+        "The body has a content coding",
+        "The body has the content coding 'gzip'. Send the photo without one.",
+    ),
+    "head-too-large": Kind(431, "The headers are too large"),
+    "head-timeout": Kind(408, "The head of the request took too long"),
+    "http-version": Kind(505, "This version of HTTP is not spoken here"),
+    "feedback-unavailable": Kind(503, "The feedback store does not answer"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
     "image-too-large": Kind(413, "The image is too large"),
@@ -109,7 +120,9 @@ def detail_of(error: Exception) -> str:
 
 def response(error: Exception, request_id: str) -> Response[Problem]:
     """The answer to a request that ended in `error`."""
-    headers = {"X-Request-ID": request_id}
+    headers = {}
+    if isinstance(error, EncodedBody):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if isinstance(error, Unauthorized):
@@ -120,6 +133,11 @@ def response(error: Exception, request_id: str) -> Response[Problem]:
     return Response(problem, media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
 
 
+def encode(code: str, detail: str, request_id: str) -> bytes:
+    """A problem as JSON, for an answer that no route makes."""
+    return msgspec.json.encode(_problem(code, detail, request_id))
+
+
 def _problem(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
     return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, request_id)
@@ -127,7 +145,12 @@ def _problem(code: str, detail: str, request_id: str) -> Problem:
 
 def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Litestar's hook for every exception that no route handled (404, 405, internal errors)."""
-    return response(error, request.id)
+    answer = response(error, request.id)
+    if code_of(error) == "internal":
+        request.service.log.error(
+            "failed to answer", request_id=request.id, route=request.scope["path"][:200], exc_info=error
+        )
+    return answer
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:

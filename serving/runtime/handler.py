@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from torch import nn
 from serving.contract import artifact
 from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError, ImageError, NotReady
-from serving.contract.preprocess import DecodedImage, Limits, preprocess
+from serving.contract.preprocess import DecodedImage, Limits, inspect, preprocess
+from serving.contract.structure.model import Structure
 from serving.runtime import torchscript
 
 
@@ -54,6 +55,8 @@ class Item(TypedDict):
     """One request in a batch: the encoded image."""
 
     body: bytes
+    structure: NotRequired[Structure | ImageError]
+    """What `inspect` found, if it was called."""
 
 
 @dataclass(slots=True)
@@ -124,13 +127,25 @@ class ImageClassifierHandler:
         finally:
             torch.set_num_threads(threads)
 
+    def inspect(self, body: bytes) -> Structure:
+        """What the image's structure tells of its cost, before anything is decoded.
+
+        Raises:
+            ImageError: the image is not accepted.
+        """
+        return inspect(body, self.artifact.card.input_size, self.limits)
+
     def preprocess(self, data: list[Item]) -> Batch:
         """Decode each item; the error of a bad one takes its place."""
         size = self.artifact.card.input_size
         images: list[DecodedImage | ImageError] = []
         for item in data:
+            structure = item.get("structure")
+            if isinstance(structure, ImageError):
+                images.append(structure)
+                continue
             try:
-                images.append(preprocess(item["body"], size, self.limits))
+                images.append(preprocess(item["body"], size, self.limits, structure))
             except ImageError as error:
                 images.append(error)
         good = [image.pixels for image in images if isinstance(image, DecodedImage)]

@@ -82,6 +82,32 @@ class Metrics:
         self.queue_depth = Gauge(
             "classifier_queue_depth", "Requests waiting for a worker.", registry=registry
         )
+        self.stuck_workers = Gauge(
+            "classifier_stuck_workers",
+            "Workers that were replaced because they did not return in time, and have not ended.",
+            registry=registry,
+        )
+        self.held_bytes = Gauge(
+            "classifier_held_bytes", "Bytes of request bodies held until their answers.", registry=registry
+        )
+        self.responses = Counter(
+            "classifier_http_responses_total",
+            "Answers of any route by its template, the method and the status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.explanations = Counter(
+            "classifier_explanations_total",
+            "Answers to /explain by outcome: ok, or the problem's code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.explanation = Histogram(
+            "classifier_explanation_duration_seconds",
+            "Time from a complete /explain request to its heat map.",
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "classifier_in_flight", "Requests that workers are computing.", registry=registry
         )

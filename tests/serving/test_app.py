@@ -301,6 +301,7 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/predict", files={"file": ("x.jpg", b"")}),
             client.post("/predict", content=broken[: len(broken) // 2]),
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
+            client.post("/predict", content=broken, headers={"Content-Encoding": "gzip"}),
         ]
     answered = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
     assert {code: problem["detail"] for code, problem in answered.items()} == {

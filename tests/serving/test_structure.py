@@ -41,7 +41,7 @@ def test_refuses_what_would_take_too_much_memory():
         hostile.tiff_of_a_huge_tile(),
     ):
         assert len(data) < 2e6
-        with pytest.raises(ImageTooLarge, match="MB of memory; at most 268 MB are accepted"):
+        with pytest.raises(ImageTooLarge, match="MB of memory; at most 235 MB are accepted"):
             structure(data)
 
 

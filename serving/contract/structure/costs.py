@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 NS: Final = 1e-9
-JPEG_BLOCK: Final = 12
+JPEG_BLOCK: Final = 15
 """A block of 8x8 samples in one scan, even if the scan says nothing about it."""
 JPEG_BYTE: Final = 12
 """An encoded byte of a baseline JPEG."""
 JPEG_PROGRESSIVE_BYTE: Final = 40
 """An encoded byte of a progressive JPEG."""
+JPEG_COEFFICIENT_BYTE: Final = 1.2
+"""A byte of the coefficients that a progressive JPEG keeps in memory."""
 JPEG_PIXEL: Final = 15
 """A pixel of the output, at the scale that is decoded."""
 PNG_BYTE: Final = 10

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from serving.contract.errors import UnsupportedImage
-from serving.contract.structure.costs import JPEG_BLOCK, JPEG_BYTE, JPEG_PIXEL, JPEG_PROGRESSIVE_BYTE, NS
+from serving.contract.structure.costs import (
+    JPEG_BLOCK,
+    JPEG_BYTE,
+    JPEG_COEFFICIENT_BYTE,
+    JPEG_PIXEL,
+    JPEG_PROGRESSIVE_BYTE,
+    NS,
+)
 from serving.contract.structure.model import (
     Structure,
     broken,
@@ -78,14 +85,19 @@ def read(data: bytes, size: int) -> Structure:
     output = math.ceil(frame.width / scale) * math.ceil(frame.height / scale)
     channels = 1 if len(frame.blocks) == 1 else 4
     whole = frame.progressive or not walk.interleaved  # all coefficients are kept until the last scan
-    memory = output * channels + (_COEFFICIENT_BYTES * sum(frame.blocks.values()) if whole else 0)
+    coefficients = _COEFFICIENT_BYTES * sum(frame.blocks.values()) if whole else 0
     per_byte = JPEG_PROGRESSIVE_BYTE if whole else JPEG_BYTE
-    nanoseconds = JPEG_BLOCK * sum(walk.scans) + per_byte * len(data) + JPEG_PIXEL * output
+    nanoseconds = (
+        JPEG_BLOCK * sum(walk.scans)
+        + per_byte * len(data)
+        + JPEG_PIXEL * output
+        + JPEG_COEFFICIENT_BYTE * coefficients
+    )
     return Structure(
         format="JPEG",
         width=frame.width,
         height=frame.height,
-        memory_bytes=memory + conversion_bytes(output),
+        memory_bytes=coefficients + output * channels + conversion_bytes(output),
         seconds=NS * nanoseconds,
         essential=_essential(data, walk),
         orientation=walk.orientation,

@@ -16,10 +16,10 @@ from serving.contract.structure.costs import (
 )
 from serving.contract.structure.model import Structure, broken, conversion_bytes
 
-_GIF_BYTES: Final = 6  # canvas, first frame and its conversion, for each pixel
+_GIF_BYTES: Final = 2  # canvas and first frame, for each pixel
 _BMP_BYTES: Final = 4
 _WEBP_BYTES: Final = 16  # libwebp's two canvases, its answer, and Pillow's image
-_AVIF_BYTES: Final = 18  # planes of 16 bits, RGBA, and Pillow's image
+_AVIF_BYTES: Final = 14  # planes of 16 bits, RGBA, and Pillow's image
 _MOST_GIF_BLOCKS: Final = 100_000
 _RLE: Final = (1, 2)
 _ISPE: Final = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)

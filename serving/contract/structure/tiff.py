@@ -14,21 +14,22 @@ _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11
 _NUMBERS: Final = {1: "B", 3: "H", 4: "I"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS = 256, 257, 258, 259, 277, 278
 _STRIPS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _ORIENTATION = 273, 322, 323, 324, 274
-_PARTS: Final = (_STRIPS, 279, _TILES, 325)  # offsets and counts of strips and tiles
+_PART_BYTES: Final = (279, 325)  # sizes of strips and tiles
+_PARTS: Final = (_STRIPS, _TILES, *_PART_BYTES)
+_SLACK: Final = 4096  # some writers count a few bytes too many
 _NOT_READ: Final = frozenset((330, 700, 33723, 34377, 34665, 34675, 34853, 37724, 40965, 50341))
 """Metadata, and directories of it, of which Pillow would copy every entry, whether they overlap or not."""
 _MOST_ENTRIES: Final = 1000
 _MOST_PARTS: Final = 1 << 16
 _JPEG: Final = (6, 7)
-_FAST: Final = (1, 2, 3, 4, 5, 8, 32773, 32946, 50000)
-_MOST_SCANS: Final = 100  # libtiff refuses a strip with more
+_FAST: Final = (1, 2, 3, 4, 5, *_JPEG, 8, 32773, 32946, 50000)
 
 
 def read(data: bytes) -> Structure:
     """The structure of a TIFF.
 
     Raises:
-        BrokenImage: the directory is damaged, or its entries are larger than the file.
+        BrokenImage: the directory is damaged, or its entries, strips and tiles are larger than the file.
     """
     order = "<" if data[:2] == b"II" else ">"
     tags: dict[int, int] = {}
@@ -43,8 +44,10 @@ def read(data: bytes) -> Structure:
         described += size
         if tag in _PARTS:
             parts = max(parts, count)
-        tags[tag] = max(tags.get(tag, 0), _largest(data, order, at, kind, count))
-    if described > len(data) or parts > _MOST_PARTS:
+        if tag in _PART_BYTES and count <= _MOST_PARTS:
+            described += sum(_numbers(data, order, at, kind, count))
+        tags[tag] = max(tags.get(tag, 0), *_numbers(data, order, at, kind, min(count, 8)), 0)
+    if described > len(data) + _SLACK or parts > _MOST_PARTS:
         raise broken("TIFF", "its directory describes more than the file holds")
     return _structure(data, bytes(essential) or data, tags, parts)
 
@@ -64,8 +67,7 @@ def _structure(data: bytes, essential: bytes, tags: dict[int, int], parts: int) 
     per_byte = TIFF_BYTE if tags.get(_COMPRESSION, 1) in _FAST else TIFF_SLOW_BYTE
     seconds = NS * (per_byte * unpacked * sample_bytes + PIXEL * stored * pixels + TIFF_PART * parts)
     if tags.get(_COMPRESSION) in _JPEG:
-        scans = min(_MOST_SCANS, data.count(b"\xff\xda"))
-        seconds += NS * JPEG_BLOCK * scans * samples * unpacked / 64
+        seconds += NS * JPEG_BLOCK * data.count(b"\xff\xda") * samples * part / 64
     return Structure(
         format="TIFF",
         width=width,
@@ -94,15 +96,13 @@ def _entries(data: bytes, order: str) -> Iterator[tuple[int, int, int, int]]:
         yield at, tag, kind, count
 
 
-def _largest(data: bytes, order: str, at: int, kind: int, count: int) -> int:
-    """The largest of an entry's first eight numbers; 0 if it has none."""
+def _numbers(data: bytes, order: str, at: int, kind: int, count: int) -> tuple[int, ...]:
+    """The first `count` numbers of an entry; none if it has another type or leads out of the file."""
     form = _NUMBERS.get(kind)
     if form is None or not count:
-        return 0
-    size = _SIZES[kind] * count
-    offset = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
-    shown = min(count, 8)
-    if offset + shown * _SIZES[kind] > len(data):
-        return 0
-    numbers: tuple[int, ...] = struct.unpack_from(f"{order}{shown}{form}", data, offset)
-    return max(numbers)
+        return ()
+    total = struct.unpack_from(order + "I", data, at + 4)[0]
+    offset = at + 8 if _SIZES[kind] * total <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
+    if offset + count * _SIZES[kind] > len(data):
+        return ()
+    return struct.unpack_from(f"{order}{count}{form}", data, offset)
