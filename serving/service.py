@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -22,8 +24,11 @@ from serving.observers.feedback import Feedback
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
+from serving.telemetry import logs
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.metrics import Metrics
+
+_LAG_SAMPLE_SECONDS: Final = 0.25
 
 
 class Service:
@@ -39,6 +44,8 @@ class Service:
     ) -> None:
         self.settings, self.clock, self._on_failure = settings, clock, on_failure
         self._began = clock()
+        self.stops_at = float("inf")
+        """When the stop must be over, in monotonic seconds; the server sets it at the signal."""
         self.log = structlog.get_logger()
         self.lifecycle = Lifecycle()
         self.metrics = Metrics(registry)
@@ -60,6 +67,7 @@ class Service:
             clock=clock,
         )
         self.budget = ByteBudget(settings.max_held_bytes, clock)
+        self.metrics.log_dropped.value = logs.dropped
         self.metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self.feedback = self._new_feedback()
         self.shadow = (
@@ -80,7 +88,7 @@ class Service:
             days=settings.feedback_days,
             most_bytes=settings.feedback_max_bytes,
         )
-        self.metrics.feedback_dropped.set_function(lambda: feedback.dropped)
+        self.metrics.feedback_dropped.value = lambda: feedback.dropped
         return feedback
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
@@ -107,6 +115,7 @@ class Service:
 
     async def start(self) -> None:
         """Open the feedback store and load the model off the event loop; then become ready, or fail."""
+        self._measuring = asyncio.create_task(self._measure_lag())
         try:
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
@@ -126,6 +135,11 @@ class Service:
         if self.shadow:
             await self.models.load_shadow(self.shadow)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the service is stopping; every answer then closes its connection."""
+        return self.lifecycle.state is State.DRAINING
+
     def drain(self) -> None:
         """Report not ready; requests are still answered until the listener closes."""
         if self.lifecycle.move(State.DRAINING, "the service is shutting down"):
@@ -133,11 +147,23 @@ class Service:
             self.log.info("draining")
 
     async def stop(self) -> None:
-        """Compute what was accepted, then end the threads."""
+        """Compute what was accepted, then end the threads, all by `stops_at`."""
         self.drain()
+        self._measuring.cancel()
+        drained = await asyncio.to_thread(self.engine.close, self._remaining_seconds())
         if self.shadow:
-            await asyncio.to_thread(self.shadow.close)
-        drained = await asyncio.to_thread(self.engine.close, self.settings.drain_timeout_seconds)
+            await asyncio.to_thread(self.shadow.close, self._remaining_seconds())
         if self.feedback:
-            await asyncio.to_thread(self.feedback.close)
+            await asyncio.to_thread(self.feedback.close, self._remaining_seconds())
         self.log.info("stopped", drained=drained)
+
+    def _remaining_seconds(self) -> float:
+        return max(0.0, min(self.settings.drain_timeout_seconds, self.stops_at - time.monotonic()))
+
+    async def _measure_lag(self) -> None:
+        """Observe how late the event loop is, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_SAMPLE_SECONDS
+            await asyncio.sleep(_LAG_SAMPLE_SECONDS)
+            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))

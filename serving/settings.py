@@ -50,14 +50,18 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_DEADLINE_SECONDS: longest time from the complete request to its answer."""
     upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
     """SERVING_UPLOAD_SECONDS: longest time for a request's body to arrive."""
+    head_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    """SERVING_HEAD_SECONDS: longest time for a request's head to arrive."""
+    max_connections: Annotated[int, Meta(ge=1)] = 512
+    """SERVING_MAX_CONNECTIONS: most open connections; the one that has waited longest makes room."""
     keep_alive_seconds: Annotated[int, Meta(ge=1)] = 75
     """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; must exceed the proxy's, often 60."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """SERVING_STUCK_SECONDS: time without a worker that can answer after which liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
     """SERVING_DRAIN_GRACE_SECONDS: time between readiness turning 503 and the listener closing."""
-    drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests at shutdown."""
+    drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 25.0
+    """SERVING_DRAIN_TIMEOUT_SECONDS: longest time from the signal to stop to the exit, in all."""
     drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
     """SERVING_DRIFT_WINDOW: number of latest predictions to compare with the validation photos."""
     shadow_model: str = ""

@@ -55,6 +55,7 @@ def create_app(
                 await starting
             await service.stop()
 
+    service.metrics.expect(problems.KINDS)
     folders = {"/web": pages.WEB, "/web/swagger": pages.swagger_files()}
     app = Litestar(
         route_handlers=[

@@ -67,7 +67,7 @@ class Gate:
 
     def _count(self, method: str, route: str, status: int) -> None:
         known = method if method in _METHODS else OTHER
-        self._service.metrics.responses.labels(route, known, str(status)).inc()
+        self._service.metrics.answered(route, known, status)
 
 
 def _route(scope: HTTPScope) -> str:

@@ -142,12 +142,14 @@ class Feedback:
             ).fetchone()
         return int(right), int(count)
 
-    def close(self) -> None:
+    def close(self, timeout_seconds: float = 10.0) -> None:
         """Write what is waiting and close the file, if it was opened."""
         if self._thread.ident is None:
             return
         self._waiting.put(None)
-        self._thread.join(10)
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            return  # the disk does not take it in time; the process ends
         with self._lock:
             self._database.close()
 

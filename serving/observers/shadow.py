@@ -67,7 +67,7 @@ class Shadow:
             pass
         self._metrics.shadow.labels("dropped").inc()
 
-    def close(self) -> None:
+    def close(self, timeout_seconds: float = 10.0) -> None:
         """Discard what is waiting and end the thread, if it was started."""
         if not self.started:
             return
@@ -75,7 +75,7 @@ class Shadow:
             while True:
                 self._waiting.get_nowait()
         self._waiting.put(None)
-        self._thread.join(5)
+        self._thread.join(timeout_seconds)
 
     def _work(self) -> None:
         torchscript.one_thread()

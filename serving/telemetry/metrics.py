@@ -6,6 +6,7 @@ It observes each computed photo; the engine, the routes and the models count the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -16,9 +17,13 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     Info,
+    Metric,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
@@ -28,6 +33,7 @@ _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
 )  # fmt: skip
 _STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+_LAG_SECONDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 _DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
@@ -45,15 +51,33 @@ class MetricsSummary(msgspec.Struct, frozen=True):
     """Answers to `/predict` by outcome: ok, or the problem's code."""
 
 
+class Counted(Collector):
+    """A counter whose value somebody else keeps."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self.value: Callable[[], float] = lambda: 0
+        """Read at each scrape; it never falls."""
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The one sample."""
+        yield CounterMetricFamily(self._name, self._documentation, self.value())
+
+
 class Metrics:
     """The service's metrics; names carry the unit, labels are bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series of start times, a fifth of the text, that nothing here uses
         self.registry = registry
         self._register_requests(registry)
         self._register_photos(registry)
         self._register_feedback(registry)
         self._register_models(registry)
+        self.log_dropped = Counted(
+            "classifier_log_lines_dropped_total", "Lines of log that nobody took.", registry
+        )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -85,6 +109,21 @@ class Metrics:
         self.stuck_workers = Gauge(
             "classifier_stuck_workers",
             "Workers that were replaced because they did not return in time, and have not ended.",
+            registry=registry,
+        )
+        self.open_connections = Gauge(
+            "classifier_open_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_closed = Counter(
+            "classifier_connections_closed_total",
+            "Connections that the service closed before a caller did, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "classifier_event_loop_lag_seconds",
+            "How much later than asked the event loop wakes a task, four times a second.",
+            buckets=_LAG_SECONDS,
             registry=registry,
         )
         self.held_bytes = Gauge(
@@ -169,10 +208,10 @@ class Metrics:
         self.feedback_window = Gauge(
             "classifier_feedback_window_labels", "Labelled answers in that share.", registry=registry
         )
-        self.feedback_dropped = Gauge(
-            "classifier_feedback_dropped_answers",
-            "Answers since the start that were not stored: the disk was too slow or failed.",
-            registry=registry,
+        self.feedback_dropped = Counted(
+            "classifier_feedback_dropped_answers_total",
+            "Answers that were not stored: the disk was too slow or failed, or their request id was taken.",
+            registry,
         )
 
     def _register_models(self, registry: CollectorRegistry) -> None:
@@ -201,7 +240,7 @@ class Metrics:
     def _create_series(self) -> None:
         """Create every series with a known label at the start: only then has its first increase a rate."""
         self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
-        for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
+        for reason in ("queue-full", "too-slow", "no-room", "deadline", "disconnected"):
             self.rejected.labels(reason)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
@@ -210,7 +249,18 @@ class Metrics:
             self.feedback.labels(answer)
         for outcome in ("agreed", "disagreed", "dropped", "failed"):
             self.shadow.labels(outcome)
-        self.requests.labels("ok")
+        for reason in ("silent", "idle", "unread", "made-room", "refused", "bad-request", "head-timeout"):
+            self.connections_closed.labels(reason)
+
+    def expect(self, outcomes: Iterable[str]) -> None:
+        """Create the series of every outcome of a request, which the HTTP layer knows."""
+        for outcome in ("ok", *outcomes):
+            self.requests.labels(outcome)
+            self.explanations.labels(outcome)
+
+    def answered(self, route: str, method: str, status: int) -> None:
+        """Count an answer of any route."""
+        self.responses.labels(route, method, str(status)).inc()
 
     def serve(self, artifact: Artifact) -> None:
         """Publish the model that answers from now on."""
