@@ -12,15 +12,31 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from common.processor import cores
 from serving.contract.errors import ConfigurationError
 
 PREFIX: Final = "SERVING_"
+_LINKS: Final = (
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?"),
+        re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+"),
+    ),
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)"),
+        re.compile(r"[0-9a-fA-F.:]+"),
+    ),
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)"),
+        re.compile(r"[0-9a-fA-F.:]+|tcp|udp|sctp"),
+    ),
+)
+"""Names and values of the variables that Kubernetes sets for each Service of the namespace."""
 _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment": "DEPLOYMENT"}
 
 
 def _workers() -> int:
     """One more than there are cores: it computes while another waits for the interpreter lock."""
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return 1 + cores()
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -116,7 +132,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     names = {variable(field): field for field in Settings.__struct_fields__}
     for key in environment:
-        if key.startswith(PREFIX) and key not in names:
+        if key.startswith(PREFIX) and key not in names and not _is_service_link(key, environment[key]):
             short = {name.removeprefix(PREFIX): name for name in names}
             near = difflib.get_close_matches(key.removeprefix(PREFIX), short, n=1)
             hint = f" Did you mean {short[near[0]]}?" if near else f" Known: {', '.join(sorted(names))}."
@@ -139,6 +155,11 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             "SERVING_FEEDBACK."
         )
     return settings
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, because a Service's name begins like ours: by name and value."""
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _LINKS)
 
 
 def describe() -> str:

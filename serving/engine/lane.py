@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from common.priority import yield_to_others
+from common.processor import yield_to_others
 from serving.contract.errors import EngineError, NotReady
 from serving.engine.admission import Admission
 from serving.engine.job import Job

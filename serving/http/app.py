@@ -14,7 +14,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import pages, problems
+from serving.http import openapi, pages, problems
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
@@ -61,9 +61,14 @@ def create_app(
         route_handlers=[
             *(predict, explain, feedback),
             *(drift, health, live, metrics),
-            *(pages.index, pages.index_answer, pages.status),
+            *(pages.index, pages.index_answer, pages.status, pages.problem),
             *(
-                create_static_files_router(path=path, directories=[folder], include_in_schema=False)
+                create_static_files_router(
+                    path=path,
+                    directories=[folder],
+                    include_in_schema=False,
+                    exception_handlers=handling(Exception, problems.handle_file_exception),
+                )
                 for path, folder in folders.items()
                 if folder
             ),
@@ -76,10 +81,12 @@ def create_app(
             title="Cats vs Dogs classifier",
             version="1",
             path="/schema",
+            components=openapi.COMPONENTS,
             render_plugins=[JsonRenderPlugin(), pages.Viewer()],
         ),
         logging_config=None,
     )
+    openapi.complete(app.openapi_schema)
     app.state.service = service
     app.asgi_handler = Gate(app.asgi_handler, service)
     return app

@@ -20,6 +20,7 @@ from serving.contract.preprocess import preprocess
 from serving.contract.structure.model import Structure
 from serving.http import answers, problems
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
@@ -50,6 +51,7 @@ def _refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     exception_handlers=handling(Exception, _refuse),
     operation_class=UploadOperation,
     operation_id="explain",
+    security=KEY,
     responses=problems.documented((400, 401, 408, 413, 415, 422, 500, 501, 503, 504)),
 )
 async def explain(request: ServiceRequest) -> Response[bytes]:

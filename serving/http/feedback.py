@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -12,9 +13,10 @@ from litestar.exceptions import ClientException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody
 
-from serving.contract.errors import FeedbackOff, MalformedFeedback
+from serving.contract.errors import FeedbackOff, FeedbackUnavailable, MalformedFeedback
 from serving.http import problems
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 
@@ -47,6 +49,8 @@ def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
 @post(
     "/feedback",
     status_code=200,
+    operation_id="sendFeedback",
+    security=KEY,
     response_description="Stored.",
     guards=[_require_store, require_key],
     exception_handlers=handling(ClientException, _malformed),
@@ -59,7 +63,12 @@ async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> 
     store = service.feedback
     assert store is not None  # noqa: S101 (the guard ensures it)
     labels = service.models.handler.artifact.card.labels
-    right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
+    try:
+        right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
+        figures = await asyncio.to_thread(store.accuracy)
+    except sqlite3.Error as error:
+        service.log.exception("feedback unavailable", request_id=request.id)
+        raise FeedbackUnavailable("The store of answers cannot be written. Retry later.") from error
     service.metrics.feedback.labels("right" if right else "wrong").inc()
-    service.metrics.labelled(*await asyncio.to_thread(store.accuracy))
+    service.metrics.labelled(*figures)
     return FeedbackReceipt(was_right=right)

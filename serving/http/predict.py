@@ -17,6 +17,7 @@ from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
 from serving.http import answers, problems
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
@@ -77,6 +78,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     exception_handlers=handling(Exception, refuse),
     operation_class=UploadOperation,
     operation_id="predict",
+    security=KEY,
     responses={
         200: ResponseSpec(
             Prediction,

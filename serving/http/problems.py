@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
@@ -21,7 +21,8 @@ from serving.http.request import ServiceRequest
 from serving.http.upload import EncodedBody
 
 MEDIA_TYPE: Final = "application/problem+json"
-TYPE_PREFIX: Final = "urn:problem:"
+TYPE_PREFIX: Final = "/problems/"
+"""A page of the service itself describes each kind, so the reference resolves wherever it runs."""
 EXAMPLE_ID: Final = "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90"
 """The request id that the documented examples show."""
 
@@ -95,7 +96,7 @@ class Problem(msgspec.Struct, frozen=True):
     """The body of an error answer."""
 
     type: str
-    """Stable name of the kind of problem, `urn:problem:<code>`."""
+    """Stable reference to the kind of problem, `/problems/<code>`, where the service describes it."""
     title: str
     status: int
     detail: str
@@ -151,6 +152,12 @@ def handle_exception(request: ServiceRequest, error: Exception) -> Response[Prob
             "failed to answer", request_id=request.id, route=request.scope["path"][:200], exc_info=error
         )
     return answer
+
+
+def handle_file_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
+    """The same for the static files: a name that no file system takes is that of no file."""
+    is_no_name = isinstance(error, (OSError, ValueError))
+    return handle_exception(request, NotFoundException() if is_no_name else error)
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:

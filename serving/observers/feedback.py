@@ -66,7 +66,7 @@ class Feedback:
         self._counting, self._waiting_bytes = threading.Lock(), 0
         self._swept = float("-inf")
         self.dropped = 0
-        """Answers that were not stored because the disk was too slow or failed."""
+        """Answers that were not stored: the disk was too slow or failed, or their request id was taken."""
         self._thread = threading.Thread(target=self._work, name="feedback", daemon=True)
 
     def open(self) -> None:
@@ -165,7 +165,7 @@ class Feedback:
             answers = [row for row in rows if row is not None]
             lost = 0
             try:
-                self._store(answers)
+                lost = self._store(answers)
             except sqlite3.Error:
                 structlog.get_logger().exception("feedback cannot be stored")
                 lost = len(answers)
@@ -173,15 +173,19 @@ class Feedback:
                 self._waiting_bytes -= sum(len(row[-1] or b"") for row in answers)
                 self.dropped += lost
 
-    def _store(self, rows: list[tuple[Any, ...]]) -> None:
+    def _store(self, rows: list[tuple[Any, ...]]) -> int:
+        """Store the answers; return how many were not, because one with their request id is there already.
+
+        The first one stays, with its label: the client chooses the id, and could erase a label with it.
+        """
         with self._lock, self._database as transaction:
-            transaction.executemany(
-                "insert or replace into answers (request_id, at, prediction, probability, version, sha256, "
+            stored = transaction.executemany(
+                "insert or ignore into answers (request_id, at, prediction, probability, version, sha256, "
                 "photo) values (?, ?, ?, ?, ?, ?, ?)",
                 rows,
-            )
+            ).rowcount
             if time.monotonic() - self._swept < _SWEEP_SECONDS:
-                return
+                return len(rows) - max(0, stored)
             self._swept = time.monotonic()
             oldest = self._clock() - 86400 * self._days
             transaction.execute("delete from answers where at < ?", (oldest,))
@@ -192,6 +196,7 @@ class Feedback:
                 ).rowcount
                 if deleted == 0:
                     break
+        return len(rows) - max(0, stored)
 
     def _bytes(self, transaction: sqlite3.Connection) -> int:
         """Bytes in use: those of pages that are not free."""

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from common.priority import yield_to_others
+from common.processor import yield_to_others
 from serving.contract.answer import Answer, Refusal
 from serving.observation import Observation
 from serving.runtime import torchscript

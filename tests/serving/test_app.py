@@ -99,7 +99,7 @@ def test_each_fault_of_a_request_has_its_own_problem(client: Client, code: str):
     before = value(client, "classifier_requests_total", outcome=code)
     response = client.post("/predict", **request)
     assert response.status_code == status
-    assert problem(response)["type"] == f"urn:problem:{code}"
+    assert problem(response)["type"] == f"/problems/{code}"
     assert value(client, "classifier_requests_total", outcome=code) == before + 1
 
 
@@ -303,7 +303,7 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
             client.post("/predict", content=broken, headers={"Content-Encoding": "gzip"}),
         ]
-    answered = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
+    answered = {reply.json()["type"].removeprefix("/problems/"): reply.json() for reply in replies}
     assert {code: problem["detail"] for code, problem in answered.items()} == {
         code: kind.example for code, kind in problems.KINDS.items() if kind.example
     }
@@ -369,7 +369,7 @@ def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: p
         assert (health.status_code, health.json()["status"]) == (503, "starting")
         refused = client.post("/predict", content=JPEG)
         assert refused.status_code == 503
-        assert problem(refused)["type"] == "urn:problem:not-ready"
+        assert problem(refused)["type"] == "/problems/not-ready"
         assert client.get("/health/live").status_code == 200
         assert value(client, "classifier_ready") == 0
         go.set()
@@ -401,7 +401,7 @@ def test_an_internal_error_is_a_500_that_reveals_nothing(client: Client, monkeyp
         response = client.post("/predict", content=JPEG)
     assert response.status_code == 500
     assert "hunter2" not in response.text
-    assert problem(response)["type"] == "urn:problem:internal"
+    assert problem(response)["type"] == "/problems/internal"
     assert lines[0]["exc_info"]
     assert client.post("/predict", content=JPEG).status_code == 200
 
@@ -433,7 +433,7 @@ def test_with_a_key_set_requests_need_it(model: Path):
         ):
             refused = client.post("/predict", content=JPEG, headers=headers)
             assert refused.status_code == 401
-            assert problem(refused)["type"] == "urn:problem:unauthorized"
+            assert problem(refused)["type"] == "/problems/unauthorized"
             assert refused.headers["www-authenticate"] == "Bearer"
             assert client.get("/metrics", headers=headers).status_code == 401
         for headers in ({"X-API-Key": "s3cret"}, {"Authorization": "Bearer s3cret"}):
@@ -484,4 +484,4 @@ def test_a_heat_map_of_no_photo_is_refused(client: Client):
     """The same problems as `/predict`."""
     response = client.post("/explain", content=b"no photo")
     assert response.status_code == 415
-    assert response.json()["type"] == "urn:problem:unsupported-image"
+    assert response.json()["type"] == "/problems/unsupported-image"

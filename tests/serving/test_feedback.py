@@ -98,7 +98,7 @@ def test_feedback_that_cannot_be_stored_is_refused(
     ask(labelling, "a")
     sent = {"content": body} if isinstance(body, bytes) else {"json": body}
     reply = labelling.post("/feedback", headers=KEY, **sent)
-    assert (reply.status_code, reply.json()["type"]) == (status, f"urn:problem:{problem}")
+    assert (reply.status_code, reply.json()["type"]) == (status, f"/problems/{problem}")
     assert labelling.app.state.service.feedback.accuracy() == (0, 0)
 
 
@@ -106,7 +106,7 @@ def test_feedback_needs_the_key_and_must_be_switched_on(labelling: Client, clien
     """401 without the key; 404 if the operator stores nothing."""
     assert labelling.post("/feedback", json={}).status_code == 401
     reply = client.post("/feedback", json={"request_id": "a", "label": "cat"})
-    assert (reply.status_code, reply.json()["type"]) == (404, "urn:problem:feedback-off")
+    assert (reply.status_code, reply.json()["type"]) == (404, "/problems/feedback-off")
 
 
 def test_labelled_photos_become_training_data(
