@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from serving.contract.errors import NotReady
+from serving.contract.errors import FeedbackUnavailable, NotReady
 from serving.engine.workers import Engine
 from serving.lifecycle import Lifecycle, State
 from serving.models import Models, reason_of
@@ -66,14 +67,13 @@ class Service:
         settings = self.settings
         if not settings.feedback:
             return None
-        feedback = Feedback(
+        return Feedback(
             Path(settings.feedback),
             keep_photos=settings.feedback_photos,
             days=settings.feedback_days,
             most_bytes=settings.feedback_max_bytes,
+            on_drop=lambda reason, count: self.metrics.feedback_dropped.labels(reason).inc(count),
         )
-        self.metrics.feedback_dropped.set_function(lambda: feedback.dropped)
-        return feedback
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
         """Let a verified model answer from now on."""
@@ -102,7 +102,8 @@ class Service:
         try:
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
-                self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
+                with contextlib.suppress(FeedbackUnavailable):  # a full disk, as the log says
+                    self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
             await self.models.load()
         except Exception as error:  # noqa: BLE001 (any error is reported, and the service fails)
             reason = reason_of(error)

@@ -17,7 +17,6 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
-from serving.http.request import ServiceRequest
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:problem:"
@@ -72,6 +71,7 @@ KINDS: Final[dict[str, Kind]] = {
         "This service accepts no feedback",
         "This service stores no answers to label: SERVING_FEEDBACK is not set.",
     ),
+    "feedback-unavailable": Kind(503, "The stored answers are not available"),
     "internal": Kind(500, "The service failed"),
     "overloaded": Kind(503, "The service is overloaded"),
     "not-ready": Kind(503, "The service is not ready"),
@@ -123,11 +123,6 @@ def response(error: Exception, request_id: str) -> Response[Problem]:
 def _problem(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
     return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, request_id)
-
-
-def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Litestar's hook for every exception that no route handled (404, 405, internal errors)."""
-    return response(error, request.id)
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from litestar import Request, Response
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
 from serving.http.upload import CallerGone, extract_image, read_body
 from serving.service import Service
@@ -24,6 +24,7 @@ _TRACE_PARENT: Final = re.compile(
 )
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID: Final = "request_id"
+_BODY_BYTES: Final = "body_bytes"
 
 
 class ServiceRequest(Request[Any, Any, Any]):
@@ -39,17 +40,18 @@ class ServiceRequest(Request[Any, Any, Any]):
     @cached_property
     def id(self) -> str:
         """The client's X-Request-ID if it is a plain token, else a new id; constant within a request."""
-        state = self.scope["state"]  # an exception handler gets another instance of the same request
-        if _ID not in state:
-            given = self.headers.get("x-request-id", "")
-            state[_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        return cast("str", state[_ID])
+        return request_id(self.scope)
 
     @property
     def trace(self) -> dict[str, str]:
         """`trace_id` and `parent_span_id` of a W3C traceparent header; empty without a valid one."""
         found = _TRACE_PARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
+
+    @property
+    def body_bytes(self) -> int | None:
+        """Size of the body, once it was read."""
+        return self.scope["state"].get(_BODY_BYTES)
 
     async def body(self) -> bytes:
         """The whole body; Litestar's JSON parsing reads it through this method too.
@@ -63,6 +65,7 @@ class ServiceRequest(Request[Any, Any, Any]):
             self._whole = await read_body(
                 self.receive, settings.max_body_bytes, settings.upload_seconds, announced
             )
+            self.scope["state"][_BODY_BYTES] = len(self._whole)
         return self._whole
 
     async def photo(self) -> tuple[bytes, float]:
@@ -103,6 +106,16 @@ class ServiceRequest(Request[Any, Any, Any]):
         finally:
             waiting = False
             watching.cancel()
+
+
+def request_id(scope: Scope) -> str:
+    """The id of a request: the client's X-Request-ID if it is a plain token, else a new one; `scope` keeps it."""
+    state = scope["state"]  # an exception handler gets another instance of the same request
+    if _ID not in state:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        text = given.decode("latin-1")
+        state[_ID] = text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return cast("str", state[_ID])
 
 
 def handling(

@@ -11,6 +11,7 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from serving.http.app import create_app
 from serving.service import Service
@@ -54,9 +55,11 @@ def serve(settings: Settings) -> int:
     listener = _listen(settings.host, settings.port)
     if listener is None:
         return 1
-    logs.configure(settings.log_level, settings.log_format)
+    log = logs.configure(settings.log_level, settings.log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of the text, and nothing asks for it
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     service: Service = app.state.service
+    log.writer.report_drops(service.metrics.log_lines_dropped.inc)
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -71,7 +74,10 @@ def serve(settings: Settings) -> int:
     server = Server(config, service)
     host, port = listener.getsockname()[:2]
     structlog.get_logger().info("listening", address=f"http://{host}:{port}")
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        log.close()
     return 1 if service.lifecycle.failed else 0
 
 
