@@ -64,7 +64,7 @@ def routes_of(app: Litestar) -> list[tuple[str, str]]:
 
 
 def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Litestar's hook for every exception that no route handled; those of the service's own fault are logged."""
+    """Litestar's hook for every exception that no route handled; it logs those with status 5xx."""
     answer = problems.response(error, request.id)
     if problems.KINDS[problems.code_of(error)].status >= 500:
         log_refusal(request, error)
