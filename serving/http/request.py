@@ -109,7 +109,7 @@ class ServiceRequest(Request[Any, Any, Any]):
 
 
 def request_id(scope: Scope) -> str:
-    """The id of a request: the client's X-Request-ID if that is a plain token, else a new one; kept in `scope`."""
+    """The id, kept in `scope`: the client's X-Request-ID if it is a plain token, else a new one."""
     state = scope["state"]  # an exception handler gets another instance of the same request
     if _ID not in state:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
