@@ -113,7 +113,8 @@ def configure(level: str, style: str) -> Log:
 def render(event: MutableMapping[str, Any]) -> str:
     """One JSON object on one line, whatever the values are; never raises."""
     try:
-        return msgspec.json.encode(event, enc_hook=repr).decode()
+        compact = msgspec.json.encode(event, enc_hook=repr)
+        return msgspec.json.format(compact, indent=0).decode()  # spaces: `grep '"outcome": "internal"'`
     except Exception:  # noqa: BLE001 (a lone surrogate, a huge integer: rare, and slower below)
         try:
             return json.dumps(event, default=repr)
