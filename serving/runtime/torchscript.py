@@ -37,12 +37,21 @@ def load(path: Path) -> tuple[torch.jit.ScriptModule, Artifact]:
     loaded = artifact.parse(path, data)
     try:
         with deprecation_silenced():
+            _quantise_once()
             model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(data), map_location="cpu"
             )
     except Exception as error:  # torch raises RuntimeError, ValueError and others on bad archives
         raise artifact.not_whole(path, len(data)) from error
     return model.eval(), loaded
+
+
+def _quantise_once() -> None:
+    """Let torch warn here, where it can be silenced, that it will drop quantised tensors in a later release.
+
+    It warns once in a process: else from C++ within `torch.jit.load`, past Python, on standard error.
+    """
+    torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.qint8)
 
 
 def fuse(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
@@ -63,3 +72,4 @@ class deprecation_silenced(warnings.catch_warnings):  # noqa: N801 (a context ma
     def __enter__(self) -> None:
         super().__enter__()
         warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated")
+        warnings.filterwarnings("ignore", message=r".*torch\.quantize_per_tensor.*deprecated")
