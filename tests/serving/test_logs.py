@@ -135,6 +135,18 @@ def test_a_reader_that_has_ended_costs_lines_alone(pipe: Pipe):
     assert writer.close(5)
 
 
+def test_a_closed_terminal_costs_lines_alone():
+    """Each write to it fails; the thread lives on, and the end does not wait."""
+    master, terminal = os.openpty()
+    os.close(master)
+    writer = LineWriter(terminal, notice)
+    for _ in range(10):
+        writer.put(b"line")
+    until(lambda: writer.dropped == 10)
+    assert writer.close(5)
+    os.close(terminal)
+
+
 def test_a_full_disk_costs_lines_until_there_is_space(tmp_path: Path):
     """The lines that did not fit are reported, and a line that was cut off is ended."""
     path = tmp_path / "log"
