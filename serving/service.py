@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from serving.contract.errors import NotReady
+from serving.contract.errors import FeedbackUnavailable, NotReady
 from serving.engine.budget import ByteBudget
 from serving.engine.workers import Engine, EngineLimits
 from serving.lifecycle import Lifecycle, State
@@ -24,11 +24,8 @@ from serving.observers.feedback import Feedback
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
-from serving.telemetry import logs
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.metrics import Metrics
-
-_LAG_SAMPLE_SECONDS: Final = 0.25
 
 
 class Service:
@@ -67,7 +64,6 @@ class Service:
             clock=clock,
         )
         self.budget = ByteBudget(settings.max_held_bytes, clock)
-        self.metrics.log_dropped.value = logs.dropped
         self.metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self.feedback = self._new_feedback()
         self.shadow = (
@@ -82,14 +78,13 @@ class Service:
         settings = self.settings
         if not settings.feedback:
             return None
-        feedback = Feedback(
+        return Feedback(
             Path(settings.feedback),
             keep_photos=settings.feedback_photos,
             days=settings.feedback_days,
             most_bytes=settings.feedback_max_bytes,
+            on_drop=lambda reason, count: self.metrics.feedback_dropped.labels(reason).inc(count),
         )
-        self.metrics.feedback_dropped.value = lambda: feedback.dropped
-        return feedback
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
         """Let a verified model answer from now on."""
@@ -115,11 +110,11 @@ class Service:
 
     async def start(self) -> None:
         """Open the feedback store and load the model off the event loop; then become ready, or fail."""
-        self._measuring = asyncio.create_task(self._measure_lag())
         try:
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
-                self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
+                with contextlib.suppress(FeedbackUnavailable):  # a full disk, as the log says
+                    self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
             await self.models.load()
         except Exception as error:  # noqa: BLE001 (any error is reported, and the service fails)
             reason = reason_of(error)
@@ -149,7 +144,6 @@ class Service:
     async def stop(self) -> None:
         """Compute what was accepted, then end the threads, all by `stops_at`."""
         self.drain()
-        self._measuring.cancel()
         drained = await asyncio.to_thread(self.engine.close, self._remaining_seconds())
         if self.shadow:
             await asyncio.to_thread(self.shadow.close, self._remaining_seconds())
@@ -159,11 +153,3 @@ class Service:
 
     def _remaining_seconds(self) -> float:
         return max(0.0, min(self.settings.drain_timeout_seconds, self.stops_at - time.monotonic()))
-
-    async def _measure_lag(self) -> None:
-        """Observe how late the event loop is, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + _LAG_SAMPLE_SECONDS
-            await asyncio.sleep(_LAG_SAMPLE_SECONDS)
-            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))

@@ -1,57 +1,97 @@
-"""What the routes that take a photo have in common when they answer: log line, timings and refusal."""
+"""What the answers of the routes have in common: the route they are counted under, and a line of the log.
+
+`serving.http.gate` counts them, `serving.http.app` passes `answer_error` to Litestar; the routes log with
+`log_answer`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Response
+from litestar import Litestar, Response
+from litestar.types import HTTPScope
 
-from serving.contract.answer import Refusal
-from serving.contract.errors import ServingError
+from serving.contract.artifact import Artifact
+from serving.contract.errors import ImageError
+from serving.contract.preprocess import DecodedImage
 from serving.http import problems
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest
+from serving.telemetry.metrics import OTHER
 
 
-class Refused(ServingError):
-    """A worker took the photo, but the handler refused it."""
+def route_of(scope: HTTPScope, known: frozenset[str]) -> str:
+    """The route as it is declared, whatever the caller put into the path."""
+    template = scope.get("path_template")
+    if template:
+        return str(template)
+    path = scope["path"].rstrip("/") or "/"
+    return path if path in known else OTHER
 
-    def __init__(self, refusal: Refusal, seconds: Mapping[str, float], photo: bytes) -> None:
-        super().__init__(refusal.detail)
-        self.code, self.seconds, self.photo = refusal.error, seconds, photo
+
+def routes_of(app: Litestar) -> list[tuple[str, str]]:
+    """Each route of the app with each of its methods."""
+    return [
+        (route.path_format, method)
+        for route in app.routes
+        for method in sorted(getattr(route, "methods", ()))
+        if method != "OPTIONS"
+    ]
 
 
-def refused(request: ServiceRequest, route: str, error: Exception) -> Response[Problem]:
-    """Log and answer a request to a route that ended in `error`."""
+def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]:
+    """Litestar's hook for every exception that no route handled; it logs those with status 5xx."""
+    answer = problems.response(error, request.id)
+    if problems.KINDS[problems.code_of(error)].status >= 500:
+        log_refusal(request, error)
+    return answer
+
+
+def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
+    """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
-    response = problems.response(error, request.id)
-    lines = log(request, route, response.status_code or 500, getattr(error, "photo", b""))
-    if isinstance(error, Refused):
-        response.headers["Server-Timing"] = server_timing(error.seconds)
-        lines = lines.bind(**stages_ms(error.seconds))
-    if isinstance(error, ServingError):
-        lines.info("refused", outcome=code, detail=error.detail)
-    else:
-        lines.error("failed to answer", outcome=code, exc_info=error)
-    return response
+    status = problems.KINDS[code].status
+    bound = request.service.log.bind(**_request_fields(request))
+    bound.error("failed to answer", status=status, outcome=code, **more, exc_info=error)
 
 
-def log(request: ServiceRequest, route: str, status: int, photo: bytes = b"") -> Any:
-    """The logger of one answer: which request, where, with what status, of how many bytes, by which model."""
-    card = request.service.models.card
-    return request.service.log.bind(
-        request_id=request.id,
-        **request.trace,
-        route=route,
-        status=status,
-        **({"bytes": len(photo)} if photo else {}),
-        **({"model_version": card.version} if card else {}),
-    )
+def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
+    """Log an error that a route answered: as a refusal if it was foreseen, else with its trace."""
+    code = problems.code_of(error)
+    if code == "internal":
+        log_error(request, error, **more)
+        return
+    if error.__cause__ is not None:
+        more["cause"] = repr(error.__cause__)
+    bound = request.service.log.bind(**_request_fields(request))
+    status = problems.KINDS[code].status
+    bound.info("refused", status=status, outcome=code, detail=problems.detail_of(error), **more)
+
+
+def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
+    """Log an answer with status 200; `more` are the route's own fields."""
+    bound = request.service.log.bind(**_request_fields(request))
+    bound.info(event, status=200, outcome="ok", **more)
+
+
+def _request_fields(request: ServiceRequest) -> dict[str, Any]:
+    """What is known of any request: its id, trace, route and the size of its body, if it was read."""
+    fields = {"request_id": request.id, **request.trace, "route": request.scope.get("path_template", OTHER)}
+    size = request.body_bytes
+    return fields if size is None else {**fields, "body_bytes": size}
+
+
+def photo_fields(decoded: DecodedImage | ImageError, artifact: Artifact) -> dict[str, Any]:
+    """What is known of a photo that a model saw, as fields of the log."""
+    version = {"model_version": artifact.card.version}
+    if isinstance(decoded, ImageError):
+        return version
+    return {"format": decoded.format, "width": decoded.width, "height": decoded.height, **version}
 
 
 def stages_ms(seconds: Mapping[str, float]) -> dict[str, float]:
-    """The duration of each stage for the log, in milliseconds."""
+    """The duration of each stage, as fields of the log."""
     return {f"{stage}_ms": round(1000 * value, 3) for stage, value in seconds.items()}
 
 

@@ -14,16 +14,17 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import openapi, pages, problems
+from serving.http import answers, openapi, pages
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
 from serving.http.operations import drift, health, live, metrics
-from serving.http.predict import predict
+from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
 from serving.observation import Observer
 from serving.service import Service
 from serving.settings import Settings
+from serving.telemetry import lag
 
 
 def create_app(
@@ -48,14 +49,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         starting = asyncio.create_task(service.start())
+        watching = asyncio.create_task(lag.watch(service.metrics))
         try:
             yield
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
             await service.stop()
+            watching.cancel()
 
-    service.metrics.expect(problems.KINDS)
     folders = {"/web": pages.WEB, "/web/swagger": pages.swagger_files()}
     app = Litestar(
         route_handlers=[
@@ -67,7 +69,7 @@ def create_app(
                     path=path,
                     directories=[folder],
                     include_in_schema=False,
-                    exception_handlers=handling(Exception, problems.handle_file_exception),
+                    file_system=pages.Files(),
                 )
                 for path, folder in folders.items()
                 if folder
@@ -76,7 +78,7 @@ def create_app(
         request_class=ServiceRequest,
         request_max_body_size=None,  # `ServiceRequest.body` enforces the setting, whatever the headers say
         lifespan=[lifespan],
-        exception_handlers=handling(Exception, problems.handle_exception),
+        exception_handlers=handling(Exception, answers.answer_error),
         openapi_config=OpenAPIConfig(
             title="Cats vs Dogs classifier",
             version="1",
@@ -88,5 +90,7 @@ def create_app(
     )
     openapi.complete(app.openapi_schema)
     app.state.service = service
-    app.asgi_handler = Gate(app.asgi_handler, service)
+    routes = answers.routes_of(app)
+    service.metrics.expect(OUTCOMES, routes)
+    app.asgi_handler = Gate(app.asgi_handler, service, (path for path, _ in routes))
     return app

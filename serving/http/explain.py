@@ -18,7 +18,8 @@ from PIL import Image
 from serving.contract.errors import NotExplainable
 from serving.contract.preprocess import preprocess
 from serving.contract.structure.model import Structure
-from serving.http import answers, problems
+from serving.http import problems
+from serving.http.answers import log_answer, log_refusal, server_timing, stages_ms
 from serving.http.authorisation import require_key
 from serving.http.openapi import KEY
 from serving.http.problems import Problem
@@ -39,7 +40,8 @@ def _refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Count, log and answer a request that ended in `error`."""
     code = problems.code_of(error)
     request.service.metrics.explanations.labels(code).inc()
-    return answers.refused(request, "/explain", error)
+    log_refusal(request, error)
+    return problems.response(error, request.id)
 
 
 @post(
@@ -69,10 +71,8 @@ async def explain(request: ServiceRequest) -> Response[bytes]:
     (label, picture), seconds = await request.while_connected(work)
     service.metrics.explanations.labels("ok").inc()
     service.metrics.explanation.observe(service.clock() - arrived)
-    answers.log(request, "/explain", 200, photo).info(
-        "explained", outcome="ok", prediction=label, **answers.stages_ms(seconds)
-    )
-    headers = {"X-Prediction": quote(label, safe=_PLAIN), "Server-Timing": answers.server_timing(seconds)}
+    log_answer(request, "explained", prediction=label, **stages_ms(seconds))
+    headers = {"X-Prediction": quote(label, safe=_PLAIN), "Server-Timing": server_timing(seconds)}
     return Response(picture, media_type="image/png", headers=headers)
 
 

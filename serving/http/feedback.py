@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 from typing import Any
 
 import msgspec
@@ -13,8 +11,9 @@ from litestar.exceptions import ClientException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody
 
-from serving.contract.errors import FeedbackOff, FeedbackUnavailable, MalformedFeedback
+from serving.contract.errors import FeedbackOff, MalformedFeedback
 from serving.http import problems
+from serving.http.answers import log_answer
 from serving.http.authorisation import require_key
 from serving.http.openapi import KEY
 from serving.http.problems import Problem
@@ -63,12 +62,9 @@ async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> 
     store = service.feedback
     assert store is not None  # noqa: S101 (the guard ensures it)
     labels = service.models.handler.artifact.card.labels
-    try:
-        right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
-        figures = await asyncio.to_thread(store.accuracy)
-    except sqlite3.Error as error:
-        service.log.exception("feedback unavailable", request_id=request.id)
-        raise FeedbackUnavailable("The store of answers cannot be written. Retry later.") from error
+    right, accuracy = await store.receive(data.request_id, data.label, labels)
     service.metrics.feedback.labels("right" if right else "wrong").inc()
-    service.metrics.labelled(*figures)
+    if accuracy:
+        service.metrics.labelled(*accuracy)
+    log_answer(request, "labelled", answered_request_id=data.request_id, label=data.label, was_right=right)
     return FeedbackReceipt(was_right=right)

@@ -6,12 +6,14 @@ from framing, and is counted; HEAD is answered as GET is; what a body held of th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from serving.http.request import ID, SHARE, request_id
+from serving.http.answers import route_of
+from serving.http.request import SHARE, request_id
 
 if TYPE_CHECKING:
     from serving.service import Service
@@ -21,26 +23,29 @@ _ALWAYS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
-OTHER: Final = "other"
-"""The label of what no route and no method is for."""
 
 
 class Gate:
     """An ASGI application around another."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, routes: Iterable[str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: What answers.
+            service: Has the metrics and the budget.
+            routes: The paths of the service; an answer that no route gave, such as a 405, is counted under
+                one of these or under `OTHER`.
+        """
+        self._app, self._service, self._routes = app, service, frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through."""
         if scope["type"] == ScopeType.WEBSOCKET:  # there are none
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         state: dict[str, Any] = scope.setdefault("state", {})
-        identity = state[ID] = request_id(given.decode("latin-1"))
-
+        identity = request_id(scope)
         is_head = scope["method"] == "HEAD"
         inner = cast("HTTPScope", {**scope, "method": "GET"}) if is_head else scope
 
@@ -56,7 +61,8 @@ class Gate:
                     if name not in present:
                         headers.append((name, value))
                 message["headers"] = headers
-                self._count(scope["method"], _route(inner), message["status"])
+                route = route_of(inner, self._routes)
+                self._service.metrics.answered(route, scope["method"], message["status"])
             await send(message)
 
         try:
@@ -64,13 +70,3 @@ class Gate:
         finally:
             if SHARE in state:
                 self._service.budget.release(state[SHARE])
-
-    def _count(self, method: str, route: str, status: int) -> None:
-        known = method if method in _METHODS else OTHER
-        self._service.metrics.answered(route, known, status)
-
-
-def _route(scope: HTTPScope) -> str:
-    """The template of the route that answered; one label for whatever has none."""
-    template = scope.get("path_template")
-    return str(template) if template else OTHER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import importlib.util
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any, Final
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.exceptions import NotFoundException
+from litestar.file_system import BaseLocalFileSystem
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.params import FromPath
+from litestar.types import PathType
+from litestar.types.file_types import FileInfo
 
 from serving.contract.card import Card
 from serving.http import problems
@@ -42,6 +46,21 @@ class Viewer(OpenAPIRenderPlugin):
         """The page, which loads the OpenAPI description itself."""
         del request, openapi_schema
         return (WEB / "schema.html").read_bytes()
+
+
+class Files(BaseLocalFileSystem):
+    """The files of a folder; a name that no file can have (too long, with a NUL) is one that none has."""
+
+    async def info(self, path: PathType, **options: Any) -> FileInfo:
+        """What the system knows of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        try:
+            return await super().info(path, **options)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(errno.ENOENT, "no such file") from error
 
 
 def swagger_files() -> Path | None:

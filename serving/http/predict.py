@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, post
@@ -13,9 +13,9 @@ from msgspec import Meta
 
 from serving.contract.answer import Answer, Refusal
 from serving.contract.card import Card
-from serving.contract.errors import ImageError
-from serving.contract.preprocess import DecodedImage
-from serving.http import answers, problems
+from serving.contract.errors import ServingError
+from serving.http import problems
+from serving.http.answers import log_answer, log_refusal, photo_fields, server_timing, stages_ms
 from serving.http.authorisation import require_key
 from serving.http.openapi import KEY
 from serving.http.problems import Problem
@@ -24,6 +24,17 @@ from serving.http.upload import UploadOperation
 from serving.observation import Observation, notify
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+_OTHER_ROUTES: Final = frozenset(
+    {
+        *("malformed-feedback", "unknown-request", "unknown-label", "feedback-off", "feedback-unavailable"),
+        *("not-explainable", "not-found", "method-not-allowed", "uri-too-long", "head-too-large"),
+        *("head-timeout", "http-version"),
+    }
+)
+OUTCOMES: Final = ("ok", *(code for code in problems.KINDS if code not in _OTHER_ROUTES))
+"""What becomes of a request to /predict: an answer, or one of these problems."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -65,10 +76,25 @@ EXAMPLE: Final = Prediction(
 """The released model's answer to `deploy/smoke/cat.jpg`, as a test checks."""
 
 
+class Refused(ServingError):
+    """A worker took the photo, but the handler refused it."""
+
+    def __init__(self, refusal: Refusal, seconds: Mapping[str, float], model_version: str) -> None:
+        super().__init__(refusal.detail)
+        self.code, self.seconds, self.model_version = refusal.error, seconds, model_version
+
+
 def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Count, log and answer a request that ended in `error`."""
-    request.service.metrics.requests.labels(problems.code_of(error)).inc()
-    return answers.refused(request, "/predict", error)
+    code = problems.code_of(error)
+    request.service.metrics.requests.labels(code).inc()
+    response = problems.response(error, request.id)
+    fields: dict[str, Any] = {}
+    if isinstance(error, Refused):
+        response.headers["Server-Timing"] = server_timing(error.seconds)
+        fields = {"model_version": error.model_version, **stages_ms(error.seconds)}
+    log_refusal(request, error, **fields)
+    return response
 
 
 @post(
@@ -92,7 +118,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
 async def predict(request: ServiceRequest) -> Response[Prediction]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
     prediction, seconds = await classify(request)
-    headers = {"Server-Timing": answers.server_timing(seconds)}
+    headers = {"Server-Timing": server_timing(seconds)}
     return Response(prediction, headers=headers)
 
 
@@ -108,34 +134,25 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
     service = request.service
     encoded, arrived = await request.photo()
     result = await request.while_connected(service.engine.submit(encoded, arrived))
-    notify(
-        service.observers,
-        Observation(request.id, encoded, result.decoded, result.answer, result.artifact, result.seconds),
-    )
+    answer, artifact, seconds = result.answer, result.artifact, result.seconds
+    notify(service.observers, Observation(request.id, encoded, result.decoded, answer, artifact, seconds))
+    if isinstance(answer, Refusal):
+        raise Refused(answer, seconds, artifact.card.version)
     latency_seconds = service.clock() - arrived
-    if isinstance(result.answer, Refusal):
-        raise answers.Refused(result.answer, result.seconds, encoded)
     service.metrics.latency.observe(latency_seconds)
     service.metrics.requests.labels("ok").inc()
-    prediction = _prediction(result.answer, result.artifact.card, 1000 * latency_seconds, request.id)
-    answers.log(request, "/predict", 200, encoded).info(
+    prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, request.id)
+    log_answer(
+        request,
         "predicted",
-        **_shape(result.decoded),
-        outcome="ok",
         prediction=prediction.prediction,
         probability=round(prediction.probability, 6),
         uncertain=prediction.uncertain,
         latency_ms=prediction.latency_ms,
-        **answers.stages_ms(result.seconds),
+        **photo_fields(result.decoded, artifact),
+        **stages_ms(seconds),
     )
-    return prediction, result.seconds
-
-
-def _shape(decoded: DecodedImage | ImageError) -> dict[str, str | int]:
-    """The photo's format and size, for the log."""
-    if isinstance(decoded, ImageError):
-        return {}
-    return {"format": decoded.format, "width": decoded.width, "height": decoded.height}
+    return prediction, seconds
 
 
 def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) -> Prediction:

@@ -12,12 +12,11 @@ from typing import Final
 
 import msgspec
 from litestar import Response
-from litestar.exceptions import HTTPException, NotFoundException
+from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
-from serving.http.request import ServiceRequest
 from serving.http.upload import EncodedBody
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -63,7 +62,7 @@ KINDS: Final[dict[str, Kind]] = {
     "head-too-large": Kind(431, "The headers are too large"),
     "head-timeout": Kind(408, "The head of the request took too long"),
     "http-version": Kind(505, "This version of HTTP is not spoken here"),
-    "feedback-unavailable": Kind(503, "The feedback store does not answer"),
+    "feedback-unavailable": Kind(503, "The stored answers are not available"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
     "image-too-large": Kind(413, "The image is too large"),
@@ -142,22 +141,6 @@ def encode(code: str, detail: str, request_id: str) -> bytes:
 def _problem(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
     return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, request_id)
-
-
-def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Litestar's hook for every exception that no route handled (404, 405, internal errors)."""
-    answer = response(error, request.id)
-    if code_of(error) == "internal":
-        request.service.log.error(
-            "failed to answer", request_id=request.id, route=request.scope["path"][:200], exc_info=error
-        )
-    return answer
-
-
-def handle_file_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """The same for the static files: a name that no file system takes is that of no file."""
-    is_no_name = isinstance(error, (OSError, ValueError))
-    return handle_exception(request, NotFoundException() if is_no_name else error)
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:

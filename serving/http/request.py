@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from litestar import Request, Response
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
 from serving.engine.budget import Share
 from serving.http.upload import Allowance, CallerGone, Form, Whole, image_sink, read_body
@@ -25,9 +25,10 @@ _TRACE_PARENT: Final = re.compile(
 )
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_JSON_BYTES: Final = 65_536
-ID: Final = "request_id"
+_ID: Final = "request_id"
+_BODY_BYTES: Final = "body_bytes"
 SHARE: Final = "share"
-"""Keys of the state of a request."""
+"""Key, in the state of a request, of its share of the budget of bytes."""
 
 
 class ServiceRequest(Request[Any, Any, Any]):
@@ -42,14 +43,19 @@ class ServiceRequest(Request[Any, Any, Any]):
 
     @cached_property
     def id(self) -> str:
-        """The client's X-Request-ID if it is a plain token, else a new id."""
-        return cast("str", self.scope["state"][ID])  # `serving.http.gate` has set it
+        """The client's X-Request-ID if it is a plain token, else a new id; constant within a request."""
+        return request_id(self.scope)
 
     @property
     def trace(self) -> dict[str, str]:
         """`trace_id` and `parent_span_id` of a W3C traceparent header; empty without a valid one."""
         found = _TRACE_PARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
+
+    @property
+    def body_bytes(self) -> int | None:
+        """Size of the photo, or of another body, once it was read."""
+        return self.scope["state"].get(_BODY_BYTES)
 
     async def body(self) -> bytes:
         """The whole body of a request without a photo; Litestar's JSON parsing reads it through this method.
@@ -69,7 +75,9 @@ class ServiceRequest(Request[Any, Any, Any]):
         def keep(share: Share) -> None:
             self.scope["state"][SHARE] = share
 
-        return await read_body(self.receive, sink, allowance, self.headers, keep)
+        content = await read_body(self.receive, sink, allowance, self.headers, keep)
+        self.scope["state"][_BODY_BYTES] = len(content)
+        return content
 
     async def photo(self) -> tuple[bytes, float]:
         """The encoded image, and when the request was complete, by the service's clock.
@@ -113,9 +121,14 @@ class ServiceRequest(Request[Any, Any, Any]):
             watching.cancel()
 
 
-def request_id(given: str) -> str:
-    """The client's X-Request-ID if it is a plain token, else a new id."""
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def request_id(scope: Scope) -> str:
+    """The id, kept in `scope`: the client's X-Request-ID if it is a plain token, else a new one."""
+    state = scope["state"]  # an exception handler gets another instance of the same request
+    if _ID not in state:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        text = given.decode("latin-1")
+        state[_ID] = text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return cast("str", state[_ID])
 
 
 def handling(

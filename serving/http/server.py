@@ -17,10 +17,12 @@ from typing import Any, Final, cast
 
 import structlog
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from serving.http.app import create_app
 from serving.http.connections import Connections, Phase, allowed
 from serving.http.protocol import Protocol
+from serving.runtime import memory
 from serving.service import Service
 from serving.settings import Settings
 from serving.telemetry import logs
@@ -38,9 +40,11 @@ _CUT: Final = 1
 class Server(uvicorn.Server):
     """uvicorn, but a stop loses nothing that callers have sent, and ends in time."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, connections: Connections, log: logs.Log
+    ) -> None:
         super().__init__(config)
-        self._service, self._open_connections = service, connections
+        self._service, self._open_connections, self._log = service, connections, log
         self._signals = 0
         self._stops_at = float("inf")
         self._terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
@@ -50,7 +54,7 @@ class Server(uvicorn.Server):
         self._signals += 1
         if self._signals > 1:
             structlog.get_logger().warning("stopped at once", reason="a second signal")
-            logs.flush(_LAST_SECONDS)
+            self._log.close(_LAST_SECONDS)
             os._exit(128 + sig)
         asyncio.get_running_loop().call_soon_threadsafe(self._drain)
 
@@ -81,7 +85,7 @@ class Server(uvicorn.Server):
         """End the process at the deadline, whatever still runs: a decoder cannot be interrupted."""
         time.sleep(max(0.0, self._stops_at - time.monotonic()))
         structlog.get_logger().warning("stopped", drained=False, reason="the time for the stop is over")
-        logs.flush(_LAST_SECONDS)
+        self._log.close(_LAST_SECONDS)
         os._exit(_CUT)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -124,9 +128,12 @@ def serve(settings: Settings) -> int:
     listener = _listen(settings.host, settings.port)
     if listener is None:
         return 1
-    logs.configure(settings.log_level, settings.log_format)
+    memory.bound()
+    log = logs.configure(settings.log_level, settings.log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of the text, and nothing asks for it
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     service: Service = app.state.service
+    log.writer.report_drops(service.metrics.log_lines_dropped.inc)
     connections = Connections(allowed(settings.max_connections), service.metrics)
     service.metrics.open_connections.set_function(lambda: len(connections))
     config = uvicorn.Config(
@@ -140,11 +147,13 @@ def serve(settings: Settings) -> int:
         log_level="warning",
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    server = Server(config, service, connections)
+    server = Server(config, service, connections, log)
     host, port = listener.getsockname()[:2]
     structlog.get_logger().info("listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    server.run(sockets=[listener])
-    logs.flush(_LAST_SECONDS)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        log.close(_LAST_SECONDS)
     return 1 if service.lifecycle.failed else 0
 
 

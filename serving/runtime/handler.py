@@ -114,13 +114,13 @@ class ImageClassifierHandler:
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
         model, loaded = torchscript.load(path)
-        module = torchscript.fuse(model.to(self._device))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            self._model, self._module, self._artifact = model, module, loaded
-            self._warm()
-            self._replay_probe()
+            with torchscript.fusing(model.to(self._device)) as module:
+                self._model, self._module, self._artifact = model, module, loaded
+                self._warm()
+                self._replay_probe()
         except ArtifactError:
             self._model = self._module = self._artifact = None
             raise

@@ -1,88 +1,154 @@
-"""Lines to a file descriptor by a thread of its own: whoever logs never waits for whoever reads.
+"""Lines in from any thread, written to a descriptor by one thread of its own; nobody else waits for them.
 
-`serving.telemetry.logs` writes the log through it. A line that nobody takes is dropped and counted: a pipe
-that is full, a reader that has ended, a disk without space.
+`serving.telemetry.logs` puts every line of the log here. While nobody takes the output (a full pipe, a reader
+that has ended, a full disk, a closed terminal), lines are dropped and counted, and writing resumes by itself.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
-_MOST_LINES: Final = 10_000
-_MOST_BYTES: Final = 4_000_000
-_PAUSE_SECONDS: Final = 0.2
-"""Between two attempts on a descriptor that takes nothing."""
+MOST_LINES: Final = 10_000
+MOST_BYTES: Final = 8 * 1024 * 1024
+_BATCH_BYTES: Final = 64 * 1024
 
 
-class Lines:
-    """A text stream, as far as loggers use one, that never blocks and never fails."""
+class _Line(NamedTuple):
+    text: bytes
+    """With its line feed."""
+    reports: int = 0
+    """If it is the notice of dropped lines: how many."""
 
-    def __init__(self, descriptor: int, describe_dropped: Callable[[int], str]) -> None:
+
+class LineWriter:
+    """A bounded queue of lines and the daemon thread that writes them."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        notice: Callable[[int], bytes],
+        *,
+        most_lines: int = MOST_LINES,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         """Start the thread.
 
         Args:
-            descriptor: Where the lines go.
-            describe_dropped: The line that is written after some were dropped, by their number.
+            descriptor: Where the lines are written; it may block, fail, or be set to non-blocking.
+            notice: Makes the line that reports how many lines were dropped before it.
+            most_lines: Lines that may wait.
+            most_bytes: Bytes that may wait.
         """
-        self._descriptor, self._describe_dropped = descriptor, describe_dropped
-        self._waiting: deque[bytes] = deque()
+        self._descriptor, self._notice = descriptor, notice
+        self._most_lines, self._most_bytes = most_lines, most_bytes
+        self._lines: deque[_Line] = deque()
         self._bytes = 0
-        self._changed = threading.Condition()
-        self._writing = False
+        self._closed = False
+        self._unreported = 0
+        self._torn = False
         self.dropped = 0
-        """Lines since the start that nobody took."""
-        threading.Thread(target=self._work, name="log", daemon=True).start()
+        """Lines dropped since the start."""
+        self._on_drop: Callable[[int], None] = lambda _: None
+        # A re-entrant lock: the garbage collector may log while the same thread holds it.
+        self._changed = threading.Condition(threading.RLock())
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
 
-    def write(self, text: str) -> None:
-        """Queue a line, or several; drop it if too much is waiting."""
-        data = text.encode("utf-8", "backslashreplace")
+    def report_drops(self, on_drop: Callable[[int], None]) -> None:
+        """Call `on_drop` with the lines dropped so far, and with those of each later drop."""
         with self._changed:
-            if len(self._waiting) >= _MOST_LINES or self._bytes + len(data) > _MOST_BYTES:
-                self.dropped += 1
+            self._on_drop = on_drop
+            if self.dropped:
+                on_drop(self.dropped)
+
+    def put(self, text: bytes) -> None:
+        """Queue one line, without its line feed, or drop it; never waits, never raises."""
+        with self._changed:
+            if not self._fits(len(text) + 1):
+                self._drop(1)
                 return
-            self._waiting.append(data)
-            self._bytes += len(data)
+            if self._unreported:
+                self._append(self._reporting())
+            self._append(_Line(text + b"\n"))
             self._changed.notify()
 
-    def flush(self) -> None:
-        """Nothing: the thread writes as soon as it can."""
-
-    def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, at most so long; return whether it is."""
+    def close(self, timeout_seconds: float) -> bool:
+        """Take no more lines and write those that wait, within a time; return whether all were written."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._writing, seconds)
+            if self._unreported and not self._closed:
+                self._append(self._reporting())
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _fits(self, size: int) -> bool:
+        room = len(self._lines) < self._most_lines and self._bytes + size <= self._most_bytes
+        return room and not self._closed
+
+    def _append(self, line: _Line) -> None:
+        self._lines.append(line)
+        self._bytes += len(line.text)
+
+    def _reporting(self) -> _Line:
+        count, self._unreported = self._unreported, 0
+        return _Line(self._notice(count) + b"\n", count)
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        self._unreported += count
+        self._on_drop(count)
 
     def _work(self) -> None:
-        reported = 0
-        while True:
+        while lines := self._take():
+            written = self._write(b"".join(line.text for line in lines))
+            if written is None:
+                continue
             with self._changed:
-                self._writing = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting)
-                self._writing = True
-                line = self._waiting.popleft()
-                self._bytes -= len(line)
-                lost = self.dropped - reported
-            if lost and self._write(self._describe_dropped(lost).encode()):
-                reported += lost
-            if not self._write(line):
-                with self._changed:
-                    self.dropped += 1
-                time.sleep(_PAUSE_SECONDS if self._waiting else 0)
+                for line in lines:
+                    written -= len(line.text)
+                    if written >= 0:
+                        continue
+                    if line.reports:
+                        self._unreported += line.reports
+                    else:
+                        self._drop(1)
 
-    def _write(self, data: bytes) -> bool:
-        """Write all of it; return whether that was possible."""
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-        except BlockingIOError:  # somebody has set the descriptor to non-blocking
-            time.sleep(_PAUSE_SECONDS)
-            return False
-        except OSError:
-            return False
-        return True
+    def _take(self) -> Sequence[_Line]:
+        """The next lines, about `_BATCH_BYTES` at most; none once the writer is closed and empty."""
+        lines: list[_Line] = []
+        with self._changed:
+            while not self._lines and not self._closed:
+                self._changed.wait()
+            size = 0
+            while self._lines and size < _BATCH_BYTES:
+                line = self._lines.popleft()
+                lines.append(line)
+                size += len(line.text)
+            self._bytes -= size
+        return lines
+
+    def _write(self, data: bytes) -> int | None:
+        """Write all of `data`; None, or if that fails, the number of bytes that were written."""
+        if self._torn:  # the last line ends in the middle: end it, so that the next one stands alone
+            data = b"\n" + data
+        start, rest = int(self._torn), memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
+            except OSError:  # the reader ended, the disk is full, the terminal is closed
+                written = len(data) - len(rest)
+                if written:
+                    self._torn = data[written - 1 : written] != b"\n"
+                return max(0, written - start)
+        self._torn = False
+        return None

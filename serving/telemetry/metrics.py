@@ -6,7 +6,7 @@ It observes each computed photo; the engine, the routes and the models count the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -17,13 +17,9 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     Info,
-    Metric,
     PlatformCollector,
     ProcessCollector,
-    disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
@@ -33,11 +29,20 @@ _LATENCY_SECONDS: Final = (
     0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0,
 )  # fmt: skip
 _STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-_LAG_SECONDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 _DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
 _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_USUAL_STATUSES: Final = (200, 500)
+OTHER: Final = "other"
+DROP_REASONS: Final = ("backlog", "failed", "duplicate")
+"""Why an answer was not stored for feedback."""
+CLOSE_REASONS: Final = (
+    *("silent", "idle", "unread", "made-room", "refused", "overloaded"),
+    *("bad-request", "head-timeout", "head-too-large", "uri-too-long", "http-version", "method-not-allowed"),
+)
+"""Why the service closed a connection."""
 _RATIO: Final = tuple(i / 10 for i in range(1, 11))
 
 
@@ -51,37 +56,51 @@ class MetricsSummary(msgspec.Struct, frozen=True):
     """Answers to `/predict` by outcome: ok, or the problem's code."""
 
 
-class Counted(Collector):
-    """A counter whose value somebody else keeps."""
-
-    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
-        self._name, self._documentation = name, documentation
-        self.value: Callable[[], float] = lambda: 0
-        """Read at each scrape; it never falls."""
-        registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """The one sample."""
-        yield CounterMetricFamily(self._name, self._documentation, self.value())
-
-
 class Metrics:
     """The service's metrics; names carry the unit, labels are bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # series of start times, a fifth of the text, that nothing here uses
         self.registry = registry
+        self._register_process(registry)
         self._register_requests(registry)
         self._register_photos(registry)
         self._register_feedback(registry)
         self._register_models(registry)
-        self.log_dropped = Counted(
-            "classifier_log_lines_dropped_total", "Lines of log that nobody took.", registry
-        )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._create_series()
+
+    def _register_process(self, registry: CollectorRegistry) -> None:
+        self.responses = Counter(
+            "classifier_http_responses_total",
+            "Answers on every route; unknown paths and methods are those of the route and method other.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "classifier_log_lines_dropped_total",
+            "Lines of the log that were dropped because nobody took them in time.",
+            registry=registry,
+        )
+        self.loop_lag = Gauge(
+            "classifier_event_loop_lag_seconds",
+            "Longest delay of the event loop in the last minute: how late a timer of its own fired.",
+            registry=registry,
+        )
+        self.open_connections = Gauge(
+            "classifier_open_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_closed = Counter(
+            "classifier_connections_closed_total",
+            "Connections that the service closed before a caller did, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.held_bytes = Gauge(
+            "classifier_held_bytes", "Bytes of request bodies held until their answers.", registry=registry
+        )
+        self._answered: dict[tuple[str, str, int], Counter] = {}
 
     def _register_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -92,7 +111,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "classifier_request_duration_seconds",
-            "Time from a complete /predict request to its answer.",
+            "Time from a complete /predict request to its prediction.",
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
@@ -109,30 +128,6 @@ class Metrics:
         self.stuck_workers = Gauge(
             "classifier_stuck_workers",
             "Workers that were replaced because they did not return in time, and have not ended.",
-            registry=registry,
-        )
-        self.open_connections = Gauge(
-            "classifier_open_connections", "Connections that are open.", registry=registry
-        )
-        self.connections_closed = Counter(
-            "classifier_connections_closed_total",
-            "Connections that the service closed before a caller did, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.loop_lag = Histogram(
-            "classifier_event_loop_lag_seconds",
-            "How much later than asked the event loop wakes a task, four times a second.",
-            buckets=_LAG_SECONDS,
-            registry=registry,
-        )
-        self.held_bytes = Gauge(
-            "classifier_held_bytes", "Bytes of request bodies held until their answers.", registry=registry
-        )
-        self.responses = Counter(
-            "classifier_http_responses_total",
-            "Answers of any route by its template, the method and the status.",
-            ["route", "method", "status"],
             registry=registry,
         )
         self.explanations = Counter(
@@ -208,10 +203,12 @@ class Metrics:
         self.feedback_window = Gauge(
             "classifier_feedback_window_labels", "Labelled answers in that share.", registry=registry
         )
-        self.feedback_dropped = Counted(
+        self.feedback_dropped = Counter(
             "classifier_feedback_dropped_answers_total",
-            "Answers that were not stored: the disk was too slow or failed, or their request id was taken.",
-            registry,
+            "Answers that were not stored, by reason: the disk was too slow or failed, or the request id is "
+            "that of an earlier answer.",
+            ["reason"],
+            registry=registry,
         )
 
     def _register_models(self, registry: CollectorRegistry) -> None:
@@ -242,6 +239,8 @@ class Metrics:
         self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
         for reason in ("queue-full", "too-slow", "no-room", "deadline", "disconnected"):
             self.rejected.labels(reason)
+        for reason in DROP_REASONS:
+            self.feedback_dropped.labels(reason)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         self.feedback_accuracy.set(math.nan)
@@ -249,18 +248,37 @@ class Metrics:
             self.feedback.labels(answer)
         for outcome in ("agreed", "disagreed", "dropped", "failed"):
             self.shadow.labels(outcome)
-        for reason in ("silent", "idle", "unread", "made-room", "refused", "bad-request", "head-timeout"):
+        for reason in CLOSE_REASONS:
             self.connections_closed.labels(reason)
 
-    def expect(self, outcomes: Iterable[str]) -> None:
-        """Create the series of every outcome of a request, which the HTTP layer knows."""
-        for outcome in ("ok", *outcomes):
+    def expect(self, outcomes: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
+        """Create the series that only the routes know.
+
+        Args:
+            outcomes: Each that an answer to /predict or /explain can have.
+            routes: Each route with each of its methods.
+        """
+        for outcome in outcomes:
             self.requests.labels(outcome)
             self.explanations.labels(outcome)
+        self.explanations.labels("not-explainable")
+        for route, method in routes:
+            for status in _USUAL_STATUSES:
+                self.responses.labels(route, method, status)
 
     def answered(self, route: str, method: str, status: int) -> None:
-        """Count an answer of any route."""
-        self.responses.labels(route, method, str(status)).inc()
+        """Count one answer of any route, the protocol's own included.
+
+        Args:
+            route: The route as it is declared; `OTHER` for a path that is none.
+            method: The method as it was sent; those that HTTP does not know become `OTHER`.
+            status: The status.
+        """
+        key = route, method if method in _METHODS else OTHER, status
+        counter = self._answered.get(key)
+        if counter is None:
+            counter = self._answered[key] = self.responses.labels(*key)
+        counter.inc()
 
     def serve(self, artifact: Artifact) -> None:
         """Publish the model that answers from now on."""

@@ -96,7 +96,7 @@ def test_a_label_that_no_header_can_hold_is_encoded(tmp_path: Path):
     from tests import tiny
 
     model = tiny.write_artifact(tmp_path / "m.pt", labels=("\u732b", "dog 50%\r\nX: y"))
-    with running(Settings(model=str(model), workers=1)) as client:
+    with running(Settings(model=str(model), workers=1, deadline_seconds=60)) as client:
         reply = client.post("/explain", content=JPEG)
         assert reply.status_code == 200
         assert reply.headers["x-prediction"] in ("%E7%8C%AB", "dog 50%25%0D%0AX: y")
