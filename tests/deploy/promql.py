@@ -100,14 +100,8 @@ def missing(exposition: str) -> list[Demand]:
             there.add((sample.name, "", ""))
             for label, value in sample.labels.items():
                 there |= {(sample.name, label, ""), (sample.name, label, value)}
-
-    def is_met(name: str, demand: Demand) -> bool:
-        """Whether a metric has the label with the value, which may be a pattern such as `5..`."""
-        if (name, demand.label, demand.value) in there:
-            return True
-        return any(
-            (metric, label) == (name, demand.label) and value and re.fullmatch(demand.value, value)
-            for metric, label, value in there
-        )
-
-    return [demand for demand in demands() if not any(is_met(name, demand) for name in demand.metrics)]
+    return [
+        demand
+        for demand in demands()
+        if not any((name, demand.label, demand.value) in there for name in demand.metrics)
+    ]
