@@ -118,7 +118,7 @@ def inspect(data: bytes, size: int, limits: Limits) -> Structure:
         raise EmptyImage("The image is empty (0 bytes).")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
-    structure = structure_of(data, size)
+    structure = structure_of(data, size, limits.max_decode_seconds)
     _check_size((structure.width, structure.height), limits)
     _check_cost(structure, limits)
     return structure

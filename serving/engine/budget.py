@@ -9,8 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from serving.contract.errors import Overloaded
+
+_SMALL_BYTES: Final = 1_000_000
+_FOR_LARGE: Final = 0.75
+"""Share of the budget that bodies above `_SMALL_BYTES` may take: an ordinary photo always finds room."""
+_PATIENCE_SECONDS: Final = 2.0
+"""Age from which an incomplete body may have to give way; sooner, the newcomer is refused."""
 
 
 @dataclass(eq=False)
@@ -21,6 +28,7 @@ class Share:
     """Called if the request must end, because its body is the costliest of those that are incomplete."""
     began: float
     bytes: int = 0
+    received: int = 0
     complete: bool = False
 
 
@@ -34,30 +42,52 @@ class ByteBudget:
     """Bytes that are taken now."""
     _shares: set[Share] = field(default_factory=set)
 
-    def open(self, give_way: Callable[[], None]) -> Share:
-        """A share for a new request, of no bytes yet."""
+    def open(self, announced_bytes: int, give_way: Callable[[], None]) -> Share:
+        """A share for a new request, of what its head announces; 0 if it does not.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
         share = Share(give_way, self.clock())
+        self._take(share, announced_bytes)
         self._shares.add(share)
         return share
 
-    def grow(self, share: Share, size: int) -> None:
-        """Take more bytes for a request.
-
-        If they do not fit, an incomplete body gives way: the one with the most bytes times seconds, so that
-        slow uploads of large bodies make room for the quick and the small.
+    def received(self, share: Share, size: int) -> None:
+        """Count bytes that were kept of a body; take them if they were not announced.
 
         Raises:
-            Overloaded: the request itself is the one to give way.
+            Overloaded: there is no room for them.
         """
-        while self.held_bytes + size > self.limit_bytes:
+        if share not in self._shares:  # it gave way just now
+            raise no_room()
+        share.received += size
+        if share.received > share.bytes:
+            self._take(share, share.received - share.bytes)
+
+    def completed(self, share: Share) -> None:
+        """The body is there: what it announced and did not keep is free, and it no longer gives way."""
+        share.complete = True
+        self.held_bytes -= share.bytes - share.received
+        share.bytes = share.received
+
+    def _take(self, share: Share, size: int) -> None:
+        """Take bytes.
+
+        If they do not fit, an incomplete body gives way: the one with the most bytes times seconds, so that
+        slow uploads of large bodies make room for others.
+        """
+        is_large = share.bytes + size > _SMALL_BYTES
+        limit = _FOR_LARGE * self.limit_bytes if is_large else self.limit_bytes
+        while self.held_bytes + size > limit:
             now = self.clock()
-            incomplete = [one for one in self._shares if not one.complete]
-            worst = max(
-                incomplete,
-                key=lambda one: (one.bytes + size * (one is share)) * (now - one.began),
-                default=share,
-            )
-            if worst is share or not worst.bytes:
+            slow = [
+                one
+                for one in self._shares
+                if one is not share and not one.complete and now - one.began >= _PATIENCE_SECONDS
+            ]
+            worst = max(slow, key=lambda one: one.bytes * (now - one.began), default=None)
+            if worst is None or not worst.bytes:
                 raise no_room()
             self.release(worst)
             worst.give_way()

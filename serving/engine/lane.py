@@ -46,7 +46,6 @@ class Lane:
         max_batch: int = 1,
         max_delay_seconds: float = 0.0,
         memory_bytes: int | None = None,
-        background: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; `start` starts the threads.
@@ -62,11 +61,10 @@ class Lane:
             max_batch: Most jobs that a thread takes at a time.
             max_delay_seconds: Longest time that a job waits for others to fill its batch.
             memory_bytes: Most memory that the jobs in progress may take together; None does not count it.
-            background: Whether the threads have the lowest priority.
             clock: Monotonic seconds.
         """
         self._name, self._compute, self._admission = name, compute, admission
-        self._count, self._stuck_seconds, self._background = threads, stuck_seconds, background
+        self._count, self._stuck_seconds = threads, stuck_seconds
         self._max_batch, self._max_delay_seconds, self._memory_bytes = (
             max_batch,
             max_delay_seconds,
@@ -173,8 +171,6 @@ class Lane:
 
     def _work(self) -> None:
         torchscript.one_thread()
-        if self._background:
-            yield_to_others()
         me = threading.current_thread()
         while jobs := self._take(me):
             try:

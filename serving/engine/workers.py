@@ -1,16 +1,17 @@
 """Encoded photos in, `Result`s out, by threads; `predict` and `explain` in `serving.http` submit them.
 
 There are two lanes. Ordinary photos are computed by one thread more than there are cores. A photo whose
-structure tells that its decode is long or large is moved to the second lane, where few threads of the lowest
-priority compute one photo after another, and so is what `compute` is given: neither delays an ordinary photo.
-On a CPU a batch is one photo; on an accelerator a worker takes what is waiting, up to `max_batch`. A request
-whose client disconnects or whose deadline passes while it is queued is not computed. The engine knows the
-handler's stages, but no HTTP.
+structure tells that its decode is long or large is moved to the second lane, whose few threads have it
+decoded by processes of the lowest priority (`serving.engine.decoder`), and so is what `compute` is given:
+neither delays an ordinary photo. On a CPU a batch is one photo; on an accelerator a worker takes what is
+waiting, up to `max_batch`. A request whose client disconnects or whose deadline passes while it is queued
+is not computed. The engine knows the handler's stages, but no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from typing import Any, Final, TypeVar
 
 from serving.contract.answer import Refusal
 from serving.contract.errors import DeadlineExceeded, ImageError, Overloaded
+from serving.contract.preprocess import DecodedImage, Limits
 from serving.contract.structure.model import Structure
 from serving.engine.admission import ByAverage, ByCost
+from serving.engine.decoder import Decoder
 from serving.engine.job import Job, Result
 from serving.engine.lane import MOVED, Lane
 from serving.runtime.handler import ImageClassifierHandler, Item
@@ -30,6 +33,8 @@ T = TypeVar("T")
 _ORDINARY_SECONDS: Final = 0.1
 """A decode that may take longer is computed in the second lane: three of them would delay the others' p99."""
 _ORDINARY_BYTES: Final = 40_000_000
+_HOPEFUL: Final = 0.5
+"""Share of a large photo's estimate that must remain of its time; with less, it is not begun."""
 _MOST_LARGE: Final = 16
 """Large photos that may wait; each holds its encoded bytes."""
 _WATCH_SECONDS: Final = 0.25
@@ -65,6 +70,7 @@ class Engine:
         max_batch: int = 1,
         max_delay_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        make_decoder: Callable[[Limits], Decoder] = Decoder,
     ) -> None:
         self._handler, self._metrics, self._clock, self._limits = handler, metrics, clock, limits
         few = max(1, limits.workers // 4)
@@ -92,10 +98,11 @@ class Engine:
             stuck_seconds=limits.stuck_seconds,
             on_abandoned=self._count_abandoned,
             memory_bytes=limits.memory_bytes,
-            background=True,
             clock=clock,
         )
         self._lanes = (self._ordinary, self._large)
+        self._decoders = [make_decoder(handler.limits) for _ in range(few)]
+        self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
         self._closed = threading.Event()
         metrics.queue_depth.set_function(lambda: sum(lane.waiting for lane in self._lanes))
         metrics.in_flight.set_function(lambda: sum(lane.computing for lane in self._lanes))
@@ -103,6 +110,9 @@ class Engine:
 
     def start(self) -> None:
         """Start the workers, and the thread that replaces those that are stuck."""
+        for decoder in self._decoders:
+            decoder.start()
+            self._free.put(decoder)
         for lane in self._lanes:
             lane.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -136,6 +146,8 @@ class Engine:
         done = self._ordinary.join(ends)  # it may still move photos to the second lane
         self._large.close()
         done &= self._large.join(ends)
+        for decoder in self._decoders:
+            decoder.close()
         self._closed.set()
         return done
 
@@ -158,17 +170,17 @@ class Engine:
         self,
         body: bytes,
         arrived: float,
-        work: Callable[[Structure], T],
+        work: Callable[[DecodedImage], T],
         *,
         seconds: float,
         memory_bytes: int,
     ) -> tuple[T, dict[str, float]]:
-        """Run `work` on one encoded image in the second lane, and wait for its result.
+        """Decode one image and run `work` on it in the second lane; wait for its result.
 
         Args:
             body: The encoded image.
             arrived: When the request arrived, by the engine's clock.
-            work: Given the image's structure; it runs on a thread of the lowest priority.
+            work: What to do with the pixels, on a thread of that lane.
             seconds: Upper bound of what it takes on top of the decode.
             memory_bytes: The same of its memory.
 
@@ -184,12 +196,28 @@ class Engine:
         job.seconds, job.memory_bytes = structure.seconds + seconds, structure.memory_bytes + memory_bytes
 
         def timed(job: Job, started: float) -> tuple[T, dict[str, float]]:
-            result = work(structure)
+            result = work(self._decode(job))
             return result, {"queue": started - job.queued_at, "explain": self._clock() - started}
 
         job.compute = timed
         result: tuple[T, dict[str, float]] = await self._queue(self._large, job)
         return result
+
+    def _decode(self, job: Job) -> DecodedImage:
+        """Decode in a process of its own, which ends if the time is up.
+
+        Raises:
+            ImageError: as for `preprocess`.
+            DeadlineExceeded: the time is up.
+        """
+        decoder = self._free.get()
+        try:
+            size = self._handler.artifact.card.input_size
+            return decoder.decode(job.body, size, max(0.0, job.deadline - self._clock()))
+        except TimeoutError as error:
+            raise self._too_late() from error
+        finally:
+            self._free.put(decoder)
 
     def _job(self, body: bytes, arrived: float) -> Job:
         future = asyncio.get_running_loop().create_future()
@@ -230,9 +258,9 @@ class Engine:
                 outcomes[job] = self._too_late()
                 continue
             item = self._item(job)
-            structure = item["structure"]
-            if isinstance(structure, Structure) and _is_large(structure):
-                outcomes[job] = self._move(job, structure)
+            known = item["known"]
+            if isinstance(known, Structure) and _is_large(known):
+                outcomes[job] = self._move(job, known)
             else:
                 timely.append((job, item))
         outcomes.update(self._compute_each(timely, started))
@@ -240,15 +268,25 @@ class Engine:
 
     def _item(self, job: Job) -> Item:
         try:
-            return {"body": job.body, "structure": self._handler.inspect(job.body)}
+            return {"body": job.body, "known": self._handler.inspect(job.body)}
         except ImageError as error:
-            return {"body": job.body, "structure": error}
+            return {"body": job.body, "known": error}
 
     def _move(self, job: Job, structure: Structure) -> Any:
         job.seconds, job.memory_bytes = structure.seconds, structure.memory_bytes
 
         def predict(job: Job, started: float) -> Any:
-            return self._compute_each([(job, {"body": job.body, "structure": structure})], started)[job]
+            try:
+                known: DecodedImage | ImageError = self._decode(job)
+            except ImageError as error:
+                known = error
+            decode = self._clock() - started
+            result = self._compute_each([(job, {"body": job.body, "known": known})], started)[job]
+            if isinstance(result, Result):
+                result.seconds["decode"] = decode
+                if "infer" in result.seconds:
+                    result.seconds["infer"] = self._clock() - started - decode
+            return result
 
         job.compute = predict
         try:
@@ -261,7 +299,7 @@ class Engine:
     def _compute_large(self, jobs: list[Job], started: float) -> list[Any]:
         (job,) = jobs
         assert job.compute is not None  # noqa: S101 (every job of this lane has it)
-        if started > job.deadline:
+        if started + _HOPEFUL * job.seconds > job.deadline:
             return [self._too_late()]
         try:
             return [job.compute(job, started)]

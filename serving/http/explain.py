@@ -16,8 +16,7 @@ from litestar import Response, post
 from PIL import Image
 
 from serving.contract.errors import NotExplainable
-from serving.contract.preprocess import preprocess
-from serving.contract.structure.model import Structure
+from serving.contract.preprocess import DecodedImage
 from serving.http import problems
 from serving.http.answers import log_answer, log_refusal, server_timing, stages_ms
 from serving.http.authorisation import require_key
@@ -64,7 +63,7 @@ async def explain(request: ServiceRequest) -> Response[bytes]:
     work = service.engine.compute(
         photo,
         arrived,
-        lambda structure: _explain(handler, photo, structure),
+        lambda image: _explain(handler, image),
         seconds=_SECONDS,
         memory_bytes=_MEMORY_BYTES,
     )
@@ -76,9 +75,8 @@ async def explain(request: ServiceRequest) -> Response[bytes]:
     return Response(picture, media_type="image/png", headers=headers)
 
 
-def _explain(handler: ImageClassifierHandler, body: bytes, structure: Structure) -> tuple[str, bytes]:
+def _explain(handler: ImageClassifierHandler, image: DecodedImage) -> tuple[str, bytes]:
     """The predicted label, and the PNG of its map over the photo."""
-    image = preprocess(body, handler.artifact.card.input_size, handler.limits, structure)
     maps = handler.explain(image)
     if maps is None:
         raise NotExplainable("This model has no activation maps. It still answers /predict.")

@@ -8,6 +8,7 @@ a stop.
 from __future__ import annotations
 
 import asyncio
+import http
 import uuid
 from asyncio import TimerHandle
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,12 @@ _MOST_HEAD_BYTES: Final = 32 * 1024
 _MOST_FIELDS: Final = 100
 _MOST_UNPARSED_BYTES: Final = 64 * 1024
 """Bytes that come without completing anything: a field without end, or a chunk's extension."""
+_MOST_PIPELINED: Final = 128
+"""Requests that a caller may send before the answers to the earlier ones."""
+_MOST_DISCARDED_BYTES: Final = 32_000_000
+"""What a caller may go on sending after an early answer before it is no longer read."""
+_DISCARDED_IF_OVERLOADED: Final = 250_000
+"""The same if the answer is 503: then there is no time for what is thrown away."""
 _LINGER_SECONDS: Final = 2.0
 """How long a caller may go on sending after an early answer, so that it reads the answer and no reset."""
 _NOT_FORWARDED: Final = (b"upgrade", b"http2-settings")
@@ -52,6 +59,7 @@ class Protocol(HttpToolsProtocol):
         self._write_timer: TimerHandle | None = None
         self._head_bytes = self._unparsed_bytes = 0
         self._offered = self._lingering = self._close_after = False
+        self._most_discarded = _MOST_DISCARDED_BYTES
 
     # --- the connection
 
@@ -76,6 +84,9 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse; answer what is refused, and ignore offers to speak another protocol."""
         if self._lingering:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > self._most_discarded:
+                self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
         if self.phase in (Phase.NEVER_SPOKE, Phase.IDLE):
@@ -120,6 +131,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise _Refused("bad-request", f"At most {_MOST_PIPELINED} requests may be sent ahead.")
         super().on_message_begin()
         self._head_bytes = 0
 
@@ -178,6 +191,8 @@ class Protocol(HttpToolsProtocol):
         async def closing(message: ASGISendEvent) -> None:
             """Close after an answer that comes before the body is complete, and while the service drains."""
             if message["type"] == "http.response.start":
+                if message["status"] == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                    self._most_discarded = _DISCARDED_IF_OVERLOADED
                 if cycle.more_body or self._service.draining:
                     cycle.keep_alive = False
             elif not message.get("more_body", False) and not cycle.keep_alive:
@@ -229,6 +244,7 @@ class Protocol(HttpToolsProtocol):
     def _linger(self) -> None:
         """Say that nothing more comes, read on for a moment, then close: a reset would destroy the answer."""
         self._lingering = True
+        self._unparsed_bytes = 0
         self._disarm()
         self._unset_keepalive_if_required()
         self._enter(Phase.NEVER_SPOKE)  # it may make room

@@ -225,10 +225,10 @@ async def read_body(
                 evicted = True
                 clock.reschedule(0)
 
-            share = allowance.budget.open(give_way)
+            share = allowance.budget.open(int(announced) if announced.isdecimal() else 0, give_way)
             keep(share)
             await _read_all(receive, sink, share, allowance)
-            share.complete = True
+            allowance.budget.completed(share)
     except TimeoutError as error:
         if evicted:
             raise no_room() from error
@@ -251,7 +251,7 @@ async def _read_all(
         size += len(chunk)
         if size > allowance.limit_bytes:
             raise _too_large(allowance)
-        allowance.budget.grow(share, sink.feed(chunk))
+        allowance.budget.received(share, sink.feed(chunk))
         if not message.get("more_body", False):
             return
 

@@ -55,8 +55,8 @@ class Item(TypedDict):
     """One request in a batch: the encoded image."""
 
     body: bytes
-    structure: NotRequired[Structure | ImageError]
-    """What `inspect` found, if it was called."""
+    known: NotRequired[Structure | DecodedImage | ImageError]
+    """What is known of it already: its structure, its pixels, or why it is refused."""
 
 
 @dataclass(slots=True)
@@ -140,12 +140,12 @@ class ImageClassifierHandler:
         size = self.artifact.card.input_size
         images: list[DecodedImage | ImageError] = []
         for item in data:
-            structure = item.get("structure")
-            if isinstance(structure, ImageError):
-                images.append(structure)
+            known = item.get("known")
+            if isinstance(known, (DecodedImage, ImageError)):
+                images.append(known)
                 continue
             try:
-                images.append(preprocess(item["body"], size, self.limits, structure))
+                images.append(preprocess(item["body"], size, self.limits, known))
             except ImageError as error:
                 images.append(error)
         good = [image.pixels for image in images if isinstance(image, DecodedImage)]

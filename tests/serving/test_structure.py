@@ -28,7 +28,7 @@ def structure(data: bytes):
 def test_refuses_a_jpeg_of_thousands_of_scans_and_says_why():
     """0.6 MB inside every other limit: it held a worker for half a minute."""
     with pytest.raises(
-        ImageTooLarge, match=r"it has 40\d\d scans: decoding it takes up to \d+\.\d s; at most 1.5 s"
+        ImageTooLarge, match=r"it has \d+ scans or more: decoding it takes up to \d+\.\d s; at most 1.5 s"
     ):
         structure(hostile.jpeg_of_many_scans())
 

@@ -147,26 +147,35 @@ def test_what_is_announced_as_too_large_or_encoded_is_not_read():
 
 
 def test_the_costliest_incomplete_body_gives_way():
-    """Bytes times seconds: a large upload that stands still makes room for a small one, and gets 503."""
+    """Bytes times seconds: a large upload that stands still makes room for others, and gets 503."""
     now = [0.0]
-    budget = ByteBudget(1000, clock=lambda: now[0])
-    allowance = Allowance(budget, 1000, 60)
+    budget = ByteBudget(8_000_000, clock=lambda: now[0])
+    allowance = Allowance(budget, 20_000_000, 60)
+    held: list[Any] = []
+
+    async def upload(size: int, *, complete: bool = True, announced: bool = True) -> bytes:
+        headers = {"content-length": str(size)} if announced else {}
+        return await read_body(
+            channel(bytes(size), complete=complete), Whole(), allowance, headers, held.append
+        )
 
     async def play() -> None:
-        held: list[Any] = []
-        slow = asyncio.create_task(
-            read_body(channel(bytes(700), complete=False), Whole(), allowance, {}, held.append)
-        )
+        slow = asyncio.create_task(upload(5_000_000, complete=False))
         await asyncio.sleep(0)
-        done = await read_body(channel(bytes(200)), Whole(), allowance, {}, held.append)
-        assert (len(done), budget.held_bytes) == (200, 900)
+        assert budget.held_bytes == 5_000_000
+        with pytest.raises(Overloaded):  # the other is no slower yet
+            await upload(2_000_000)
+        with pytest.raises(Overloaded):
+            await upload(2_000_000, announced=False)
+        assert len(await upload(900_000)) == 900_000  # a small one has room of its own
         now[0] += 10
-        assert len(await read_body(channel(bytes(300)), Whole(), allowance, {}, held.append)) == 300
+        assert len(await upload(2_000_000)) == 2_000_000
         with pytest.raises(Overloaded, match="More is being uploaded at once"):
             await asyncio.wait_for(slow, 5)
-        assert budget.held_bytes == 500
+        assert budget.held_bytes == 2_900_000
+        now[0] += 10
         with pytest.raises(Overloaded):  # complete bodies keep what they have
-            await read_body(channel(bytes(600)), Whole(), allowance, {}, held.append)
+            await upload(4_000_000)
         for share in held:
             budget.release(share)
             budget.release(share)

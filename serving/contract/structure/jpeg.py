@@ -39,7 +39,7 @@ _TABLES: Final = (0xC4, 0xDB, 0xDD)  # Huffman, quantisation, restart interval
 _COLOURS: Final = (0xE0, 0xEE)  # JFIF and Adobe tell which colours the components are
 _KEPT: Final = frozenset((*_FRAMES, *_TABLES, *_COLOURS))
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-_MOST_SEGMENTS: Final = 10_000
+_MOST_SEGMENTS: Final = 2000
 _MOST_TABLE_BYTES: Final = 1 << 18
 _COEFFICIENT_BYTES: Final = 128  # of a block
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
@@ -61,8 +61,9 @@ class _Walk:
     kept: list[tuple[int, int]] = field(default_factory=list)
     frame: _Frame | None = None
     first_scan: int = 0
-    scans: list[int] = field(default_factory=list)
-    """Blocks of each scan."""
+    scans: int = 0
+    blocks: int = 0
+    """Of all scans together."""
     interleaved: bool = True
     """Whether one scan holds all components."""
     orientation: int = 1
@@ -70,14 +71,19 @@ class _Walk:
     """Of all that is kept."""
 
 
-def read(data: bytes, size: int) -> Structure:
-    """The structure of a JPEG that is to become `size` pixels wide and high.
+def read(data: bytes, size: int, enough_seconds: float) -> Structure:
+    """The structure of a JPEG.
+
+    Args:
+        data: The file.
+        size: The width and height, in pixels, that it is to have in the end.
+        enough_seconds: Once the scans take longer, the rest of the file is not read.
 
     Raises:
         UnsupportedImage: lossless, hierarchical, arithmetic-coded, or with other than 8 bits a sample.
         BrokenImage: it has no frame or no scan.
     """
-    walk = _walk(data)
+    walk = _walk(data, enough_seconds / (NS * JPEG_BLOCK))
     frame = walk.frame
     if frame is None or not walk.first_scan:
         raise broken("JPEG", "it is truncated before its first scan, or corrupt")
@@ -88,7 +94,7 @@ def read(data: bytes, size: int) -> Structure:
     coefficients = _COEFFICIENT_BYTES * sum(frame.blocks.values()) if whole else 0
     per_byte = JPEG_PROGRESSIVE_BYTE if whole else JPEG_BYTE
     nanoseconds = (
-        JPEG_BLOCK * sum(walk.scans)
+        JPEG_BLOCK * walk.blocks
         + per_byte * len(data)
         + JPEG_PIXEL * output
         + JPEG_COEFFICIENT_BYTE * coefficients
@@ -101,11 +107,11 @@ def read(data: bytes, size: int) -> Structure:
         seconds=NS * nanoseconds,
         essential=_essential(data, walk),
         orientation=walk.orientation,
-        detail=f"it has {len(walk.scans)} scans" if len(walk.scans) > 1 else "",
+        detail=f"it has {walk.scans} scans or more" if walk.scans > 1 else "",
     )
 
 
-def _walk(data: bytes) -> _Walk:
+def _walk(data: bytes, enough_blocks: float) -> _Walk:
     walk, at = _Walk(), 2
     for _ in range(_MOST_SEGMENTS):
         found = (_END_OF_SCAN if walk.first_scan else _MARKER).search(data, at)
@@ -122,6 +128,8 @@ def _walk(data: bytes) -> _Walk:
         end = at + struct.unpack_from(">H", data, at)[0]
         _read_segment(walk, marker, start, data[at + 2 : end])
         at = max(end, at + 2)
+        if walk.blocks > enough_blocks:
+            return walk
     raise broken("JPEG", f"it has more than {_MOST_SEGMENTS} segments")
 
 
@@ -175,7 +183,8 @@ def _read_scan(walk: _Walk, start: int, content: bytes) -> None:
     if not walk.first_scan:
         walk.first_scan = start
         walk.interleaved = named >= blocks.keys()
-    walk.scans.append(sum(count for name, count in blocks.items() if name in named))
+    walk.scans += 1
+    walk.blocks += sum(count for name, count in blocks.items() if name in named)
 
 
 def _essential(data: bytes, walk: _Walk) -> bytes:

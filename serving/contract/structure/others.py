@@ -20,7 +20,7 @@ _GIF_BYTES: Final = 2  # canvas and first frame, for each pixel
 _BMP_BYTES: Final = 4
 _WEBP_BYTES: Final = 16  # libwebp's two canvases, its answer, and Pillow's image
 _AVIF_BYTES: Final = 14  # planes of 16 bits, RGBA, and Pillow's image
-_MOST_GIF_BLOCKS: Final = 100_000
+_MOST_GIF_BLOCKS: Final = 20_000
 _RLE: Final = (1, 2)
 _ISPE: Final = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
 _MOST_AVIF_SIZES: Final = 1000
@@ -48,7 +48,7 @@ def read_gif(data: bytes) -> Structure:
         at += 1
         blocks += 1
         if blocks > _MOST_GIF_BLOCKS:
-            raise broken("GIF", "it has no frame among its first 100,000 blocks")
+            raise broken("GIF", "it has no frame among its first 20,000 blocks")
         if data[start + 1 : start + 2] == b"\xf9":
             control = data[start:at]
     if data[at : at + 1] != b"," or at + 10 > len(data):

@@ -19,7 +19,7 @@ from serving.contract.structure.model import (
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _KEPT: Final = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_MOST_CHUNKS: Final = 50_000
+_MOST_CHUNKS: Final = 10_000
 _MOST_TEXT_BYTES: Final = 1 << 17
 _RAW_EXIF: Final = b"Raw profile type exif"
 _XMP: Final = b"XML:com.adobe.xmp"

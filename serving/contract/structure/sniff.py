@@ -50,8 +50,13 @@ _READERS: Final[dict[str, Callable[[bytes], Structure]]] = {
 }
 
 
-def structure_of(data: bytes, size: int) -> Structure:
-    """The structure of an image that is to become `size` pixels wide and high.
+def structure_of(data: bytes, size: int, enough_seconds: float) -> Structure:
+    """The structure of an image.
+
+    Args:
+        data: The file.
+        size: The width and height, in pixels, that it is to have in the end.
+        enough_seconds: Once it takes longer, more need not be known.
 
     Raises:
         UnsupportedImage: the bytes are not an image of an accepted format; the text says what they seem to
@@ -60,7 +65,7 @@ def structure_of(data: bytes, size: int) -> Structure:
     """
     kind = _kind(data)
     if kind == "JPEG":
-        return jpeg.read(data, size)
+        return jpeg.read(data, size, enough_seconds)
     if kind not in FORMATS:
         raise UnsupportedImage(_advice(data))
     return _READERS[kind](data)
