@@ -104,7 +104,7 @@ class Decoder:
         answer = msgspec.msgpack.decode(reply, type=_Reply)
         if answer.code:
             raise _KINDS.get(answer.code, BrokenImage)(answer.detail)
-        pixels = np.frombuffer(answer.pixels, np.uint8).reshape(3, size, size)
+        pixels = np.frombuffer(answer.pixels, np.uint8).reshape(3, size, size).copy()  # torch wants to write
         return DecodedImage(pixels, answer.format, answer.width, answer.height)
 
     def _send(self, connection: socket.socket, data: bytes, size: int, until: float) -> None:

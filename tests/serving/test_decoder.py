@@ -40,7 +40,7 @@ def test_gives_the_pixels_that_the_service_would_decode(decoder: Decoder, data: 
 def test_gives_the_errors_that_the_service_would_raise(decoder: Decoder):
     """With their words."""
     for data, kind, words in (
-        (encode(scene())[:500], BrokenImage, "truncated or corrupt"),
+        (encode(scene())[:500], BrokenImage, "truncated before its first scan, or corrupt"),
         (b"%PDF", UnsupportedImage, "a PDF document"),
         (hostile.jpeg_of_many_scans(), ImageTooLarge, "scans or more"),
     ):
@@ -58,7 +58,7 @@ def test_ends_at_the_deadline_and_starts_again(decoder: Decoder):
         decoder.decode(encode(scene()), 64, 0.3)
     assert time.monotonic() - began < 3
     assert not psutil.pid_exists(before)
-    assert decoder.decode(encode(scene()), 64, 20).width == 160
+    assert decoder.decode(encode(scene()), 64, 20).width == 120
 
 
 def test_a_crash_refuses_the_photo_and_nothing_else(decoder: Decoder):
@@ -69,7 +69,7 @@ def test_a_crash_refuses_the_photo_and_nothing_else(decoder: Decoder):
     decoder._process.poll = lambda: None  # it has not been seen to end
     with pytest.raises(BrokenImage, match="makes the decoder crash"):
         decoder.decode(encode(scene()), 64, 20)
-    assert decoder.decode(encode(scene()), 64, 20).width == 160
+    assert decoder.decode(encode(scene()), 64, 20).width == 120
 
 
 def test_the_system_limits_its_memory():

@@ -29,6 +29,9 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
         self.large_open = self.open
+        self.computed: list[bytes] = []
+        self.batches: list[int] = []
+        self.failure: BaseException | None = None
 
     def decode(self, data: bytes, size: int, timeout_seconds: float) -> bytes:
         """What the process for large photos does."""
@@ -42,9 +45,6 @@ class Gate:
 
     def close(self) -> None:
         """Nothing."""
-        self.computed: list[bytes] = []
-        self.batches: list[int] = []
-        self.failure: BaseException | None = None
 
     def inspect(self, body: bytes) -> Structure:
         """A photo is as costly as its bytes say."""
