@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_MAX_DELAY_MS: longest time that a photo waits for others to fill its batch."""
     queue_size: Annotated[int, Meta(ge=1)] = 256
     """SERVING_QUEUE_SIZE: most requests that may wait for a worker."""
-    queue_seconds: Annotated[float, Meta(gt=0)] = 0.5
+    queue_seconds: Annotated[float, Meta(gt=0)] = 1.0
     """SERVING_QUEUE_SECONDS: longest expected wait for a worker; what would wait longer gets 503."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
     """SERVING_DEADLINE_SECONDS: longest time from the complete request to its answer."""

@@ -128,7 +128,7 @@ class ImageClassifierHandler:
             torch.set_num_threads(threads)
 
     def inspect(self, body: bytes) -> Structure:
-        """What the image's structure tells of its cost, before anything is decoded.
+        """What the image's structure says about its cost, before anything is decoded.
 
         Raises:
             ImageError: the image is not accepted.

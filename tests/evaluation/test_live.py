@@ -263,3 +263,12 @@ def test_the_api_key_of_the_environment_is_sent(
         monkeypatch.delenv("SERVING_API_KEY")
         assert main([*arguments, "--out", str(tmp_path / "without")]) == 1
     assert "unauthorized" in (tmp_path / "without/live.json").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".mpo"])
+def test_photos_of_phones_and_old_tools_are_found(suffix: str, tmp_path: Path):
+    """A class whose photos are named so must not be left out."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"1{suffix if label == 'dog' else '.jpg'}").write_bytes(b"x")
+    assert [label for _, label in find_labelled(tmp_path)] == ["cat", "dog"]

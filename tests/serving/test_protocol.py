@@ -96,7 +96,7 @@ UPGRADES = {
 @pytest.mark.parametrize("offer", UPGRADES)
 @pytest.mark.parametrize("step", [None, 1, 700])
 def test_an_offer_to_upgrade_is_ignored_and_the_body_is_read(process: Process, offer: str, step: int | None):
-    """Whatever the packets; the connection goes on with HTTP/1.1 (RFC 9110, 7.8)."""
+    """Whatever the packets; the connection continues with HTTP/1.1 (RFC 9110, 7.8)."""
     data = head(*UPGRADES[offer]) + JPEG + head("Connection: close") + JPEG
     parts = [data] if step is None else [data[i : i + step] for i in range(0, len(data), step)]
     answer = exchange(

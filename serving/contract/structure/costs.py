@@ -1,7 +1,7 @@
 """What decoding costs, as upper bounds for `Structure.seconds`: nanoseconds on one core.
 
 Measured with Pillow 13.0 on an AMD EPYC, on smooth pictures, noise and plain colours of 3 and 12 megapixels:
-the slowest of each kind, plus at least a fifth. `python -m bench decode` measures them again.
+the slowest of each kind, plus at least a fifth. `python -m bench.decode` measures them again.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _OTHER_FRAMES: Final = {
     **dict.fromkeys((0xC9, 0xCA), "arithmetic-coded"),
 }
 _TABLES: Final = (0xC4, 0xDB, 0xDD)  # Huffman, quantisation, restart interval
-_COLOURS: Final = (0xE0, 0xEE)  # JFIF and Adobe tell which colours the components are
+_COLOURS: Final = (0xE0, 0xEE)  # JFIF and Adobe say which colours the components are
 _KEPT: Final = frozenset((*_FRAMES, *_TABLES, *_COLOURS))
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _MOST_SEGMENTS: Final = 2000
