@@ -182,8 +182,8 @@ def play(target: Target, rate: float, kind: str) -> Round:
 def test_attacks_cost_others_nothing(target: Target, rate: float, kind: str):
     """No call is lost, the p99 is less than three times the quiet one, and memory stays below 1.3 GB.
 
-    The first two are judged in the long form (SCALE=3 and more), on a machine that does nothing else: there, an
-    attack that succeeds does so in each of three rounds, and a hold-up of the machine does not.
+    The first two are judged in the long form (SCALE=3 and more), on a machine that does nothing else: there,
+    an attack that succeeds does so in each of three rounds, and a hold-up of the machine does not.
     """
     harmed = True
     for _ in range(3 if SCALE >= LONG_FORM else 1):
