@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import resource
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +19,8 @@ from serving.telemetry.metrics import Metrics
 _RESERVED_DESCRIPTORS: Final = 64
 """For the model, the log, the feedback store and the pages."""
 _LEAST: Final = 16
+_MOST_REFUSED: Final = 32
+"""Refused connections that may stay until their callers have read why; they use the reserved descriptors."""
 
 
 class Phase(IntEnum):
@@ -29,9 +32,11 @@ class Phase(IntEnum):
     """The head of another request, of which something has come."""
     IDLE = 2
     """Another request."""
-    BODY = 3
+    UNREAD = 3
+    """A caller that does not read its answer."""
+    BODY = 4
     """The body of a request."""
-    ANSWER = 4
+    ANSWER = 5
     """An answer: it never makes room."""
 
 
@@ -59,6 +64,7 @@ class Connections:
     limit: int
     metrics: Metrics
     _all: set[Connection] = field(default_factory=set)
+    _refused: deque[Connection] = field(default_factory=lambda: deque(maxlen=_MOST_REFUSED))
     _full: bool = False
 
     def __len__(self) -> int:
@@ -78,6 +84,9 @@ class Connections:
             self._report_full()
             if worst.phase is Phase.ANSWER:
                 self.closed("refused")
+                if len(self._refused) == _MOST_REFUSED:
+                    self._refused[0].abort()
+                self._refused.append(connection)
                 return False
             self.closed("made-room")
             self._all.discard(worst)
@@ -88,6 +97,8 @@ class Connections:
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
         self._all.discard(connection)
+        if connection in self._refused:
+            self._refused.remove(connection)
         if self._full and 2 * len(self._all) < self.limit:
             self._full = False
 

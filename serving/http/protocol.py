@@ -60,6 +60,8 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = self._unparsed_bytes = 0
         self._offered = self._lingering = self._close_after = False
         self._most_discarded = _MOST_DISCARDED_BYTES
+        self._refusal: _Refused | None = None
+        self._running: RequestResponseCycle | None = None
 
     # --- the connection
 
@@ -75,6 +77,10 @@ class Protocol(HttpToolsProtocol):
         """Give the place back."""
         self._open_connections.leave(self)
         self._disarm()
+        self.pipeline.clear()
+        if self._running:  # uvicorn tells the newest request only
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def abort(self) -> None:
@@ -83,9 +89,9 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; answer what is refused, and ignore offers to speak another protocol."""
-        if self._lingering:
+        if self._lingering or self._refusal:
             self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > self._most_discarded:
+            if self._refusal or self._unparsed_bytes > self._most_discarded:
                 self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
@@ -186,7 +192,7 @@ class Protocol(HttpToolsProtocol):
     # --- the answer
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        send = cycle.send
+        self._running, send = cycle, cycle.send
 
         async def closing(message: ASGISendEvent) -> None:
             """Close after an answer that comes before the body is complete, and while the service drains."""
@@ -210,12 +216,19 @@ class Protocol(HttpToolsProtocol):
             self.pipeline.clear()
             self._linger()
             return
-        if not self.pipeline:
+        if self.pipeline:
+            super().on_response_complete()
+        elif self._refusal:
+            self._refuse(self._refusal.code, str(self._refusal))
+        else:
             self._enter(Phase.IDLE)
-        super().on_response_complete()
+            super().on_response_complete()
 
     def _refuse(self, code: str, detail: str) -> None:
-        """Answer with a problem, and close."""
+        """Answer with a problem after the answers to earlier requests, and close."""
+        if self._waits_for_an_earlier_answer():
+            self._refusal = _Refused(code, detail)
+            return
         kind = problems.KINDS[code]
         self._open_connections.metrics.answered("other", "other", kind.status)
         self._open_connections.closed(code)
@@ -241,6 +254,18 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
         self._linger()
 
+    def _waits_for_an_earlier_answer(self) -> bool:
+        """Whether a complete request is still unanswered; the refused one leaves the pipeline."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        if not cycle.more_body:
+            return True
+        if self.pipeline:  # the newest is at the left
+            self.pipeline.popleft()
+            return True
+        return False
+
     def _linger(self) -> None:
         """Say that nothing more comes, read on for a moment, then close: a reset would destroy the answer."""
         self._lingering = True
@@ -252,12 +277,26 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._head_timer = self.loop.call_later(_LINGER_SECONDS, self.abort)
+        self._head_timer = self.loop.call_later(_LINGER_SECONDS, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        """Close, but let a caller that reads slowly have the whole answer."""
+        if self._unread and self.loop.time() - self.since < self._service.settings.upload_seconds:
+            self._head_timer = self.loop.call_later(_LINGER_SECONDS, self._end_lingering)
+        else:
+            self.abort()
+
+    @property
+    def _unread(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
 
     # --- time
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self.since = phase, self.loop.time()
+        if self._write_timer is not None and phase in (Phase.BODY, Phase.ANSWER):
+            phase = Phase.UNREAD
+        if phase is not self.phase or phase is not Phase.UNREAD:
+            self.phase, self.since = phase, self.loop.time()
 
     def _arm_head_timer(self) -> None:
         if self._head_timer is None:
@@ -281,10 +320,13 @@ class Protocol(HttpToolsProtocol):
             self._refuse("head-timeout", f"The head of the request was not complete after {seconds:g} s.")
         else:
             self._open_connections.closed("silent")
-            self.transport.close()
+            self.end()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection."""
+        """Close an idle connection; one whose caller has not read would otherwise stay for ever."""
+        if self._unread:
+            self._write_timed_out()
+            return
         self._open_connections.closed("idle")
         super().timeout_keep_alive_handler()
 
@@ -295,6 +337,8 @@ class Protocol(HttpToolsProtocol):
             self._write_timer = self.loop.call_later(
                 self._service.settings.upload_seconds, self._write_timed_out
             )
+            if not self._lingering:
+                self._enter(self.phase)
 
     def resume_writing(self) -> None:
         """The caller reads again."""
@@ -302,6 +346,8 @@ class Protocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+        if self.phase is Phase.UNREAD:
+            self._enter(Phase.ANSWER)
 
     def _write_timed_out(self) -> None:
         self._open_connections.closed("unread")

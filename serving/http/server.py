@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from types import FrameType
@@ -19,6 +17,7 @@ import structlog
 import uvicorn
 from prometheus_client import disable_created_metrics
 
+from serving.http import listener
 from serving.http.app import create_app
 from serving.http.connections import Connections, Phase, allowed
 from serving.http.protocol import Protocol
@@ -33,6 +32,8 @@ _LAST_SECONDS: Final = 0.5
 """Kept for the exit itself, of the time that a stop may take."""
 _ENGINE_SECONDS: Final = 0.5
 """Kept for what the engine still computes, and for the shadow and the feedback store."""
+_ACCEPT_SECONDS: Final = 0.2
+"""For connections that have begun to connect when the listener takes no more: more than most round trips."""
 _POLL_SECONDS: Final = 0.02
 _CUT: Final = 1
 
@@ -65,6 +66,8 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _hang_up(self) -> None:
+        if self._signals:
+            return  # a shell and the system each report a closing terminal
         if self._terminal and not _has_terminal():
             structlog.get_logger().info("the terminal was closed")
             self.handle_exit(signal.SIGHUP, None)
@@ -92,13 +95,13 @@ class Server(uvicorn.Server):
         """Close the listener, answer what was sent on open connections, then stop the service."""
         if self._service.stops_at == float("inf"):  # it could not start
             self._service.stops_at = time.monotonic() + self._service.settings.drain_timeout_seconds
-        for listener in sockets or []:
-            listener.listen(0)  # what is on its way is accepted, nothing more
-        await asyncio.sleep(2 * _POLL_SECONDS)
+        for bound in sockets or []:
+            listener.take_no_more(bound)
+        await asyncio.sleep(_ACCEPT_SECONDS)
         for server in self.servers:
             server.close()
-        for listener in sockets or []:
-            listener.close()
+        for bound in sockets or []:
+            bound.close()
         for connection in self._open_connections:
             connection.shutdown()
         await self._wait_for_connections()
@@ -117,7 +120,7 @@ class Server(uvicorn.Server):
         idle_until = time.monotonic() + _IDLE_SECONDS
         while time.monotonic() < stops_at:
             phases = {connection.phase for connection in self._open_connections}
-            is_idle = not phases & {Phase.ANSWER, Phase.BODY, Phase.HEAD}
+            is_idle = not phases & {Phase.ANSWER, Phase.BODY, Phase.HEAD, Phase.UNREAD}
             if not phases or (is_idle and time.monotonic() > idle_until):
                 return
             await asyncio.sleep(_POLL_SECONDS)
@@ -125,8 +128,8 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Serve; return the exit status: 0 after a clean shutdown, 1 if it could not serve."""
-    listener = _listen(settings.host, settings.port)
-    if listener is None:
+    bound = listener.listen(settings.host, settings.port)
+    if bound is None:
         return 1
     memory.bound()
     log = logs.configure(settings.log_level, settings.log_format)
@@ -148,10 +151,10 @@ def serve(settings: Settings) -> int:
         timeout_keep_alive=settings.keep_alive_seconds,
     )
     server = Server(config, service, connections, log)
-    host, port = listener.getsockname()[:2]
+    host, port = bound.getsockname()[:2]
     structlog.get_logger().info("listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=[bound])
     finally:
         log.close(_LAST_SECONDS)
     return 1 if service.lifecycle.failed else 0
@@ -163,21 +166,3 @@ def _has_terminal() -> bool:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
         return True
     return False
-
-
-def _listen(host: str, port: int) -> socket.socket | None:
-    """Bind before anything is loaded; report a failure at once."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            problem = "is in use. Choose another port with PORT=…, or stop the process that listens there"
-        else:
-            problem = f"is not available: {error.strerror}. Set HOST and PORT to another address"
-        print(f"error: {host}:{port} {problem}.", file=sys.stderr)
-        return None
-    return listener

@@ -28,10 +28,15 @@ def process(model: Path, environment: Callable[..., dict[str, str]]) -> Iterator
         yield process
 
 
+def address(process: Process) -> tuple[str, int]:
+    """Host and port."""
+    host, port = process.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
 def connect(process: Process) -> socket.socket:
     """A new connection."""
-    host, port = process.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection(address(process), timeout=20)
 
 
 def read(connection: socket.socket) -> bytes:
@@ -201,6 +206,46 @@ def test_the_one_that_waited_longest_makes_room(process: Process):
     finally:
         for connection in waiting:
             connection.close()
+
+
+def unread(process: Process, requests: int) -> socket.socket:
+    """A caller that asks and does not read."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(address(process))
+    connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        connection.send(b"GET /schema/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
+    return connection
+
+
+def test_callers_that_do_not_read_make_room(process: Process):
+    """As many as there may be connections: others are answered, and nothing fails when they are cut."""
+    waiting = [unread(process, 120) for _ in range(CONNECTIONS + 8)]
+    try:
+        deadline = time.monotonic() + 10
+        while (status := httpx.get(process.url + "/health/live").status_code) != 200:
+            assert time.monotonic() < deadline, status
+    finally:
+        for connection in waiting:
+            connection.close()
+    assert httpx.get(process.url + "/health/live").status_code == 200
+    assert not [line for line in process.lines if line["event"].startswith("Exception")]
+
+
+def test_what_follows_a_whole_request_does_not_take_its_answer(process: Process):
+    """The refusal of rubbish comes after the answer to the photo before it."""
+    answer = exchange(process, head() + JPEG + head() + JPEG + b"\x00rubbish\r\n\r\n")
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+    assert problem(b"HTTP/1.1 " + answer.split(b"HTTP/1.1 ")[-1])["status"] == 400
+    assert not [line for line in process.lines if line["event"].startswith("Exception")]
+
+
+def test_a_broken_body_behind_a_whole_request_is_refused_in_its_turn(process: Process):
+    """Of two pipelined requests the first is answered, the second refused."""
+    chunks = head("Transfer-Encoding: chunked").replace(b"Content-Length: %d\r\n" % len(JPEG), b"")
+    answer = exchange(process, head() + JPEG + chunks + b"zz\r\n")
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
 
 
 def test_pipelined_requests_are_answered_in_order(process: Process):

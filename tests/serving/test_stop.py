@@ -202,6 +202,18 @@ def test_closing_the_terminal_ends_the_service(model: Path, environment: Environ
     assert os.waitstatus_to_exitcode(done[1]) == 0
 
 
+def test_a_terminal_whose_closing_is_reported_twice_is_no_second_signal(
+    model: Path, environment: Environment
+):
+    """The shell and the system each send a hang-up: the service still drains."""
+    child, terminal = in_terminal(model, environment)
+    os.close(terminal)
+    for _ in range(3):
+        time.sleep(0.1)
+        os.kill(child, signal.SIGHUP)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_hang_up_from_elsewhere_reloads_in_a_terminal_too(model: Path, environment: Environment):
     """As `kill -HUP` from another one."""
     child, terminal = in_terminal(model, environment)
