@@ -27,6 +27,7 @@ from serving.engine.decoder import Decoder
 from serving.engine.job import Job, Result
 from serving.engine.lane import MOVED, Lane
 from serving.runtime.handler import ImageClassifierHandler, Item
+from serving.runtime.memory import Trimmer
 from serving.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -118,8 +119,10 @@ class Engine:
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def _watch(self) -> None:
+        trimmer = Trimmer()
         while not self._closed.wait(_WATCH_SECONDS):
             self.replace_stuck()
+            trimmer.check()
 
     def replace_stuck(self) -> None:
         """Replace each worker that is stuck."""

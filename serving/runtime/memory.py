@@ -1,4 +1,4 @@
-"""glibc's allocator: `serving.http.server` calls `bound` at the start, others `trim` after large work.
+"""glibc's allocator: `serving.http.server` calls `bound` at the start, the engine's watch `Trimmer.check`.
 
 By default each thread that allocates may get an arena of its own, which keeps what it once needed. Elsewhere
 than on glibc, both functions do nothing.
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+from pathlib import Path
 from typing import Final
 
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
+_GROWN_BYTES: Final = 48_000_000
+_STATM: Final = Path("/proc/self/statm")
 
 
 @functools.cache
@@ -30,3 +34,26 @@ def trim() -> None:
     """Return free memory to the operating system: some milliseconds, without the interpreter lock."""
     if library := _glibc():
         library.malloc_trim(0)
+
+
+class Trimmer:
+    """Returns free memory whenever the process has grown.
+
+    Bodies of a megabyte come and go a hundred times a second, and what they leave between smaller blocks is
+    only returned on demand.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0
+
+    def check(self) -> None:
+        """Trim if resident memory is well above what the last trim left."""
+        if not _STATM.exists():
+            return
+        if _resident_bytes() > self._level + _GROWN_BYTES:
+            trim()
+            self._level = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
