@@ -86,9 +86,9 @@ class Server(uvicorn.Server):
 
     def _end_in_time(self) -> None:
         """End the process at the deadline, whatever still runs: a decoder cannot be interrupted."""
-        time.sleep(max(0.0, self._stops_at - time.monotonic()))
+        time.sleep(max(0.0, self._stops_at - _LAST_SECONDS / 2 - time.monotonic()))
         structlog.get_logger().warning("stopped", drained=False, reason="the time for the stop is over")
-        self._log.close(_LAST_SECONDS)
+        self._log.close(_LAST_SECONDS / 2)
         os._exit(_CUT)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

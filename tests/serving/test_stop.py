@@ -26,6 +26,8 @@ from tests.tiny import ROOT
 
 Environment = Callable[..., dict[str, str]]
 JPEG = encode(scene())
+SCHEDULING_SECONDS = 1.5
+"""What a busy machine may add to a stop, which itself ends a little before its time."""
 
 
 def pausing_caller(
@@ -112,7 +114,7 @@ def test_the_stop_ends_in_time_whoever_holds_on(kinds: list[str], model: Path, e
             began = time.monotonic()
             process.popen.send_signal(signal.SIGTERM)
             assert process.popen.wait(20) in (0, 1)
-            assert time.monotonic() - began < 3.5
+            assert time.monotonic() - began < 3 + SCHEDULING_SECONDS
         process._reader.join(10)
         assert process.lines[-1]["event"] == "stopped"
 
@@ -162,7 +164,7 @@ def test_the_stop_ends_in_time_with_a_worker_that_never_returns(model: Path, env
             began = time.monotonic()
             popen.send_signal(signal.SIGTERM)
             assert popen.wait(20) in (0, 1)
-            assert time.monotonic() - began < 3.5
+            assert time.monotonic() - began < 3 + SCHEDULING_SECONDS
         process._reader.join(10)
 
 
