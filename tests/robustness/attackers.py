@@ -16,6 +16,7 @@ from PIL import Image
 from tests import hostile
 from tests.pictures import encode, scene
 
+_PAUSE_SECONDS = 0.05
 _HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -39,12 +40,16 @@ class Attacker:
             connection.recv(65536)
 
     def photos(self, *photos: bytes, path: bytes = b"/predict", callers: int = 3) -> None:
-        """Send photos again and again, three at a time."""
+        """Send photos again and again, by a few callers who pause for a moment after each answer.
+
+        Without a pause they would be a flood of cheap refusals, which is what `make bench` measures at overload.
+        """
 
         def caller(number: int) -> None:
             while True:
                 self.post(photos[number % len(photos)], path)
                 number += 1
+                time.sleep(_PAUSE_SECONDS)
 
         together(caller, callers)
 
