@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import time
 from pathlib import Path
 from typing import Final
 
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
 _GROWN_BYTES: Final = 48_000_000
+_PAUSE_SECONDS: Final = 5.0
+"""Between two looks: a trim holds up whoever allocates, for some milliseconds."""
 _STATM: Final = Path("/proc/self/statm")
 
 
@@ -44,12 +47,13 @@ class Trimmer:
     """
 
     def __init__(self) -> None:
-        self._level = 0
+        self._level, self._checked = 0, 0.0
 
     def check(self) -> None:
         """Trim if resident memory is well above what the last trim left."""
-        if not _STATM.exists():
+        if not _STATM.exists() or time.monotonic() - self._checked < _PAUSE_SECONDS:
             return
+        self._checked = time.monotonic()
         if _resident_bytes() > self._level + _GROWN_BYTES:
             trim()
             self._level = _resident_bytes()

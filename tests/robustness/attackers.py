@@ -42,7 +42,7 @@ class Attacker:
     def photos(self, *photos: bytes, path: bytes = b"/predict", callers: int = 3) -> None:
         """Send photos again and again, by a few callers who pause for a moment after each answer.
 
-        Without a pause they would be a flood of cheap refusals, which is what `make bench` measures at overload.
+        Without a pause they would be a flood of cheap refusals, which is what `make bench` measures.
         """
 
         def caller(number: int) -> None:
