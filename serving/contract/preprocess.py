@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageFile, ImageOps
 
-from serving.contract.errors import BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
+from serving.contract.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
 from serving.contract.structure.model import STRIP_PIXELS, Structure, orientation_in_xmp, orientation_of
 from serving.contract.structure.sniff import structure_of
 
@@ -118,7 +118,12 @@ def inspect(data: bytes, size: int, limits: Limits) -> Structure:
         raise EmptyImage("The image is empty (0 bytes).")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
-    structure = structure_of(data, size, limits.max_decode_seconds)
+    try:
+        structure = structure_of(data, size, limits.max_decode_seconds)
+    except ImageError:
+        raise
+    except Exception as error:  # a parser may raise anything on malicious bytes
+        raise BrokenImage("The image's header is truncated or corrupt.") from error
     _check_size((structure.width, structure.height), limits)
     _check_cost(structure, limits)
     return structure

@@ -14,6 +14,7 @@ from PIL import Image
 
 from serving.contract.errors import BrokenImage, ImageError, ImageTooLarge, UnsupportedImage
 from serving.contract.preprocess import Limits, inspect, preprocess
+from serving.contract.structure.sniff import FORMATS
 from tests import hostile
 from tests.pictures import encode, scene
 
@@ -292,3 +293,12 @@ def _peak_of(process: psutil.Process, data: bytes) -> float:
     done.set()
     watching.join()
     return peak
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_ends_anywhere_in_its_head_is_refused_with_words(form: str):
+    """Whatever part of a number is missing."""
+    data = encode(scene(64, 48), form)
+    for length in range(1, min(len(data), 200)):
+        with pytest.raises(ImageError):
+            preprocess(data[:length], 64)
