@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from common.cores import cores
+from common.processor import cores
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 
 _WARM_SECONDS = 0.3

@@ -23,8 +23,8 @@ import torch
 from bench import limit, load, page, services
 from bench.page import CALLERS, MAIN
 from bench.photos import SIZES, write_photos
-from common.cores import cores
 from common.files import write_json, write_text
+from common.processor import cores
 from common.progress import progress
 from evaluation.figures import pictures
 

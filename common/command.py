@@ -9,6 +9,9 @@ load nothing heavy either.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from common.errors import UserError
 
 FAILED: Final = 2
 INTERRUPTED: Final = 130
+READER_ENDED: Final = 141
+"""As the shell reports a command that SIGPIPE ended: 128 + 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,23 @@ def run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> 
     """Run the command that `arguments` start with; return its exit status.
 
     0 means success, 1 a negative verdict (such as a failed gate), 2 a wrong call or an error printed with its
-    cause and next step, 130 an interrupt.
+    cause and next step, 130 an interrupt, 141 that the reader of the output ended before the command.
     """
+    return guarded(lambda: _run(package, commands, arguments))
+
+
+def _run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
     if not arguments or arguments[0] not in commands:
         asked = arguments[:1] in (["-h"], ["--help"])
         if arguments and not asked:
-            print(f"error: There is no command {arguments[0]!r}. Choose one of these.", file=sys.stderr)
-        print(_help(package, commands), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else FAILED
+            _say(f"error: There is no command {arguments[0]!r}. Choose one of these.")
+        if asked:
+            print(_help(package, commands))
+            return 0
+        _say(_help(package, commands))
+        return FAILED
     name, *rest = arguments
-    return guarded(lambda: _call(commands[name], f"python -m {package} {name}", rest))
+    return _call(commands[name], f"python -m {package} {name}", rest)
 
 
 def _call(command: Command, prog: str, words: list[str]) -> int:
@@ -60,27 +72,67 @@ def _call(command: Command, prog: str, words: list[str]) -> int:
 
 
 def guarded(body: Callable[[], int]) -> int:
-    """Run `body`; turn an error that a person can act on into a message and an exit status."""
+    """Run `body`; turn an error that a person can act on into a message and an exit status.
+
+    A reader of the output that ends early, as in `… | head -1`, ends the command without a word.
+    """
+    try:
+        status = _explained(body)
+    finally:
+        taken = _flushed()
+    return status or taken
+
+
+def _explained(body: Callable[[], int]) -> int:
     try:
         return body()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return FAILED
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_ended():
+            return READER_ENDED
         where = f": {error.filename}" if error.filename else ""
-        print(
-            f"error: {error.strerror or error}{where}",
-            "No partial file was left in place; fix the cause and run the command again.",
-            sep="\n",
-            file=sys.stderr,
+        _say(
+            f"error: {error.strerror or error}{where}\n"
+            "No partial file was left in place; fix the cause and run the command again."
         )
         return FAILED
     except KeyboardInterrupt:
-        print(
-            "interrupted: no partial file was left in place; run the command again to resume.",
-            file=sys.stderr,
-        )
+        _say("interrupted: no partial file was left in place; run the command again to resume.")
         return INTERRUPTED
+
+
+def _flushed() -> int:
+    """Write what is left of the output now, since Python reports an error at the exit with a trace.
+
+    Returns:
+        0, or the status if the output cannot be written.
+    """
+    if sys.stdout is None:
+        return 0
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return READER_ENDED
+        _say(f"error: The output cannot be written: {error.strerror}.")
+        return FAILED
+    return 0
+
+
+def _reader_ended() -> bool:
+    """Whether it is standard output that lost its reader."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _say(text: str) -> None:
+    """Print to standard error, if anybody takes it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _help(package: str, commands: Mapping[str, Command]) -> str:

@@ -1,4 +1,4 @@
-"""The processor cores of this machine, and work spread over them, one item per core.
+"""Work spread over the cores of this machine, one item per core.
 
 Every command that reads many photos uses this; it imports no torch. Code that runs tensors passes
 `serving.runtime.torchscript.one_thread` as `initializer`: one photo per core is faster than all cores on one.
@@ -6,23 +6,18 @@ Every command that reads many photos uses this; it imports no torch. Code that r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from common.processor import cores
 from common.progress import progress
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 _COMPILING_CALLS: Final = 3
-
-
-def cores() -> int:
-    """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

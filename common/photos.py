@@ -12,7 +12,10 @@ from typing import Final
 
 from common.errors import UserError
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SUFFIXES: Final = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+)
 _LEFTOVERS: Final = frozenset(
     {
         *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),

@@ -18,8 +18,12 @@ def main(arguments: list[str]) -> int:
     """Serve, or run the named command; return the exit status."""
     if not arguments:
         return guarded(_serve)
+    return guarded(lambda: _command(arguments))
+
+
+def _command(arguments: list[str]) -> int:
     status = run("serving", COMMANDS, arguments)
-    if arguments[0] in ("-h", "--help"):
+    if status == 0 and arguments[0] in ("-h", "--help"):
         from serving import settings
 
         print(f"\nWithout a command: serve the model until SIGTERM or Ctrl-C.\n\n{settings.describe()}")

@@ -17,6 +17,7 @@ from serving.contract.errors import ArtifactError
 from serving.contract.preprocess import Limits
 from serving.lifecycle import Lifecycle, State
 from serving.observers.shadow import Shadow
+from serving.runtime import memory
 from serving.runtime.handler import ImageClassifierHandler, LocalContext, choose_device
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
@@ -84,6 +85,7 @@ class Models:
             self._serve(handler)
             self._metrics.reloads.labels("ok").inc()
             log.info("reloaded", **handler.describe_handle())
+            await asyncio.to_thread(memory.trim)  # the old model, and what loading took
             return True
 
     async def load_shadow(self, shadow: Shadow) -> None:
@@ -110,7 +112,13 @@ class Models:
 
     def _new_handler(self) -> ImageClassifierHandler:
         settings = self._settings
-        limits = Limits(settings.max_body_bytes, settings.max_pixels, settings.max_side)
+        limits = Limits(
+            settings.max_body_bytes,
+            settings.max_pixels,
+            settings.max_side,
+            settings.max_decode_bytes,
+            settings.max_decode_seconds,
+        )
         return ImageClassifierHandler(limits, device=self._device, max_batch=self.max_batch)
 
 

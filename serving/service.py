@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from serving.contract.errors import NotReady
-from serving.engine.workers import Engine
+from serving.contract.errors import FeedbackUnavailable, NotReady
+from serving.engine.budget import ByteBudget
+from serving.engine.workers import Engine, EngineLimits
 from serving.lifecycle import Lifecycle, State
 from serving.models import Models, reason_of
 from serving.observation import Observer
@@ -38,6 +41,8 @@ class Service:
     ) -> None:
         self.settings, self.clock, self._on_failure = settings, clock, on_failure
         self._began = clock()
+        self.stops_at = float("inf")
+        """When the stop must be over, in monotonic seconds; the server sets it at the signal."""
         self.log = structlog.get_logger()
         self.lifecycle = Lifecycle()
         self.metrics = Metrics(registry)
@@ -46,13 +51,20 @@ class Service:
         self.engine = Engine(
             self.models.handler,
             self.metrics,
-            workers=settings.workers,
-            queue_size=settings.queue_size,
-            deadline_seconds=settings.deadline_seconds,
+            EngineLimits(
+                workers=settings.workers,
+                queue_size=settings.queue_size,
+                deadline_seconds=settings.deadline_seconds,
+                queue_seconds=settings.queue_seconds,
+                memory_bytes=settings.max_decode_bytes,
+                stuck_seconds=settings.stuck_seconds,
+            ),
             max_batch=self.models.max_batch,
             max_delay_seconds=settings.max_delay_ms / 1000,
             clock=clock,
         )
+        self.budget = ByteBudget(settings.max_held_bytes, clock)
+        self.metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self.feedback = self._new_feedback()
         self.shadow = (
             Shadow(self.metrics, settings.shadow_share, lambda: self.engine.busy)
@@ -66,14 +78,13 @@ class Service:
         settings = self.settings
         if not settings.feedback:
             return None
-        feedback = Feedback(
+        return Feedback(
             Path(settings.feedback),
             keep_photos=settings.feedback_photos,
             days=settings.feedback_days,
             most_bytes=settings.feedback_max_bytes,
+            on_drop=lambda reason, count: self.metrics.feedback_dropped.labels(reason).inc(count),
         )
-        self.metrics.feedback_dropped.set_function(lambda: feedback.dropped)
-        return feedback
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
         """Let a verified model answer from now on."""
@@ -102,7 +113,8 @@ class Service:
         try:
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
-                self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
+                with contextlib.suppress(FeedbackUnavailable):  # a full disk, as the log says
+                    self.metrics.labelled(*await asyncio.to_thread(self.feedback.accuracy))
             await self.models.load()
         except Exception as error:  # noqa: BLE001 (any error is reported, and the service fails)
             reason = reason_of(error)
@@ -118,6 +130,11 @@ class Service:
         if self.shadow:
             await self.models.load_shadow(self.shadow)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the service is stopping; every answer then closes its connection."""
+        return self.lifecycle.state is State.DRAINING
+
     def drain(self) -> None:
         """Report not ready; requests are still answered until the listener closes."""
         if self.lifecycle.move(State.DRAINING, "the service is shutting down"):
@@ -125,11 +142,14 @@ class Service:
             self.log.info("draining")
 
     async def stop(self) -> None:
-        """Compute what was accepted, then end the threads."""
+        """Compute what was accepted, then end the threads, all by `stops_at`."""
         self.drain()
+        drained = await asyncio.to_thread(self.engine.close, self._remaining_seconds())
         if self.shadow:
-            await asyncio.to_thread(self.shadow.close)
-        drained = await asyncio.to_thread(self.engine.close, self.settings.drain_timeout_seconds)
+            await asyncio.to_thread(self.shadow.close, self._remaining_seconds())
         if self.feedback:
-            await asyncio.to_thread(self.feedback.close)
+            await asyncio.to_thread(self.feedback.close, self._remaining_seconds())
         self.log.info("stopped", drained=drained)
+
+    def _remaining_seconds(self) -> float:
+        return max(0.0, min(self.settings.drain_timeout_seconds, self.stops_at - time.monotonic()))

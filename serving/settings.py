@@ -12,15 +12,31 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from common.processor import cores
 from serving.contract.errors import ConfigurationError
 
 PREFIX: Final = "SERVING_"
+_LINKS: Final = (
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?"),
+        re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+"),
+    ),
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)"),
+        re.compile(r"[0-9a-fA-F.:]+"),
+    ),
+    (
+        re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)"),
+        re.compile(r"[0-9a-fA-F.:]+|tcp|udp|sctp"),
+    ),
+)
+"""Names and values of the variables that Kubernetes sets for each Service of the namespace."""
 _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment": "DEPLOYMENT"}
 
 
 def _workers() -> int:
     """One more than there are cores: it computes while another waits for the interpreter lock."""
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return 1 + cores()
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -44,18 +60,24 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_MAX_DELAY_MS: longest time that a photo waits for others to fill its batch."""
     queue_size: Annotated[int, Meta(ge=1)] = 256
     """SERVING_QUEUE_SIZE: most requests that may wait for a worker."""
+    queue_seconds: Annotated[float, Meta(gt=0)] = 1.0
+    """SERVING_QUEUE_SECONDS: longest expected wait for a worker; what would wait longer gets 503."""
     deadline_seconds: Annotated[float, Meta(gt=0)] = 2.0
     """SERVING_DEADLINE_SECONDS: longest time from the complete request to its answer."""
     upload_seconds: Annotated[float, Meta(gt=0)] = 60.0
     """SERVING_UPLOAD_SECONDS: longest time for a request's body to arrive."""
+    head_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    """SERVING_HEAD_SECONDS: longest time for a request's head to arrive."""
+    max_connections: Annotated[int, Meta(ge=1)] = 512
+    """SERVING_MAX_CONNECTIONS: most open connections; the one that has waited longest makes room."""
     keep_alive_seconds: Annotated[int, Meta(ge=1)] = 75
     """SERVING_KEEP_ALIVE_SECONDS: life of an idle connection; must exceed the proxy's, often 60."""
     stuck_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_STUCK_SECONDS: time that a worker may spend on one batch before liveness fails."""
+    """SERVING_STUCK_SECONDS: time without a worker that can answer after which liveness fails."""
     drain_grace_seconds: Annotated[float, Meta(ge=0)] = 0.5
     """SERVING_DRAIN_GRACE_SECONDS: time between readiness turning 503 and the listener closing."""
-    drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
-    """SERVING_DRAIN_TIMEOUT_SECONDS: longest wait for open requests at shutdown."""
+    drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 25.0
+    """SERVING_DRAIN_TIMEOUT_SECONDS: longest time from the signal to stop to the exit, in all."""
     drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
     """SERVING_DRIFT_WINDOW: number of latest predictions to compare with the validation photos."""
     shadow_model: str = ""
@@ -72,10 +94,16 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_FEEDBACK_MAX_BYTES: size above which the oldest answers are deleted, unlabelled first."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     """SERVING_MAX_BODY_BYTES: largest request body."""
+    max_held_bytes: Annotated[int, Meta(ge=1024)] = 96 * 1024 * 1024
+    """SERVING_MAX_HELD_BYTES: most bytes of all request bodies together, until they are answered."""
     max_pixels: Annotated[int, Meta(ge=1)] = 64_000_000
     """SERVING_MAX_PIXELS: largest declared width times height of an image."""
     max_side: Annotated[int, Meta(ge=1)] = 16_384
     """SERVING_MAX_SIDE: largest declared side of an image, in pixels."""
+    max_decode_bytes: Annotated[int, Meta(ge=1)] = 224 * 1024 * 1024
+    """SERVING_MAX_DECODE_BYTES: most memory that decoding an image may take, by its structure."""
+    max_decode_seconds: Annotated[float, Meta(gt=0)] = 1.5
+    """SERVING_MAX_DECODE_SECONDS: longest time that decoding may take on a core, by an image's structure."""
     max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
     """SERVING_MAX_PARTS: most parts of a multipart body."""
     api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
@@ -104,7 +132,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     names = {variable(field): field for field in Settings.__struct_fields__}
     for key in environment:
-        if key.startswith(PREFIX) and key not in names:
+        if key.startswith(PREFIX) and key not in names and not _is_service_link(key, environment[key]):
             short = {name.removeprefix(PREFIX): name for name in names}
             near = difflib.get_close_matches(key.removeprefix(PREFIX), short, n=1)
             hint = f" Did you mean {short[near[0]]}?" if near else f" Known: {', '.join(sorted(names))}."
@@ -127,6 +155,11 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             "SERVING_FEEDBACK."
         )
     return settings
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, because a Service's name begins like ours: by name and value."""
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _LINKS)
 
 
 def describe() -> str:

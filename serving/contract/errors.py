@@ -95,6 +95,12 @@ class FeedbackOff(ServingError):
     code = "feedback-off"
 
 
+class FeedbackUnavailable(ServingError):
+    """The store of answers cannot be read or written now."""
+
+    code = "feedback-unavailable"
+
+
 class MalformedFeedback(ServingError):
     """The body is not a JSON object with `request_id` and `label`."""
 

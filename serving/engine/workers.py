@@ -1,86 +1,133 @@
-"""A bounded queue and a few worker threads, each of which computes one micro-batch at a time.
+"""Encoded photos in, `Result`s out, by threads; `predict` and `explain` in `serving.http` submit them.
 
-Encoded photos in, `Result`s out; `serving.http.predict` submits them. On a CPU a batch is one photo; on
-an accelerator a worker takes what is waiting, up to `max_batch`. `Admission` refuses at once what cannot be
-answered in time. A request whose client disconnects or whose deadline passes while it is queued is not
-computed. A worker survives any error and still answers its requests. The engine knows the handler's stages,
-but no HTTP.
+There are two lanes. Ordinary photos are computed by one thread more than there are cores. A photo whose
+structure tells that its decode is long or large is moved to the second lane, whose few threads have it
+decoded by processes of the lowest priority (`serving.engine.decoder`), and so is what `compute` is given:
+neither delays an ordinary photo. On a CPU a batch is one photo; on an accelerator a worker takes what is
+waiting, up to `max_batch`. A request whose client disconnects or whose deadline passes while it is queued
+is not computed. The engine knows the handler's stages, but no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
-from serving.contract.answer import Answer, Refusal
-from serving.contract.artifact import Artifact
-from serving.contract.errors import DeadlineExceeded, EngineError, ImageError, NotReady, Overloaded
-from serving.contract.preprocess import DecodedImage
-from serving.engine.admission import Admission
-from serving.runtime import torchscript
-from serving.runtime.handler import ImageClassifierHandler
+from serving.contract.answer import Refusal
+from serving.contract.errors import DeadlineExceeded, ImageError, Overloaded
+from serving.contract.preprocess import DecodedImage, Limits
+from serving.contract.structure.model import Structure
+from serving.engine.admission import ByAverage, ByCost
+from serving.engine.decoder import Decoder
+from serving.engine.job import Job, Result
+from serving.engine.lane import MOVED, Lane
+from serving.runtime.handler import ImageClassifierHandler, Item
+from serving.runtime.memory import Trimmer
 from serving.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+_ORDINARY_SECONDS: Final = 0.1
+"""A decode that may take longer is computed in the second lane: three of them would delay the others' p99."""
+_ORDINARY_BYTES: Final = 40_000_000
+_HOPEFUL: Final = 0.5
+"""Share of a large photo's estimate that must remain of its time; with less, it is not begun."""
+_MOST_LARGE: Final = 16
+"""Large photos that may wait; each holds its encoded bytes."""
+_WATCH_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """The outcome of one computed request."""
+class EngineLimits:
+    """How much the engine does at a time, and for how long."""
 
-    decoded: DecodedImage | ImageError
-    """Its pixels, or the error that replaces them."""
-    answer: Answer | Refusal
-    artifact: Artifact
-    """The model that answered; after a reload, not necessarily the current one."""
-    seconds: dict[str, float]
-    """Duration by stage: queue, decode, infer; the last two are those of the whole batch."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    body: bytes
-    deadline: float
-    queued_at: float
-    future: asyncio.Future[Result]
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    workers: int
+    """Threads for ordinary photos; a quarter as many, at least one, compute the large ones."""
+    queue_size: int
+    """Requests that may wait."""
+    deadline_seconds: float
+    """Longest time from a complete request to its answer; a worker that takes longer is replaced."""
+    queue_seconds: float = 2.0
+    """Longest expected wait in the queue with which a request is admitted."""
+    memory_bytes: int = 224 * 1024 * 1024
+    """Most memory for all large decodes together."""
+    stuck_seconds: float = 30.0
+    """Time on one large photo after which a thread of the second lane is replaced."""
 
 
 class Engine:
-    """Run a handler's stages on worker threads behind a bounded queue."""
+    """Run a handler's stages on worker threads behind bounded queues."""
 
     def __init__(
         self,
         handler: ImageClassifierHandler,
         metrics: Metrics,
+        limits: EngineLimits,
         *,
-        workers: int,
-        queue_size: int,
-        deadline_seconds: float,
         max_batch: int = 1,
         max_delay_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        make_decoder: Callable[[Limits], Decoder] = Decoder,
     ) -> None:
-        self._handler, self._metrics, self._clock = handler, metrics, clock
-        self._admission = Admission(workers=workers, queue_size=queue_size, deadline_seconds=deadline_seconds)
-        self._max_batch, self._max_delay_seconds = max_batch, max_delay_seconds
-        self._queue: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._in_flight = 0
-        self._busy_since: dict[str, float] = {}
-        self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
-            for number in range(workers)
-        ]
+        self._handler, self._metrics, self._clock, self._limits = handler, metrics, clock, limits
+        few = max(1, limits.workers // 4)
+        self._ordinary = Lane(
+            "worker",
+            self._compute_ordinary,
+            ByAverage(
+                workers=limits.workers,
+                queue_size=limits.queue_size,
+                deadline_seconds=limits.deadline_seconds,
+                queue_seconds=limits.queue_seconds,
+            ),
+            threads=limits.workers,
+            stuck_seconds=limits.deadline_seconds,
+            on_abandoned=self._count_abandoned,
+            max_batch=max_batch,
+            max_delay_seconds=max_delay_seconds,
+            clock=clock,
+        )
+        self._large = Lane(
+            "large",
+            self._compute_large,
+            ByCost(workers=few, queue_size=_MOST_LARGE, deadline_seconds=limits.deadline_seconds),
+            threads=few,
+            stuck_seconds=limits.stuck_seconds,
+            on_abandoned=self._count_abandoned,
+            memory_bytes=limits.memory_bytes,
+            clock=clock,
+        )
+        self._lanes = (self._ordinary, self._large)
+        self._decoders = [make_decoder(handler.limits) for _ in range(few)]
+        self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        metrics.queue_depth.set_function(lambda: sum(lane.waiting for lane in self._lanes))
+        metrics.in_flight.set_function(lambda: sum(lane.computing for lane in self._lanes))
+        metrics.stuck_workers.set_function(lambda: sum(lane.aside for lane in self._lanes))
 
     def start(self) -> None:
-        """Start the workers."""
-        for thread in self._threads:
-            thread.start()
+        """Start the workers, and the thread that replaces those that are stuck."""
+        for decoder in self._decoders:
+            decoder.start()
+            self._free.put(decoder)
+        for lane in self._lanes:
+            lane.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        trimmer = Trimmer()
+        while not self._closed.wait(_WATCH_SECONDS):
+            self.replace_stuck()
+            trimmer.check()
+
+    def replace_stuck(self) -> None:
+        """Replace each worker that is stuck."""
+        for lane in self._lanes:
+            lane.replace_stuck()
 
     def replace(self, handler: ImageClassifierHandler) -> None:
         """Let `handler` compute every batch taken from now on."""
@@ -89,23 +136,23 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether requests are waiting for a worker."""
-        return bool(self._queue)
+        return bool(self._ordinary.waiting)
 
-    def stuck_seconds(self) -> float:
-        """How long the slowest worker has spent on its current batch; 0 if all are idle."""
-        with self._changed:
-            return max((self._clock() - since for since in self._busy_since.values()), default=0.0)
+    def stalled_seconds(self) -> float:
+        """How long no worker for ordinary photos has been able to answer; 0 if one is."""
+        return self._ordinary.stalled_seconds()
 
     def close(self, timeout_seconds: float) -> bool:
         """Accept nothing more, compute what was accepted, then stop; return whether all workers ended."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
         ends = time.monotonic() + timeout_seconds
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, ends - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        self._ordinary.close()
+        done = self._ordinary.join(ends)  # it may still move photos to the second lane
+        self._large.close()
+        done &= self._large.join(ends)
+        for decoder in self._decoders:
+            decoder.close()
+        self._closed.set()
+        return done
 
     async def submit(self, body: bytes, arrived: float) -> Result:
         """Queue one encoded image and wait for its result.
@@ -119,17 +166,72 @@ class Engine:
             DeadlineExceeded: the request was accepted, but its time ran out.
             NotReady: the engine is closing.
         """
-        job = _Job(
-            body,
-            arrived + self._admission.deadline_seconds,
-            self._clock(),
-            asyncio.get_running_loop().create_future(),
-        )
-        with self._changed:
-            self._admit(job)
-            self._queue.append(job)
-            self._metrics.queue_depth.set(len(self._queue))
-            self._changed.notify()
+        result: Result = await self._queue(self._ordinary, self._job(body, arrived))
+        return result
+
+    async def compute(
+        self,
+        body: bytes,
+        arrived: float,
+        work: Callable[[DecodedImage], T],
+        *,
+        seconds: float,
+        memory_bytes: int,
+    ) -> tuple[T, dict[str, float]]:
+        """Decode one image and run `work` on it in the second lane; wait for its result.
+
+        Args:
+            body: The encoded image.
+            arrived: When the request arrived, by the engine's clock.
+            work: What to do with the pixels, on a thread of that lane.
+            seconds: Upper bound of what it takes on top of the decode.
+            memory_bytes: The same of its memory.
+
+        Returns:
+            The result, and the duration of the stages: queue and explain.
+
+        Raises:
+            ImageError: the bytes are not an accepted image.
+            EngineError: as for `submit`.
+        """
+        structure = await asyncio.to_thread(self._handler.inspect, body)
+        job = self._job(body, arrived)
+        job.seconds, job.memory_bytes = structure.seconds + seconds, structure.memory_bytes + memory_bytes
+
+        def timed(job: Job, started: float) -> tuple[T, dict[str, float]]:
+            result = work(self._decode(job))
+            return result, {"queue": started - job.queued_at, "explain": self._clock() - started}
+
+        job.compute = timed
+        result: tuple[T, dict[str, float]] = await self._queue(self._large, job)
+        return result
+
+    def _decode(self, job: Job) -> DecodedImage:
+        """Decode in a process of its own, which ends if the time is up.
+
+        Raises:
+            ImageError: as for `preprocess`.
+            DeadlineExceeded: the time is up.
+        """
+        decoder = self._free.get()
+        try:
+            size = self._handler.artifact.card.input_size
+            return decoder.decode(job.body, size, max(0.0, job.deadline - self._clock()))
+        except TimeoutError as error:
+            raise self._too_late() from error
+        finally:
+            self._free.put(decoder)
+
+    def _job(self, body: bytes, arrived: float) -> Job:
+        future = asyncio.get_running_loop().create_future()
+        return Job(body, arrived + self._limits.deadline_seconds, self._clock(), future)
+
+    async def _queue(self, lane: Lane, job: Job) -> Any:
+        try:
+            lane.put(job)
+        except Overloaded as refusal:
+            self._metrics.rejected.labels(refusal.reason).inc()
+            raise
         expiry = job.loop.call_later(job.deadline - job.queued_at, self._expire, job)
         try:
             return await job.future
@@ -139,106 +241,108 @@ class Engine:
         finally:
             expiry.cancel()
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         """Answer a job whose time is up, even if a worker is still computing it."""
         if not job.future.done():
-            job.future.set_exception(self._admission.too_late())
+            job.future.set_exception(self._too_late())
 
-    def _admit(self, job: _Job) -> None:
-        """Refuse a job that cannot be answered in time. Call with the lock held."""
-        if self._closing:
-            raise NotReady("The service is shutting down. Retry later.")
-        try:
-            self._admission.check(
-                waiting=len(self._queue),
-                computing=self._in_flight,
-                remaining_seconds=job.deadline - job.queued_at,
-            )
-        except Overloaded as refusal:
-            self._metrics.rejected.labels(refusal.reason).inc()
-            raise
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"The answer was not ready within {self._limits.deadline_seconds:g} s.")
 
-    def _work(self) -> None:
-        torchscript.one_thread()
-        name = threading.current_thread().name
-        while jobs := self._take(name):
-            try:
-                outcomes = self._compute_each(jobs)
-            except BaseException as error:  # noqa: BLE001 the worker survives and answers
-                outcomes = [EngineError(type(error).__name__)] * len(jobs)
-            with self._changed:
-                self._in_flight -= len(jobs)
-                self._metrics.in_flight.set(self._in_flight)
-                del self._busy_since[name]
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
-                    job.loop.call_soon_threadsafe(_settle, job.future, outcome)
+    def _count_abandoned(self) -> None:
+        self._metrics.rejected.labels("disconnected").inc()
 
-    def _take(self, name: str) -> list[_Job]:
-        """The next jobs worth computing, at least one; none once the engine is closed and empty."""
-        jobs: list[_Job] = []
-        with self._changed:
-            patience = 0.0
-            while not jobs or (len(jobs) < self._max_batch and patience > self._clock()):
-                while self._queue and len(jobs) < self._max_batch:
-                    job = self._queue.popleft()
-                    if not job.future.done():
-                        jobs.append(job)
-                    elif job.future.cancelled():
-                        self._metrics.rejected.labels("disconnected").inc()
-                if jobs and not patience:
-                    patience = self._clock() + self._max_delay_seconds
-                self._metrics.queue_depth.set(len(self._queue))
-                if len(jobs) == self._max_batch or (jobs and self._max_delay_seconds == 0):
-                    break
-                if self._closing:
-                    break
-                self._changed.wait(max(0.0, patience - self._clock()) if jobs else None)
-            self._in_flight += len(jobs)
-            self._metrics.in_flight.set(self._in_flight)
-            if jobs:
-                self._busy_since[name] = self._clock()
-        return jobs
-
-    def _compute_each(self, jobs: list[_Job]) -> list[Result | Exception]:
-        """One outcome per job; if a batch fails as a whole, each of its jobs is retried alone."""
-        started = self._clock()
-        timely = [job for job in jobs if started <= job.deadline]
-        outcomes: dict[_Job, Result | Exception] = {
-            job: self._admission.too_late() for job in jobs if started > job.deadline
-        }
-        try:
-            outcomes.update(zip(timely, self._compute(timely, started), strict=True))
-        except Exception as error:  # noqa: BLE001 (it is the answer to the request)
-            if len(timely) == 1:
-                return [outcomes.get(job, error) for job in jobs]
-            for job in timely:
-                outcomes[job] = self._compute_each([job])[0]
+    def _compute_ordinary(self, jobs: list[Job], started: float) -> list[Any]:
+        """One outcome per job; those that are large move to the second lane."""
+        outcomes: dict[Job, Any] = {}
+        timely: list[tuple[Job, Item]] = []
+        for job in jobs:
+            if started > job.deadline:
+                outcomes[job] = self._too_late()
+                continue
+            item = self._item(job)
+            known = item["known"]
+            if isinstance(known, Structure) and _is_large(known):
+                outcomes[job] = self._move(job, known)
+            else:
+                timely.append((job, item))
+        outcomes.update(self._compute_each(timely, started))
         return [outcomes[job] for job in jobs]
 
-    def _compute(self, jobs: list[_Job], started: float) -> list[Result]:
+    def _item(self, job: Job) -> Item:
+        try:
+            return {"body": job.body, "known": self._handler.inspect(job.body)}
+        except ImageError as error:
+            return {"body": job.body, "known": error}
+
+    def _move(self, job: Job, structure: Structure) -> Any:
+        job.seconds, job.memory_bytes = structure.seconds, structure.memory_bytes
+
+        def predict(job: Job, started: float) -> Any:
+            try:
+                known: DecodedImage | ImageError = self._decode(job)
+            except ImageError as error:
+                known = error
+            decode = self._clock() - started
+            result = self._compute_each([(job, {"body": job.body, "known": known})], started)[job]
+            if isinstance(result, Result):
+                result.seconds["decode"] = decode
+                if "infer" in result.seconds:
+                    result.seconds["infer"] = self._clock() - started - decode
+            return result
+
+        job.compute = predict
+        try:
+            self._large.put(job)
+        except Overloaded as refusal:
+            self._metrics.rejected.labels(refusal.reason).inc()
+            return refusal
+        return MOVED
+
+    def _compute_large(self, jobs: list[Job], started: float) -> list[Any]:
+        (job,) = jobs
+        assert job.compute is not None  # noqa: S101 (every job of this lane has it)
+        if started + _HOPEFUL * job.seconds > job.deadline:
+            return [self._too_late()]
+        try:
+            return [job.compute(job, started)]
+        except Exception as error:  # noqa: BLE001 (it is the answer to the request)
+            return [error]
+
+    def _compute_each(self, jobs: list[tuple[Job, Item]], started: float) -> dict[Job, Result | Exception]:
+        """One outcome per job; if a batch fails as a whole, each of its jobs is retried alone."""
+        try:
+            return dict(zip((job for job, _ in jobs), self._predict(jobs, started), strict=True))
+        except Exception as error:  # noqa: BLE001 (it is the answer to the request)
+            if len(jobs) == 1:
+                return {jobs[0][0]: error}
+            return {job: self._compute_each([(job, item)], started)[job] for job, item in jobs}
+
+    def _predict(self, jobs: list[tuple[Job, Item]], started: float) -> list[Result]:
         """Run the handler's stages on a batch."""
         if not jobs:
             return []
         handler = self._handler  # one for the whole batch: a reload swaps between batches
-        batch = handler.preprocess([{"body": job.body} for job in jobs])
+        batch = handler.preprocess([item for _, item in jobs])
         decoded = self._clock()
         batch = handler.inference(batch)
         answers = handler.postprocess(batch)
         done = self._clock()
-        stages = {"decode": decoded - started, "infer": done - decoded}
-        with self._changed:
-            self._admission.learn((done - started) / len(jobs))
+        if not any(
+            job.compute or isinstance(answer, Refusal) for (job, _), answer in zip(jobs, answers, strict=True)
+        ):
+            self._ordinary.learn((done - started) / len(jobs))
+        decode, infer = {"decode": decoded - started}, {"infer": done - decoded}
         return [
-            Result(image, answer, handler.artifact, {"queue": started - job.queued_at} | stages)
-            for job, answer, image in zip(jobs, answers, batch.images, strict=True)
+            Result(
+                image,
+                answer,
+                handler.artifact,
+                {"queue": started - job.queued_at} | decode | ({} if isinstance(answer, Refusal) else infer),
+            )
+            for (job, _), answer, image in zip(jobs, answers, batch.images, strict=True)
         ]
 
 
-def _settle(future: asyncio.Future[Result], outcome: Result | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def _is_large(structure: Structure) -> bool:
+    return structure.seconds > _ORDINARY_SECONDS or structure.memory_bytes > _ORDINARY_BYTES

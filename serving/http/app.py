@@ -14,15 +14,17 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import pages, problems
-from serving.http.explain import Explainer, explain
+from serving.http import answers, openapi, pages
+from serving.http.explain import explain
 from serving.http.feedback import feedback
+from serving.http.gate import Gate
 from serving.http.operations import drift, health, live, metrics
-from serving.http.predict import predict
+from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
 from serving.observation import Observer
 from serving.service import Service
 from serving.settings import Settings
+from serving.telemetry import lag
 
 
 def create_app(
@@ -47,21 +49,28 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         starting = asyncio.create_task(service.start())
+        watching = asyncio.create_task(lag.watch(service.metrics))
         try:
             yield
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
             await service.stop()
+            watching.cancel()
 
     folders = {"/web": pages.WEB, "/web/swagger": pages.swagger_files()}
     app = Litestar(
         route_handlers=[
             *(predict, explain, feedback),
             *(drift, health, live, metrics),
-            *(pages.index, pages.index_answer, pages.status),
+            *(pages.index, pages.index_answer, pages.status, pages.problem),
             *(
-                create_static_files_router(path=path, directories=[folder], include_in_schema=False)
+                create_static_files_router(
+                    path=path,
+                    directories=[folder],
+                    include_in_schema=False,
+                    file_system=pages.Files(),
+                )
                 for path, folder in folders.items()
                 if folder
             ),
@@ -69,14 +78,19 @@ def create_app(
         request_class=ServiceRequest,
         request_max_body_size=None,  # `ServiceRequest.body` enforces the setting, whatever the headers say
         lifespan=[lifespan],
-        exception_handlers=handling(Exception, problems.handle_exception),
+        exception_handlers=handling(Exception, answers.answer_error),
         openapi_config=OpenAPIConfig(
             title="Cats vs Dogs classifier",
             version="1",
             path="/schema",
+            components=openapi.COMPONENTS,
             render_plugins=[JsonRenderPlugin(), pages.Viewer()],
         ),
         logging_config=None,
     )
-    app.state.service, app.state.explainer = service, Explainer()
+    openapi.complete(app.openapi_schema)
+    app.state.service = service
+    routes = answers.routes_of(app)
+    service.metrics.expect(OUTCOMES, routes)
+    app.asgi_handler = Gate(app.asgi_handler, service, (path for path, _ in routes))
     return app

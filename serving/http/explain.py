@@ -1,13 +1,13 @@
 """`POST /explain`: one photo in, a PNG of it overlaid with the predicted class's activation map out.
 
-Maps are computed one at a time and outside the engine, so that no prediction queues behind one.
+Maps are computed in the engine's second lane, so that no prediction queues behind one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import Final
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +15,32 @@ import torch
 from litestar import Response, post
 from PIL import Image
 
-from serving.contract.errors import NotExplainable, Overloaded
-from serving.contract.preprocess import preprocess
+from serving.contract.errors import NotExplainable
+from serving.contract.preprocess import DecodedImage
 from serving.http import problems
+from serving.http.answers import log_answer, log_refusal, server_timing, stages_ms
 from serving.http.authorisation import require_key
-from serving.http.request import ServiceRequest
+from serving.http.openapi import KEY
+from serving.http.problems import Problem
+from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
-from serving.runtime import torchscript
 from serving.runtime.handler import Batch, ImageClassifierHandler
 
-_MOST_WAITING: Final = 8
+_SECONDS: Final = 0.15  # the unfused network, once more the fused one, and the picture
+_MEMORY_BYTES: Final = 32 * 1024 * 1024
+_PLAIN: Final = " !#$&'()*+,/:;<=>?@[]^`{|}~\""  # of ASCII, all but "%" and what ends a header
 _SIDE: Final = 448  # longest side of the picture, in pixels
 _OPACITY: Final = 0.55
 _WARM: Final = np.array((213, 94, 0), np.float32)  # supports the answer: Okabe and Ito's vermilion
 _COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their blue
+
+
+def _refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
+    """Count, log and answer a request that ended in `error`."""
+    code = problems.code_of(error)
+    request.service.metrics.explanations.labels(code).inc()
+    log_refusal(request, error)
+    return problems.response(error, request.id)
 
 
 @post(
@@ -37,48 +49,34 @@ _COLD: Final = np.array((0, 114, 178), np.float32)  # speaks against it: their b
     media_type="image/png",
     response_description="The heat map.",
     guards=[require_key],
+    exception_handlers=handling(Exception, _refuse),
     operation_class=UploadOperation,
-    responses=problems.documented((400, 401, 408, 413, 415, 422, 500, 501, 503)),
+    operation_id="explain",
+    security=KEY,
+    responses=problems.documented((400, 401, 408, 413, 415, 422, 500, 501, 503, 504)),
 )
 async def explain(request: ServiceRequest) -> Response[bytes]:
     """A PNG of the photo: vermilion where it supports the answer, blue where it speaks against it."""
-    encoded, _ = await request.photo()
-    explainer: Explainer = request.app.state.explainer
-    label, picture = await explainer.explain(request.service.models.handler, encoded)
-    return Response(picture, media_type="image/png", headers={"X-Prediction": label})
+    service = request.service
+    photo, arrived = await request.photo()
+    handler = service.models.handler
+    work = service.engine.compute(
+        photo,
+        arrived,
+        lambda image: _explain(handler, image),
+        seconds=_SECONDS,
+        memory_bytes=_MEMORY_BYTES,
+    )
+    (label, picture), seconds = await request.while_connected(work)
+    service.metrics.explanations.labels("ok").inc()
+    service.metrics.explanation.observe(service.clock() - arrived)
+    log_answer(request, "explained", prediction=label, **stages_ms(seconds))
+    headers = {"X-Prediction": quote(label, safe=_PLAIN), "Server-Timing": server_timing(seconds)}
+    return Response(picture, media_type="image/png", headers=headers)
 
 
-class Explainer:
-    """Compute heat maps one after another; refuse when too many are waiting."""
-
-    def __init__(self) -> None:
-        self._one, self._waiting = asyncio.Semaphore(1), 0
-
-    async def explain(self, handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
-        """The predicted label, and the PNG of its map over the photo.
-
-        Raises:
-            ImageError: the bytes are not an accepted image.
-            NotExplainable: the artefact has no activation maps.
-            Overloaded: too many are waiting.
-        """
-        if self._waiting >= _MOST_WAITING:
-            raise Overloaded(
-                f"{self._waiting} heat maps are waiting. Retry later.",
-                retry_after_seconds=1,
-                reason="queue-full",
-            )
-        self._waiting += 1
-        try:
-            async with self._one:
-                return await asyncio.to_thread(_explain, handler, body)
-        finally:
-            self._waiting -= 1
-
-
-def _explain(handler: ImageClassifierHandler, body: bytes) -> tuple[str, bytes]:
-    torchscript.one_thread()  # leaves the other cores to predictions
-    image = preprocess(body, handler.artifact.card.input_size, handler.limits)
+def _explain(handler: ImageClassifierHandler, image: DecodedImage) -> tuple[str, bytes]:
+    """The predicted label, and the PNG of its map over the photo."""
     maps = handler.explain(image)
     if maps is None:
         raise NotExplainable("This model has no activation maps. It still answers /predict.")

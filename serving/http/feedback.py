@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -14,7 +13,9 @@ from litestar.params import JSONBody
 
 from serving.contract.errors import FeedbackOff, MalformedFeedback
 from serving.http import problems
+from serving.http.answers import log_answer
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 
@@ -47,6 +48,8 @@ def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
 @post(
     "/feedback",
     status_code=200,
+    operation_id="sendFeedback",
+    security=KEY,
     response_description="Stored.",
     guards=[_require_store, require_key],
     exception_handlers=handling(ClientException, _malformed),
@@ -59,7 +62,9 @@ async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> 
     store = service.feedback
     assert store is not None  # noqa: S101 (the guard ensures it)
     labels = service.models.handler.artifact.card.labels
-    right = await asyncio.to_thread(store.label, data.request_id, data.label, labels)
+    right, accuracy = await store.receive(data.request_id, data.label, labels)
     service.metrics.feedback.labels("right" if right else "wrong").inc()
-    service.metrics.labelled(*await asyncio.to_thread(store.accuracy))
+    if accuracy:
+        service.metrics.labelled(*accuracy)
+    log_answer(request, "labelled", answered_request_id=data.request_id, label=data.label, was_right=right)
     return FeedbackReceipt(was_right=right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,10 +17,13 @@ from serving.contract.card import Lineage, Measured
 from serving.contract.reference import DriftReport
 from serving.http import problems
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.request import ServiceRequest
 from serving.lifecycle import State
 from serving.telemetry.metrics import MetricsSummary
 
+_MOST_ACCEPTED: Final = 4096
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _EXPOSITIONS: Final = ("text/plain", "application/openmetrics-text")
 
 
@@ -36,7 +40,7 @@ class HealthReport(msgspec.Struct, frozen=True):
     """The answer to `GET /health`; fields that do not apply to the state are absent."""
 
     status: str
-    """`ok`, or the state: starting, draining or failed."""
+    """`ok`, or the state: starting, draining, failed, or stalled while no worker can answer."""
     uptime_seconds: float
     reason: str | UnsetType = UNSET
     """Why the service is not ready."""
@@ -58,6 +62,7 @@ class LivenessReport(msgspec.Struct, frozen=True):
 
 @get(
     ["/health", "/health/ready"],
+    operation_id=lambda _handler, _method, path: "getReadiness" if "ready" in path else "getHealth",
     response_description="The service is ready.",
     responses={
         503: ResponseSpec(
@@ -70,28 +75,36 @@ async def health(request: ServiceRequest) -> Response[HealthReport]:
     service = request.service
     state, uptime_seconds = service.lifecycle.state, round(service.uptime_seconds, 3)
     deployment = service.settings.deployment or UNSET
-    if state is State.READY:
+    stalled = service.engine.stalled_seconds()
+    if state is State.READY and not stalled:
         artifact = service.models.handler.artifact
         card = artifact.card
         model = ServedModel(card.name, card.version, artifact.sha256)
         report = HealthReport("ok", uptime_seconds, UNSET, model, card.metrics, card.lineage, deployment)
     else:
-        report = HealthReport(str(state), uptime_seconds, service.lifecycle.reason, deployment=deployment)
-    status = 200 if state is State.READY else 503
+        name = "stalled" if stalled else str(state)
+        reason = (
+            f"no worker has been able to answer for {stalled:.1f} s" if stalled else service.lifecycle.reason
+        )
+        report = HealthReport(name, uptime_seconds, reason, deployment=deployment)
+    status = 200 if state is State.READY and not stalled else 503
     return Response(report, status_code=status, headers={"Cache-Control": "no-store"})
 
 
 @get(
     "/health/live",
+    operation_id="getLiveness",
     response_description="The process is alive.",
-    responses={503: ResponseSpec(LivenessReport, generate_examples=False, description="A worker is stuck.")},
+    responses={
+        503: ResponseSpec(LivenessReport, generate_examples=False, description="The workers are stuck.")
+    },
 )
 async def live(request: ServiceRequest) -> Response[LivenessReport]:
-    """200 while the process works; 503 when a worker is stuck and the process should be restarted."""
+    """200 while the process works; 503 when its workers are stuck and it should be restarted."""
     service = request.service
-    stuck = service.engine.stuck_seconds()
-    if stuck > service.settings.stuck_seconds:
-        reason = f"a worker has spent {stuck:.0f} s on one batch"
+    stalled = service.engine.stalled_seconds()
+    if stalled > service.settings.stuck_seconds:
+        reason = f"no worker has been able to answer for {stalled:.0f} s"
         return Response(LivenessReport("stuck", reason), status_code=503)
     return Response(LivenessReport("alive"))
 
@@ -108,6 +121,8 @@ class ExpositionOperation(Operation):
 
 @get(
     "/metrics",
+    operation_id="getMetrics",
+    security=KEY,
     response_description="Prometheus text, OpenMetrics or a summary.",
     guards=[require_key],
     operation_class=ExpositionOperation,
@@ -116,15 +131,30 @@ class ExpositionOperation(Operation):
 async def metrics(request: ServiceRequest) -> Response[MetricsSummary]:
     """Prometheus text, OpenMetrics or a JSON summary, by the Accept header."""
     accept = request.headers.get("accept", "")
-    if "application/json" in accept:
+    if _quality(accept, "application/json") > max(_quality(accept, kind) for kind in _EXPOSITIONS):
         return Response(request.service.metrics.summary())
     encode, content_type = choose_encoder(accept)
     text: Any = encode(request.service.metrics.registry)
     return Response(text, headers={"Content-Type": content_type})
 
 
+def _quality(accept: str, kind: str) -> float:
+    """How much an Accept header wants a media type, 0 to 1: by its most specific range (RFC 9110, 12.5.1)."""
+    best = (-1, 0.0)
+    for entry in accept[:_MOST_ACCEPTED].split(","):
+        wanted, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if wanted not in (kind, kind.split("/", maxsplit=1)[0] + "/*", "*/*"):
+            continue
+        text = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+        quality = float(text) if _QUALITY.fullmatch(text) else 0.0
+        best = max(best, (2 - wanted.count("*"), quality))
+    return best[1]
+
+
 @get(
     "/drift",
+    operation_id="getDrift",
+    security=KEY,
     response_description="The window and the reference.",
     guards=[require_key],
     responses=problems.documented((401,)),

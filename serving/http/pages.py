@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import importlib.util
 from pathlib import Path
@@ -10,9 +11,15 @@ from string import Template
 from typing import Any, Final
 
 from litestar import MediaType, Request, Response, get, post
+from litestar.exceptions import NotFoundException
+from litestar.file_system import BaseLocalFileSystem
 from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.params import FromPath
+from litestar.types import PathType
+from litestar.types.file_types import FileInfo
 
 from serving.contract.card import Card
+from serving.http import problems
 from serving.http.authorisation import require_key
 from serving.http.predict import Prediction, classify, refuse
 from serving.http.problems import Problem
@@ -41,6 +48,21 @@ class Viewer(OpenAPIRenderPlugin):
         return (WEB / "schema.html").read_bytes()
 
 
+class Files(BaseLocalFileSystem):
+    """The files of a folder; a name that no file can have (too long, with a NUL) is one that none has."""
+
+    async def info(self, path: PathType, **options: Any) -> FileInfo:
+        """What the system knows of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        try:
+            return await super().info(path, **options)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(errno.ENOENT, "no such file") from error
+
+
 def swagger_files() -> Path | None:
     """The folder of Swagger UI's files; None if the package flask-swagger-ui is not installed.
 
@@ -60,7 +82,9 @@ async def index(request: ServiceRequest) -> Response[str]:
 def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
     """The page with a problem, which is counted and logged like any other."""
     refusal = refuse(request, error)
-    return _page(request.service.models.card, refusal.content, refusal.status_code or 200)
+    page = _page(request.service.models.card, refusal.content, refusal.status_code or 200)
+    page.headers.update(refusal.headers)
+    return page
 
 
 @post(
@@ -74,6 +98,21 @@ async def index_answer(request: ServiceRequest) -> Response[str]:
     """The same page with the answer, for a browser that runs no script."""
     prediction, _ = await classify(request)
     return await asyncio.to_thread(_page, request.service.models.card, prediction)
+
+
+@get("/problems/{code:str}", include_in_schema=False)
+async def problem(code: FromPath[str]) -> Response[str]:
+    """What one kind of problem means: every error refers to it by its type."""
+    kind = problems.KINDS.get(code)
+    if kind is None:
+        raise NotFoundException
+    example = f"<p>For example: {html.escape(kind.example)}</p>" if kind.example else ""
+    text = (
+        f'<!doctype html><html lang="en"><title>{html.escape(kind.title)}</title>'
+        f"<h1>{html.escape(kind.title)}</h1><p>HTTP status {kind.status}, code {code}. The field detail of "
+        f"the error says what to do about it.</p>{example}</html>"
+    )
+    return Response(text, media_type=MediaType.HTML, headers=_HEADERS)
 
 
 @get("/status", include_in_schema=False)

@@ -15,13 +15,26 @@ from serving.contract.answer import Answer, Refusal
 from serving.contract.card import Card
 from serving.contract.errors import ServingError
 from serving.http import problems
+from serving.http.answers import log_answer, log_refusal, photo_fields, server_timing, stages_ms
 from serving.http.authorisation import require_key
+from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 from serving.http.upload import UploadOperation
 from serving.observation import Observation, notify
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+_OTHER_ROUTES: Final = frozenset(
+    {
+        *("malformed-feedback", "unknown-request", "unknown-label", "feedback-off", "feedback-unavailable"),
+        *("not-explainable", "not-found", "method-not-allowed", "uri-too-long", "head-too-large"),
+        *("head-timeout", "http-version"),
+    }
+)
+OUTCOMES: Final = ("ok", *(code for code in problems.KINDS if code not in _OTHER_ROUTES))
+"""What becomes of a request to /predict: an answer, or one of these problems."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -66,9 +79,9 @@ EXAMPLE: Final = Prediction(
 class Refused(ServingError):
     """A worker took the photo, but the handler refused it."""
 
-    def __init__(self, refusal: Refusal, seconds: Mapping[str, float]) -> None:
+    def __init__(self, refusal: Refusal, seconds: Mapping[str, float], model_version: str) -> None:
         super().__init__(refusal.detail)
-        self.code, self.seconds = refusal.error, seconds
+        self.code, self.seconds, self.model_version = refusal.error, seconds, model_version
 
 
 def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
@@ -76,14 +89,11 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     code = problems.code_of(error)
     request.service.metrics.requests.labels(code).inc()
     response = problems.response(error, request.id)
-    log = _log(request)
+    fields: dict[str, Any] = {}
     if isinstance(error, Refused):
-        response.headers["Server-Timing"] = _server_timing(error.seconds)
-        log = log.bind(**_stages_ms(error.seconds))
-    if isinstance(error, ServingError):
-        log.info("refused", outcome=code, detail=error.detail)
-    else:
-        log.error("failed to answer", outcome=code, exc_info=error)
+        response.headers["Server-Timing"] = server_timing(error.seconds)
+        fields = {"model_version": error.model_version, **stages_ms(error.seconds)}
+    log_refusal(request, error, **fields)
     return response
 
 
@@ -93,6 +103,8 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     guards=[require_key],
     exception_handlers=handling(Exception, refuse),
     operation_class=UploadOperation,
+    operation_id="predict",
+    security=KEY,
     responses={
         200: ResponseSpec(
             Prediction,
@@ -106,7 +118,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
 async def predict(request: ServiceRequest) -> Response[Prediction]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
     prediction, seconds = await classify(request)
-    headers = {"X-Request-ID": request.id, "Server-Timing": _server_timing(seconds)}
+    headers = {"Server-Timing": server_timing(seconds)}
     return Response(prediction, headers=headers)
 
 
@@ -122,26 +134,25 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
     service = request.service
     encoded, arrived = await request.photo()
     result = await request.while_connected(service.engine.submit(encoded, arrived))
-    notify(
-        service.observers,
-        Observation(request.id, encoded, result.decoded, result.answer, result.artifact, result.seconds),
-    )
+    answer, artifact, seconds = result.answer, result.artifact, result.seconds
+    notify(service.observers, Observation(request.id, encoded, result.decoded, answer, artifact, seconds))
+    if isinstance(answer, Refusal):
+        raise Refused(answer, seconds, artifact.card.version)
     latency_seconds = service.clock() - arrived
     service.metrics.latency.observe(latency_seconds)
-    if isinstance(result.answer, Refusal):
-        raise Refused(result.answer, result.seconds)
     service.metrics.requests.labels("ok").inc()
-    prediction = _prediction(result.answer, result.artifact.card, 1000 * latency_seconds, request.id)
-    _log(request).info(
+    prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, request.id)
+    log_answer(
+        request,
         "predicted",
-        outcome="ok",
         prediction=prediction.prediction,
         probability=round(prediction.probability, 6),
         uncertain=prediction.uncertain,
         latency_ms=prediction.latency_ms,
-        **_stages_ms(result.seconds),
+        **photo_fields(result.decoded, artifact),
+        **stages_ms(seconds),
     )
-    return prediction, result.seconds
+    return prediction, seconds
 
 
 def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) -> Prediction:
@@ -155,15 +166,3 @@ def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) 
         model=Model(card.name, card.version),
         request_id=request_id,
     )
-
-
-def _log(request: ServiceRequest) -> Any:
-    return request.service.log.bind(request_id=request.id, **request.trace)
-
-
-def _stages_ms(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {f"{stage}_ms": round(1000 * value, 3) for stage, value in seconds.items()}
-
-
-def _server_timing(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage};dur={1000 * value:.3f}" for stage, value in seconds.items())

@@ -17,10 +17,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
-from serving.http.request import ServiceRequest
+from serving.http.upload import EncodedBody
 
 MEDIA_TYPE: Final = "application/problem+json"
-TYPE_PREFIX: Final = "urn:problem:"
+TYPE_PREFIX: Final = "/problems/"
+"""A page of the service itself describes each kind, so the reference resolves wherever it runs."""
 EXAMPLE_ID: Final = "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90"
 """The request id that the documented examples show."""
 
@@ -52,6 +53,16 @@ KINDS: Final[dict[str, Kind]] = {
     "not-found": Kind(404, "There is nothing at this address"),
     "unknown-request": Kind(404, "No answer has this request id"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
+    "uri-too-long": Kind(414, "The address is too long"),
+    "content-encoding": Kind(
+        415,
+        "The body has a content coding",
+        "The body has the content coding 'gzip'. Send the photo without one.",
+    ),
+    "head-too-large": Kind(431, "The headers are too large"),
+    "head-timeout": Kind(408, "The head of the request took too long"),
+    "http-version": Kind(505, "This version of HTTP is not spoken here"),
+    "feedback-unavailable": Kind(503, "The stored answers are not available"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
     "image-too-large": Kind(413, "The image is too large"),
@@ -84,7 +95,7 @@ class Problem(msgspec.Struct, frozen=True):
     """The body of an error answer."""
 
     type: str
-    """Stable name of the kind of problem, `urn:problem:<code>`."""
+    """Stable reference to the kind of problem, `/problems/<code>`, where the service describes it."""
     title: str
     status: int
     detail: str
@@ -109,7 +120,9 @@ def detail_of(error: Exception) -> str:
 
 def response(error: Exception, request_id: str) -> Response[Problem]:
     """The answer to a request that ended in `error`."""
-    headers = {"X-Request-ID": request_id}
+    headers = {}
+    if isinstance(error, EncodedBody):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if isinstance(error, Unauthorized):
@@ -120,14 +133,14 @@ def response(error: Exception, request_id: str) -> Response[Problem]:
     return Response(problem, media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
 
 
+def encode(code: str, detail: str, request_id: str) -> bytes:
+    """A problem as JSON, for an answer that no route makes."""
+    return msgspec.json.encode(_problem(code, detail, request_id))
+
+
 def _problem(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
     return Problem(TYPE_PREFIX + code, kind.title, kind.status, detail, request_id)
-
-
-def handle_exception(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Litestar's hook for every exception that no route handled (404, 405, internal errors)."""
-    return response(error, request.id)
 
 
 def documented(statuses: Sequence[int]) -> dict[int, ResponseSpec]:

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from litestar import Request, Response
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
-from serving.http.upload import CallerGone, extract_image, read_body
+from serving.engine.budget import Share
+from serving.http.upload import Allowance, CallerGone, Form, Whole, image_sink, read_body
 from serving.service import Service
 
 T = TypeVar("T")
@@ -23,7 +24,11 @@ _TRACE_PARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
 )
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MOST_JSON_BYTES: Final = 65_536
 _ID: Final = "request_id"
+_BODY_BYTES: Final = "body_bytes"
+SHARE: Final = "share"
+"""Key, in the state of a request, of its share of the budget of bytes."""
 
 
 class ServiceRequest(Request[Any, Any, Any]):
@@ -39,11 +44,7 @@ class ServiceRequest(Request[Any, Any, Any]):
     @cached_property
     def id(self) -> str:
         """The client's X-Request-ID if it is a plain token, else a new id; constant within a request."""
-        state = self.scope["state"]  # an exception handler gets another instance of the same request
-        if _ID not in state:
-            given = self.headers.get("x-request-id", "")
-            state[_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        return cast("str", state[_ID])
+        return request_id(self.scope)
 
     @property
     def trace(self) -> dict[str, str]:
@@ -51,30 +52,45 @@ class ServiceRequest(Request[Any, Any, Any]):
         found = _TRACE_PARENT.fullmatch(self.headers.get("traceparent", ""))
         return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
 
+    @property
+    def body_bytes(self) -> int | None:
+        """Size of the photo, or of another body, once it was read."""
+        return self.scope["state"].get(_BODY_BYTES)
+
     async def body(self) -> bytes:
-        """The whole body; Litestar's JSON parsing reads it through this method too.
+        """The whole body of a request without a photo; Litestar's JSON parsing reads it through this method.
 
         Raises:
             UploadError: the body is too large or too slow, or the client disconnected.
+            Overloaded: there is no memory for it now.
         """
         if self._whole is None:
-            settings = self.service.settings
-            announced = self.headers.get("content-length")
-            self._whole = await read_body(
-                self.receive, settings.max_body_bytes, settings.upload_seconds, announced
-            )
+            self._whole = await self._read(Whole(), _MOST_JSON_BYTES)
         return self._whole
+
+    async def _read(self, sink: Whole | Form, limit_bytes: int) -> bytes:
+        service = self.service
+        allowance = Allowance(service.budget, limit_bytes, service.settings.upload_seconds)
+
+        def keep(share: Share) -> None:
+            self.scope["state"][SHARE] = share
+
+        content = await read_body(self.receive, sink, allowance, self.headers, keep)
+        self.scope["state"][_BODY_BYTES] = len(content)
+        return content
 
     async def photo(self) -> tuple[bytes, float]:
         """The encoded image, and when the request was complete, by the service's clock.
 
         Raises:
-            ServingError: the upload is invalid, or no model is ready.
+            ServingError: the upload is invalid, there is no memory for it, or no model is ready.
         """
-        body = await self.body()
+        settings = self.service.settings
+        sink = image_sink(*self.content_type, settings.max_parts)
+        photo = await self._read(sink, settings.max_body_bytes)
         arrived = self.service.clock()  # the upload depends on the client's connection: it does not count
         self.service.require_ready()
-        return extract_image(*self.content_type, body, self.service.settings.max_parts), arrived
+        return photo, arrived
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`; if the client disconnects first, cancel it.
@@ -103,6 +119,16 @@ class ServiceRequest(Request[Any, Any, Any]):
         finally:
             waiting = False
             watching.cancel()
+
+
+def request_id(scope: Scope) -> str:
+    """The id, kept in `scope`: the client's X-Request-ID if it is a plain token, else a new one."""
+    state = scope["state"]  # an exception handler gets another instance of the same request
+    if _ID not in state:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        text = given.decode("latin-1")
+        state[_ID] = text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return cast("str", state[_ID])
 
 
 def handling(

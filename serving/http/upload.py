@@ -1,9 +1,9 @@
-"""Request body in, the bytes of one encoded image out; limits bound the memory."""
+"""Request body in, the bytes of one encoded image out, as they arrive; limits bound the memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Requ
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from serving.contract.errors import ServingError
+from serving.engine.budget import ByteBudget, Share, no_room
 
 FIELD: Final = "file"
 
@@ -61,43 +62,186 @@ class UploadTooSlow(UploadError):
     code = "upload-timeout"
 
 
+class EncodedBody(UploadError):
+    """The body has a content coding."""
+
+    code = "content-encoding"
+
+
 class CallerGone(UploadError):
     """The client closed the connection before the body was complete."""
 
     code = "disconnected"
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How large a body may be, how long it may take, and from which budget its bytes come."""
+
+    budget: ByteBudget
+    limit_bytes: int
+    limit_seconds: float
+
+
+class Whole:
+    """Keeps a body as it is."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()  # a list of chunks would take forty times the bytes that come one by one
+
+    def feed(self, chunk: bytes) -> int:
+        """Take the next bytes of the body; return how many of them are kept."""
+        self._kept += chunk
+        return len(chunk)
+
+    def finish(self) -> bytes:
+        """What was kept, once the body is complete."""
+        return bytes(self._kept)
+
+
+class Plain(Whole):
+    """Keeps a body that is the image itself."""
+
+    def finish(self) -> bytes:
+        """The image.
+
+        Raises:
+            MissingFile: the body is empty.
+        """
+        image = super().finish()
+        if not image:
+            raise MissingFile(
+                f'The request is empty. Send the image as the multipart field "{FIELD}" '
+                f'(curl -F "{FIELD}=@dog.jpg") or as the body itself.'
+            )
+        return image
+
+
+class Form:
+    """Keeps the field `file` of a multipart body; the other fields are parsed and dropped."""
+
+    def __init__(self, boundary: str, max_parts: int) -> None:
+        self._max_parts = max_parts
+        # Nobody reads the names of files, which are in whatever encoding the client's system has.
+        self._parser = PushMultipartParser(boundary, max_segment_count=max_parts, header_charset="latin-1")
+        self._names: list[str] = []
+        self._wanted = Whole()
+        self._is_wanted = False
+
+    def feed(self, chunk: bytes) -> int:
+        """Take the next bytes of the body; return how many of them are kept.
+
+        Raises:
+            MalformedUpload: they cannot be parsed.
+        """
+        kept = 0
+        try:
+            for event in self._parser.parse(chunk) if chunk else ():
+                if isinstance(event, MultipartSegment):
+                    self._names.append(event.name)
+                    self._is_wanted = event.name == FIELD and self._names.count(FIELD) == 1
+                elif event is not None and self._is_wanted:
+                    kept += self._wanted.feed(bytes(event))
+        except (MultipartError, ValueError, LookupError) as error:
+            raise self._malformed() from error
+        return kept
+
+    def finish(self) -> bytes:
+        """The field `file`.
+
+        Raises:
+            MissingFile: there is no field of that name.
+            MalformedUpload: the body is incomplete.
+        """
+        try:
+            self._parser.close()
+        except (MultipartError, ValueError, LookupError) as error:
+            raise self._malformed() from error
+        if FIELD not in self._names:
+            found = f"found {', '.join(sorted(set(self._names)))[:100]!r}" if self._names else "found none"
+            raise MissingFile(
+                f'There is no multipart field "{FIELD}" ({found}). '
+                f'Send the image with curl -F "{FIELD}=@dog.jpg".'
+            )
+        return self._wanted.finish()
+
+    def _malformed(self) -> MalformedUpload:
+        return MalformedUpload(
+            "The multipart body cannot be parsed: it is incomplete, has more than "
+            f"{self._max_parts} parts, or its boundary is not the one in Content-Type."
+        )
+
+
+def image_sink(content_type: str, options: dict[str, str], max_parts: int) -> Plain | Form:
+    """What keeps the image of a body: the multipart field `file`, or the body itself.
+
+    Raises:
+        MalformedUpload: the multipart body has no usable boundary.
+    """
+    if content_type.lower() != "multipart/form-data":
+        return Plain()
+    try:
+        return Form(options.get("boundary", ""), max_parts)
+    except (MultipartError, ValueError, LookupError) as error:
+        raise MalformedUpload("The Content-Type of the multipart body has no usable boundary.") from error
+
+
 async def read_body(
-    receive: Callable[[], Awaitable[Any]], limit_bytes: int, limit_seconds: float, announced: str | None
+    receive: Callable[[], Awaitable[Any]],
+    sink: Whole | Form,
+    allowance: Allowance,
+    headers: Mapping[str, str],
+    keep: Callable[[Share], None],
 ) -> bytes:
-    """Read an ASGI request body of at most `limit_bytes` that takes at most `limit_seconds`.
+    """Read an ASGI request body within its allowance.
 
     Args:
         receive: The ASGI channel.
-        limit_bytes: The limit on the size.
-        limit_seconds: The limit on the time, so that a slow client cannot hold a connection for ever.
-        announced: The Content-Length header; if it exceeds the limit, nothing is read.
+        sink: Takes the bytes as they arrive.
+        allowance: The limits; the one on time keeps a slow client from holding a connection for ever.
+        headers: The request's; if Content-Length exceeds the limit, nothing is read.
+        keep: Called with the body's share of the budget, which the caller releases after the answer.
 
     Raises:
         BodyTooLarge: more than the limit was announced or sent.
         UploadTooSlow: the body was not complete in time.
+        EncodedBody: it has a content coding.
         CallerGone: the connection closed first.
+        Overloaded: there is no memory for it now.
+        UploadError: the sink refuses it.
     """
-    too_large = f"The request body exceeds the limit of {limit_bytes} bytes. Send a smaller photo."
-    if announced and announced.isdecimal() and int(announced) > limit_bytes:
-        raise BodyTooLarge(too_large)
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise EncodedBody(f"The body has the content coding {coding[:40]!r}. Send the photo without one.")
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > allowance.limit_bytes:
+        raise _too_large(allowance)
+    evicted = False
     try:
-        async with asyncio.timeout(limit_seconds):
-            return await _read_all(receive, limit_bytes, too_large)
+        async with asyncio.timeout(allowance.limit_seconds) as clock:
+
+            def give_way() -> None:
+                nonlocal evicted
+                evicted = True
+                clock.reschedule(0)
+
+            share = allowance.budget.open(int(announced) if announced.isdecimal() else 0, give_way)
+            keep(share)
+            await _read_all(receive, sink, share, allowance)
+            allowance.budget.completed(share)
     except TimeoutError as error:
+        if evicted:
+            raise no_room() from error
         raise UploadTooSlow(
-            f"The request was not complete after {limit_seconds:g} s. Send a smaller photo, or use a faster "
-            "connection."
+            f"The request was not complete after {allowance.limit_seconds:g} s. Send a smaller photo, or use "
+            "a faster connection."
         ) from error
+    return sink.finish()
 
 
-async def _read_all(receive: Callable[[], Awaitable[Any]], limit_bytes: int, too_large: str) -> bytes:
-    chunks: list[bytes] = []
+async def _read_all(
+    receive: Callable[[], Awaitable[Any]], sink: Whole | Form, share: Share, allowance: Allowance
+) -> None:
     size = 0
     while True:
         message = await receive()
@@ -105,47 +249,14 @@ async def _read_all(receive: Callable[[], Awaitable[Any]], limit_bytes: int, too
             raise CallerGone("The client closed the connection before the request was complete.")
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > limit_bytes:
-            raise BodyTooLarge(too_large)
-        chunks.append(chunk)
+        if size > allowance.limit_bytes:
+            raise _too_large(allowance)
+        allowance.budget.received(share, sink.feed(chunk))
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return
 
 
-def extract_image(content_type: str, options: dict[str, str], body: bytes, max_parts: int) -> bytes:
-    """The image in a body: the multipart field `file`, or the body itself.
-
-    Raises:
-        MissingFile: the body is empty, or has no field of that name.
-        MalformedUpload: the multipart body cannot be parsed.
-    """
-    if content_type != "multipart/form-data":
-        if not body:
-            raise MissingFile(
-                f'The request is empty. Send the image as the multipart field "{FIELD}" '
-                f'(curl -F "{FIELD}=@dog.jpg") or as the body itself.'
-            )
-        return body
-    names: list[str] = []
-    content: list[bytes] = []
-    try:
-        with PushMultipartParser(options.get("boundary", ""), max_segment_count=max_parts) as parser:
-            wanted = False
-            for event in parser.parse(body) if body else ():
-                if isinstance(event, MultipartSegment):
-                    names.append(event.name)
-                    wanted = event.name == FIELD and names.count(FIELD) == 1
-                elif event is not None and wanted:
-                    content.append(bytes(event))
-    except (MultipartError, ValueError, LookupError) as error:
-        raise MalformedUpload(
-            "The multipart body cannot be parsed: it is incomplete, has more than "
-            f"{max_parts} parts, or its boundary is not the one in Content-Type."
-        ) from error
-    if FIELD not in names:
-        found = f"found {', '.join(sorted(set(names)))[:100]!r}" if names else "found none"
-        raise MissingFile(
-            f'There is no multipart field "{FIELD}" ({found}). '
-            f'Send the image with curl -F "{FIELD}=@dog.jpg".'
-        )
-    return content[0] if len(content) == 1 else b"".join(content)
+def _too_large(allowance: Allowance) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The request body exceeds the limit of {allowance.limit_bytes} bytes. Send a smaller photo."
+    )

@@ -8,16 +8,15 @@ worker, and its thread has the lowest priority.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import random
-import sys
 import threading
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from common.processor import yield_to_others
 from serving.contract.answer import Answer, Refusal
 from serving.observation import Observation
 from serving.runtime import torchscript
@@ -25,7 +24,6 @@ from serving.runtime.handler import ImageClassifierHandler
 from serving.telemetry.metrics import Metrics
 
 _MOST_WAITING: Final = 4
-_LOWEST_PRIORITY: Final = 19
 
 
 class Shadow:
@@ -69,7 +67,7 @@ class Shadow:
             pass
         self._metrics.shadow.labels("dropped").inc()
 
-    def close(self) -> None:
+    def close(self, timeout_seconds: float = 10.0) -> None:
         """Discard what is waiting and end the thread, if it was started."""
         if not self.started:
             return
@@ -77,13 +75,11 @@ class Shadow:
             while True:
                 self._waiting.get_nowait()
         self._waiting.put(None)
-        self._thread.join(5)
+        self._thread.join(timeout_seconds)
 
     def _work(self) -> None:
         torchscript.one_thread()
-        if sys.platform == "linux":  # where each thread has its own priority
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        yield_to_others()
         while item := self._waiting.get():
             try:
                 self._compare(*item)

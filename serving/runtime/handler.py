@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from torch import nn
 from serving.contract import artifact
 from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError, ImageError, NotReady
-from serving.contract.preprocess import DecodedImage, Limits, preprocess
+from serving.contract.preprocess import DecodedImage, Limits, inspect, preprocess
+from serving.contract.structure.model import Structure
 from serving.runtime import torchscript
 
 
@@ -54,6 +55,8 @@ class Item(TypedDict):
     """One request in a batch: the encoded image."""
 
     body: bytes
+    known: NotRequired[Structure | DecodedImage | ImageError]
+    """What is known of it already: its structure, its pixels, or why it is refused."""
 
 
 @dataclass(slots=True)
@@ -111,26 +114,38 @@ class ImageClassifierHandler:
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
         model, loaded = torchscript.load(path)
-        module = torchscript.fuse(model.to(self._device))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            self._model, self._module, self._artifact = model, module, loaded
-            self._warm()
-            self._replay_probe()
+            with torchscript.fusing(model.to(self._device)) as module:
+                self._model, self._module, self._artifact = model, module, loaded
+                self._warm()
+                self._replay_probe()
         except ArtifactError:
             self._model = self._module = self._artifact = None
             raise
         finally:
             torch.set_num_threads(threads)
 
+    def inspect(self, body: bytes) -> Structure:
+        """What the image's structure says about its cost, before anything is decoded.
+
+        Raises:
+            ImageError: the image is not accepted.
+        """
+        return inspect(body, self.artifact.card.input_size, self.limits)
+
     def preprocess(self, data: list[Item]) -> Batch:
         """Decode each item; the error of a bad one takes its place."""
         size = self.artifact.card.input_size
         images: list[DecodedImage | ImageError] = []
         for item in data:
+            known = item.get("known")
+            if isinstance(known, (DecodedImage, ImageError)):
+                images.append(known)
+                continue
             try:
-                images.append(preprocess(item["body"], size, self.limits))
+                images.append(preprocess(item["body"], size, self.limits, known))
             except ImageError as error:
                 images.append(error)
         good = [image.pixels for image in images if isinstance(image, DecodedImage)]

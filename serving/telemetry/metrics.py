@@ -6,6 +6,7 @@ It observes each computed photo; the engine, the routes and the models count the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -32,6 +33,16 @@ _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 
 _DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
 _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_USUAL_STATUSES: Final = (200, 500)
+OTHER: Final = "other"
+DROP_REASONS: Final = ("backlog", "failed", "duplicate")
+"""Why an answer was not stored for feedback."""
+CLOSE_REASONS: Final = (
+    *("silent", "idle", "unread", "made-room", "refused", "overloaded"),
+    *("bad-request", "head-timeout", "head-too-large", "uri-too-long", "http-version", "method-not-allowed"),
+)
+"""Why the service closed a connection."""
 _RATIO: Final = tuple(i / 10 for i in range(1, 11))
 
 
@@ -50,6 +61,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._register_process(registry)
         self._register_requests(registry)
         self._register_photos(registry)
         self._register_feedback(registry)
@@ -58,6 +70,37 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._create_series()
+
+    def _register_process(self, registry: CollectorRegistry) -> None:
+        self.responses = Counter(
+            "classifier_http_responses_total",
+            "Answers on every route; unknown paths and methods are those of the route and method other.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "classifier_log_lines_dropped_total",
+            "Lines of the log that were dropped because nobody took them in time.",
+            registry=registry,
+        )
+        self.loop_lag = Gauge(
+            "classifier_event_loop_lag_seconds",
+            "Longest delay of the event loop in the last minute: how late a timer of its own fired.",
+            registry=registry,
+        )
+        self.open_connections = Gauge(
+            "classifier_open_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_closed = Counter(
+            "classifier_connections_closed_total",
+            "Connections that the service closed before a caller did, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.held_bytes = Gauge(
+            "classifier_held_bytes", "Bytes of request bodies held until their answers.", registry=registry
+        )
+        self._answered: dict[tuple[str, str, int], Counter] = {}
 
     def _register_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -68,7 +111,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "classifier_request_duration_seconds",
-            "Time from a complete /predict request to its answer.",
+            "Time from a complete /predict request to its prediction.",
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
@@ -81,6 +124,23 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "classifier_queue_depth", "Requests waiting for a worker.", registry=registry
+        )
+        self.stuck_workers = Gauge(
+            "classifier_stuck_workers",
+            "Workers that were replaced because they did not return in time, and have not ended.",
+            registry=registry,
+        )
+        self.explanations = Counter(
+            "classifier_explanations_total",
+            "Answers to /explain by outcome: ok, or the problem's code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.explanation = Histogram(
+            "classifier_explanation_duration_seconds",
+            "Time from a complete /explain request to its heat map.",
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
         )
         self.in_flight = Gauge(
             "classifier_in_flight", "Requests that workers are computing.", registry=registry
@@ -143,9 +203,11 @@ class Metrics:
         self.feedback_window = Gauge(
             "classifier_feedback_window_labels", "Labelled answers in that share.", registry=registry
         )
-        self.feedback_dropped = Gauge(
-            "classifier_feedback_dropped_answers",
-            "Answers since the start that were not stored: the disk was too slow or failed.",
+        self.feedback_dropped = Counter(
+            "classifier_feedback_dropped_answers_total",
+            "Answers that were not stored, by reason: the disk was too slow or failed, or the request id is "
+            "that of an earlier answer.",
+            ["reason"],
             registry=registry,
         )
 
@@ -175,8 +237,10 @@ class Metrics:
     def _create_series(self) -> None:
         """Create every series with a known label at the start: only then has its first increase a rate."""
         self.stages = {stage: self.stage.labels(stage) for stage in ("queue", "decode", "infer")}
-        for reason in ("queue-full", "too-slow", "deadline", "disconnected"):
+        for reason in ("queue-full", "too-slow", "no-room", "deadline", "disconnected"):
             self.rejected.labels(reason)
+        for reason in DROP_REASONS:
+            self.feedback_dropped.labels(reason)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         self.feedback_accuracy.set(math.nan)
@@ -184,7 +248,37 @@ class Metrics:
             self.feedback.labels(answer)
         for outcome in ("agreed", "disagreed", "dropped", "failed"):
             self.shadow.labels(outcome)
-        self.requests.labels("ok")
+        for reason in CLOSE_REASONS:
+            self.connections_closed.labels(reason)
+
+    def expect(self, outcomes: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
+        """Create the series that only the routes know.
+
+        Args:
+            outcomes: Each that an answer to /predict or /explain can have.
+            routes: Each route with each of its methods.
+        """
+        for outcome in outcomes:
+            self.requests.labels(outcome)
+            self.explanations.labels(outcome)
+        self.explanations.labels("not-explainable")
+        for route, method in routes:
+            for status in _USUAL_STATUSES:
+                self.responses.labels(route, method, status)
+
+    def answered(self, route: str, method: str, status: int) -> None:
+        """Count one answer of any route, the protocol's own included.
+
+        Args:
+            route: The route as it is declared; `OTHER` for a path that is none.
+            method: The method as it was sent; those that HTTP does not know become `OTHER`.
+            status: The status.
+        """
+        key = route, method if method in _METHODS else OTHER, status
+        counter = self._answered.get(key)
+        if counter is None:
+            counter = self._answered[key] = self.responses.labels(*key)
+        counter.inc()
 
     def serve(self, artifact: Artifact) -> None:
         """Publish the model that answers from now on."""

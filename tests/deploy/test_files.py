@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import subprocess
+import sys
 
 import pytest
+import yaml
 
 from serving.contract import artifact
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.settings import Settings
 from tests.tiny import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -67,3 +72,39 @@ def test_every_action_is_pinned_by_commit_next_to_its_version():
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         for line in re.findall(r"^\s*-? *uses: (.+)$", path.read_text(), re.MULTILINE):
             assert line.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d\S*", line), line
+
+
+def _seconds(text: str) -> float:
+    """A duration of compose, such as 40s."""
+    return float(text.removesuffix("s"))
+
+
+def test_the_orchestrators_wait_longer_than_a_stop_takes():
+    """Otherwise they would kill the service while it still answers; Kubernetes waits for its preStop too."""
+    longest = Settings().drain_timeout_seconds
+    compose = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]["api"]
+    assert _seconds(compose["stop_grace_period"]) >= longest + 5
+    pod = yaml.safe_load((DEPLOY / "kubernetes/base/deployment.yaml").read_text())["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (pause,) = re.findall(r"sleep\((\d+)\)", container["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert pod["terminationGracePeriodSeconds"] >= int(pause) + longest + 5
+
+
+def test_no_variable_of_another_service_reaches_the_pod():
+    """Kubernetes would set some that look like settings."""
+    deployment = yaml.safe_load((DEPLOY / "kubernetes/base/deployment.yaml").read_text())
+    assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_the_health_check_of_the_image_runs_by_itself():
+    """With what the image calls it by: neither site-packages nor the project on the path."""
+    line = re.search(r"^HEALTHCHECK .* CMD (\[.*\])$", (ROOT / "Dockerfile.serve").read_text(), re.MULTILINE)
+    command = [part.replace("/app/", f"{ROOT}/") for part in json.loads(line[1])]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, *command[1:]], env={"PORT": port}, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"port {port} does not answer")

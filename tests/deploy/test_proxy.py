@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from host.containers import PORTS
@@ -46,7 +49,8 @@ def real_haproxy(folder: Path) -> Iterator[None]:
     for slot, fixed in (("blue", "8001"), ("green", "8002")):
         text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{PORTS[slot]}")
     (folder / "haproxy.cfg").write_text(text)
-    environment = os.environ | {"STATE": str(folder), "PORT": str(free_port())}
+    (folder / "port").write_text(str(free_port()))
+    environment = os.environ | {"STATE": str(folder), "PORT": (folder / "port").read_text()}
     with subprocess.Popen([HAPROXY, "-f", str(folder / "haproxy.cfg")], env=environment) as running:
         deadline = time.monotonic() + 10
         while not (folder / "haproxy.sock").exists():
@@ -106,3 +110,36 @@ def test_the_ports_of_the_slots_are_those_in_haproxy_s_configuration():
     for slot, port in (("blue", 8001), ("green", 8002)):
         assert PORTS[slot] == port
         assert text.count(f"server {slot} 127.0.0.1:{port}") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+def test_unfinished_heads_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """More of them than haproxy has connections: another caller is answered within seconds."""
+    for slot in PORTS:
+        monkeypatch.setitem(PORTS, slot, free_port())
+    engine = Engine()
+    engine.images["x"] = Image("x")
+    engine.run(
+        ["engine", "run", "--name", "blue", "--publish", f"h:{PORTS['blue']}:8000", "DEPLOYMENT=", "x"]
+    )
+    Proxy(tmp_path, "http://127.0.0.1").prepare()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    waiting = []
+    try:
+        with real_haproxy(tmp_path):
+            address = "127.0.0.1", int((tmp_path / "port").read_text())
+            for _ in range(2050):
+                waiting.append(socket.create_connection(address))
+                waiting[-1].sendall(b"GET / HTTP/1.1\r\nX")
+            began = time.monotonic()
+            answer = httpx.get(f"http://{address[0]}:{address[1]}/health", timeout=20)
+            assert answer.status_code == 200
+            assert time.monotonic() - began < 8
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for connection in waiting:
+            connection.close()
+        for container in engine.containers.values():
+            container.stop()

@@ -109,17 +109,17 @@ def test_a_wrong_service_fails_its_gate(labelled: Path, tmp_path: Path):
 
 def test_a_refused_photo_counts_by_its_type(labelled: Path, tmp_path: Path):
     """One 422 in six: the rest is measured, the failure is named, and its gate fails."""
-    broken = 422, {"type": "urn:problem:broken-image"}, {}
+    broken = 422, {"type": "/problems/broken-image"}, {}
     with service(lambda n: broken if n == 0 else predicted(0.9)) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
     assert status == 1
-    assert figures["errors"] == {"urn:problem:broken-image": 1}
+    assert figures["errors"] == {"/problems/broken-image": 1}
     assert (figures["answered"], figures["failed_share"]) == (5, pytest.approx(1 / 6))
 
 
 def test_requests_to_an_overloaded_service_are_retried(labelled: Path, tmp_path: Path):
     """After the time in Retry-After of a 503; retries are counted."""
-    busy = 503, {"type": "urn:problem:overloaded"}, {"Retry-After": "0"}
+    busy = 503, {"type": "/problems/overloaded"}, {"Retry-After": "0"}
     with service(lambda n: busy if n % 2 == 0 else predicted(0.9)) as url:
         status, figures = evaluate(url, labelled, tmp_path, "{failed_share_max: 0.0}")
     assert status == 0
@@ -263,3 +263,12 @@ def test_the_api_key_of_the_environment_is_sent(
         monkeypatch.delenv("SERVING_API_KEY")
         assert main([*arguments, "--out", str(tmp_path / "without")]) == 1
     assert "unauthorized" in (tmp_path / "without/live.json").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".mpo"])
+def test_photos_of_phones_and_old_tools_are_found(suffix: str, tmp_path: Path):
+    """A class whose photos are named so must not be left out."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"1{suffix if label == 'dog' else '.jpg'}").write_bytes(b"x")
+    assert [label for _, label in find_labelled(tmp_path)] == ["cat", "dog"]

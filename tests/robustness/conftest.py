@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,8 +28,12 @@ class Target:
     child: psutil.Process
 
     def resident_mb(self) -> float:
-        """Resident memory now."""
-        return self.child.memory_info().rss / 1e6
+        """Resident memory now, that of the processes that it started included."""
+        total = self.child.memory_info().rss
+        for process in self.child.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total / 1e6
 
     def peak_mb(self) -> float:
         """The peak of resident memory so far."""

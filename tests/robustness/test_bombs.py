@@ -56,7 +56,7 @@ LARGE = (10_000, 6000)
 BOMBS = {
     "png of 900 megapixels": (png(30_000, 30_000, 1, 0, bytes(100_000)), {413}),
     "png of 64 megapixels in 8 kB": (png(8000, 8000, 1, 0, bytes(8000 * 1001)), {200, 504}),
-    "png of 60 megapixels with alpha": (encode(Image.new("RGBA", LARGE), "PNG"), {200, 504}),
+    "png of 60 megapixels with alpha": (encode(Image.new("RGBA", LARGE), "PNG"), {413}),
     "png text bomb": (
         png(8, 8, 8, 0, bytes(72), (b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
         {200, 422},
@@ -65,7 +65,7 @@ BOMBS = {
     "gif of 200 frames": (encode(FRAMES[0], "GIF", save_all=True, append_images=FRAMES), {200}),
     "jpeg that declares 65500 x 65500": (jpeg_size(65500, 65500), {413}),
     "jpeg that declares 16000 x 4000": (jpeg_size(16_000, 4000), {200, 422}),
-    "webp of 60 megapixels": (encode(Image.new("RGB", LARGE), "WEBP"), {200, 504}),
+    "webp of 60 megapixels": (encode(Image.new("RGB", LARGE), "WEBP"), {413}),
     "tiff of 60 megapixels": (
         encode(Image.new("L", LARGE), "TIFF", compression="tiff_lzw"),
         {200, 504},
@@ -91,5 +91,5 @@ def test_bombs(target: Target, name: str):
     print(f"peak of the process so far {target.peak_mb():.0f} MB")
     assert response.status_code in statuses
     assert seconds < 4
-    assert target.peak_mb() < 2500
+    assert target.peak_mb() < 1300
     target.check(encode(scene()))

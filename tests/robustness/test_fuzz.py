@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from serving.contract.errors import ImageError
-from serving.contract.preprocess import FORMATS, preprocess
+from serving.contract.preprocess import preprocess
+from serving.contract.structure.sniff import FORMATS
 from tests.pictures import encode, scene, turned
 from tests.robustness.conftest import SCALE, Target
 

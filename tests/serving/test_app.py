@@ -99,7 +99,7 @@ def test_each_fault_of_a_request_has_its_own_problem(client: Client, code: str):
     before = value(client, "classifier_requests_total", outcome=code)
     response = client.post("/predict", **request)
     assert response.status_code == status
-    assert problem(response)["type"] == f"urn:problem:{code}"
+    assert problem(response)["type"] == f"/problems/{code}"
     assert value(client, "classifier_requests_total", outcome=code) == before + 1
 
 
@@ -301,8 +301,9 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
             client.post("/predict", files={"file": ("x.jpg", b"")}),
             client.post("/predict", content=broken[: len(broken) // 2]),
             client.post("/feedback", json={"request_id": "x", "label": "cat"}),
+            client.post("/predict", content=broken, headers={"Content-Encoding": "gzip"}),
         ]
-    answered = {reply.json()["type"].removeprefix("urn:problem:"): reply.json() for reply in replies}
+    answered = {reply.json()["type"].removeprefix("/problems/"): reply.json() for reply in replies}
     assert {code: problem["detail"] for code, problem in answered.items()} == {
         code: kind.example for code, kind in problems.KINDS.items() if kind.example
     }
@@ -368,7 +369,7 @@ def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: p
         assert (health.status_code, health.json()["status"]) == (503, "starting")
         refused = client.post("/predict", content=JPEG)
         assert refused.status_code == 503
-        assert problem(refused)["type"] == "urn:problem:not-ready"
+        assert problem(refused)["type"] == "/problems/not-ready"
         assert client.get("/health/live").status_code == 200
         assert value(client, "classifier_ready") == 0
         go.set()
@@ -400,7 +401,7 @@ def test_an_internal_error_is_a_500_that_reveals_nothing(client: Client, monkeyp
         response = client.post("/predict", content=JPEG)
     assert response.status_code == 500
     assert "hunter2" not in response.text
-    assert problem(response)["type"] == "urn:problem:internal"
+    assert problem(response)["type"] == "/problems/internal"
     assert lines[0]["exc_info"]
     assert client.post("/predict", content=JPEG).status_code == 200
 
@@ -432,7 +433,7 @@ def test_with_a_key_set_requests_need_it(model: Path):
         ):
             refused = client.post("/predict", content=JPEG, headers=headers)
             assert refused.status_code == 401
-            assert problem(refused)["type"] == "urn:problem:unauthorized"
+            assert problem(refused)["type"] == "/problems/unauthorized"
             assert refused.headers["www-authenticate"] == "Bearer"
             assert client.get("/metrics", headers=headers).status_code == 401
         for headers in ({"X-API-Key": "s3cret"}, {"Authorization": "Bearer s3cret"}):
@@ -483,4 +484,91 @@ def test_a_heat_map_of_no_photo_is_refused(client: Client):
     """The same problems as `/predict`."""
     response = client.post("/explain", content=b"no photo")
     assert response.status_code == 415
-    assert response.json()["type"] == "urn:problem:unsupported-image"
+    assert response.json()["type"] == "/problems/unsupported-image"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json", "application/json"),
+        ("application/json;q=0.1, text/plain", "text/plain"),
+        ("text/plain;q=0.5, application/json", "application/json"),
+        ("*/*", "text/plain"),
+        ("application/*", "text/plain"),
+        ("application/json;q=nan", "text/plain"),
+        ("image/png", "text/plain"),
+        (
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+                "text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+            ),
+            "application/openmetrics-text",
+        ),
+        (",".join(["application/json;q=0"] * 10_000), "text/plain"),
+    ],
+)
+def test_the_form_of_the_metrics_is_what_the_client_prefers(client: Client, accept: str, kind: str):
+    """By quality and specificity; where nothing fits, text, since a scraper can use nothing else."""
+    reply = client.get("/metrics", headers={"Accept": accept})
+    assert reply.headers["content-type"].startswith(kind)
+
+
+def test_the_type_of_a_problem_leads_to_its_description(client: Client):
+    """On the service itself, so that it works without a network."""
+    kind = client.post("/predict", content=b"").json()["type"]
+    page = client.get(kind)
+    assert page.status_code == 200
+    assert "No image was sent" in page.text
+    assert client.get("/problems/none").status_code == 404
+    assert all(client.get(f"/problems/{code}").status_code == 200 for code in problems.KINDS)
+
+
+def test_a_refusal_on_the_page_has_the_headers_of_one_of_the_api(model: Path):
+    """A browser without JavaScript, and whoever reads its log, needs them too."""
+    with running(Settings(model=str(model), api_key="secret")) as client:
+        refused = client.post("/", files={"file": JPEG}, headers={"X-Request-ID": "mine"})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["x-request-id"] == "mine"
+        assert refused.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/metrics", "/schema", "/schema/openapi.json", "/web/app.js", "/x"]
+)
+def test_every_answer_tells_the_browser_not_to_guess_and_not_to_frame(client: Client, path: str):
+    """And it has an id."""
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
+
+
+def test_the_description_says_who_needs_a_key_and_which_headers_come(client: Client):
+    """So that generated clients can send and read them."""
+    description = client.get("/schema/openapi.json").json()
+    schemes = description["components"]["securitySchemes"]
+    assert {scheme["type"] for scheme in schemes.values()} == {"http", "apiKey"}
+    operations = {
+        (path, method): operation
+        for path, item in description["paths"].items()
+        for method, operation in item.items()
+    }
+    guarded = {path for (path, _), operation in operations.items() if operation.get("security")}
+    assert guarded == {"/predict", "/explain", "/feedback", "/metrics", "/drift"}
+    names = [operation["operationId"] for operation in operations.values()]
+    assert len(set(names)) == len(names)
+    assert {"predict", "explain", "sendFeedback", "getHealth", "getMetrics"} <= set(names)
+    answers = operations["/predict", "post"]["responses"]
+    assert {"X-Request-ID", "Server-Timing"} <= answers["200"]["headers"].keys()
+    assert "Retry-After" in answers["503"]["headers"]
+    assert "WWW-Authenticate" in answers["401"]["headers"]
+
+
+@pytest.mark.parametrize("key", ["k\u00e9", "\u732b".encode(), "x" * 20_000, ""])
+def test_odd_keys_are_refused_and_nothing_worse(model: Path, key: str | bytes):
+    """Whatever bytes a client puts into the header."""
+    with running(Settings(model=str(model), api_key="secret")) as client:
+        value = key.encode("latin-1") if isinstance(key, str) else key
+        for header in ({"X-API-Key": value}, {"Authorization": b"Bearer " + value}):
+            assert client.get("/metrics", headers=header).status_code == 401

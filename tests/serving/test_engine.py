@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.contract.errors import DeadlineExceeded, NotReady, Overloaded
-from serving.engine.workers import Engine
+from serving.contract.structure.model import Structure
+from serving.engine.workers import Engine, EngineLimits
 from serving.runtime.handler import Batch
 from serving.telemetry.metrics import Metrics
 
@@ -21,17 +23,38 @@ from serving.telemetry.metrics import Metrics
 class Gate:
     """A handler that computes when the test lets it."""
 
-    artifact = None
+    artifact = SimpleNamespace(card=SimpleNamespace(input_size=8))
+    limits = None
 
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Semaphore(0)
+        self.large_open = self.open
         self.computed: list[bytes] = []
         self.batches: list[int] = []
         self.failure: BaseException | None = None
 
-    def preprocess(self, data: list[dict[str, bytes]]) -> Batch:
+    def decode(self, data: bytes, size: int, timeout_seconds: float) -> bytes:
+        """What the process for large photos does."""
+        del size, timeout_seconds
         self.entered.release()
-        assert self.open.wait(20)
+        assert self.large_open.wait(20)
+        return data
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def inspect(self, body: bytes) -> Structure:
+        """A photo is as costly as its bytes say."""
+        seconds = 1.0 if body.startswith(b"large") else 0.01
+        return Structure("JPEG", 8, 8, 100 * len(body), seconds, body)
+
+    def preprocess(self, data: list[dict[str, bytes]]) -> Batch:
+        if isinstance(data[0]["known"], Structure):
+            self.entered.release()
+            assert self.open.wait(20)
         if self.failure:
             failure, self.failure = self.failure, None
             raise failure
@@ -60,13 +83,20 @@ class Clock:
 def started(handler: Gate, **options: Any) -> Iterator[tuple[Engine, Clock, CollectorRegistry]]:
     """An engine with one worker, closed at the end."""
     registry, clock = CollectorRegistry(), Clock()
-    settings = {"workers": 1, "queue_size": 10, "deadline_seconds": 2.0, "clock": clock} | options
-    engine = Engine(handler, Metrics(registry), **settings)
+    limits = {"workers": 1, "queue_size": 10, "deadline_seconds": 2.0}
+    limits |= {name: options.pop(name) for name in [*options] if name in EngineLimits.__dataclass_fields__}
+    engine = Engine(
+        handler,
+        Metrics(registry),
+        EngineLimits(**limits),
+        **{"clock": clock, "make_decoder": lambda _: handler} | options,
+    )
     engine.start()
     try:
         yield engine, clock, registry
     finally:
         handler.open.set()
+        handler.large_open.set()
         assert engine.close(10)
 
 
@@ -123,7 +153,7 @@ def test_what_cannot_be_in_time_is_refused_at_once():
             refused = task.exception() if done else None
             tasks.append(task)
         assert isinstance(refused, Overloaded)
-        assert "deadline of 2 s" in refused.detail
+        assert "more than the 2 s that are allowed" in refused.detail
         assert len(tasks) <= 3
         assert refused.reason == "too-slow"
         assert 0 < refused.retry_after_seconds < 5
@@ -203,10 +233,9 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         tasks += [asyncio.create_task(engine.submit(b"waiting", clock())) for _ in range(4)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(asyncio.to_thread(engine.close, 10))
-        while not engine._closing:  # noqa: ASYNC110 (a thread sets it)
-            await asyncio.sleep(0.001)
-        with pytest.raises(NotReady):
-            await engine.submit(b"new", clock())
+        refused = None
+        while not isinstance(refused, NotReady):  # a thread closes it
+            refused = await refusal(engine.submit(b"", clock()))
         handler.open.set()
         assert await closing
         assert len(await asyncio.gather(*tasks)) == 5
@@ -217,24 +246,141 @@ def test_closing_computes_what_was_accepted_and_takes_nothing_more():
         assert registry.get_sample_value("classifier_in_flight") == 0
 
 
-def test_a_stuck_worker_is_detected_and_its_client_answered():
-    """At the deadline the client gets its 504, although the worker is still computing."""
+async def refusal(answer: Awaitable[Any]) -> Exception | None:
+    """The error of an answer that is there at once; None if it is not."""
+    task = asyncio.ensure_future(answer)
+    done, _ = await asyncio.wait({task}, timeout=0.001)
+    task.cancel()
+    return task.exception() if done else None
+
+
+def test_a_stuck_worker_is_replaced_at_once_and_finishes_aside():
+    """Its client gets 504 at the deadline, the next an answer, and the stuck thread ends when it returns."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock, registry: CollectorRegistry) -> None:
+        stuck = await busy(engine, clock, handler)
+        clock.now += 40
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(stuck, 10)
+        engine.replace_stuck()
+        assert registry.get_sample_value("classifier_stuck_workers") == 1
+        assert registry.get_sample_value("classifier_in_flight") == 0
+        assert engine.stalled_seconds() == 0
+        second = await busy(engine, clock, handler)
+        handler.open.set()
+        await asyncio.wait_for(second, 10)
+        while registry.get_sample_value("classifier_stuck_workers"):  # noqa: ASYNC110 (a thread ends it)
+            await asyncio.sleep(0.001)
+        assert handler.computed.count(b"first") == 2
+
+    with started(handler, deadline_seconds=0.1) as (engine, clock, registry):
+        asyncio.run(play(engine, clock, registry))
+        assert rejected(registry, "deadline") == 1
+
+
+def test_it_is_stalled_once_no_more_workers_can_be_replaced():
+    """As many finish aside as there are workers; then only a restart helps, and time counts."""
     handler = Gate()
 
     async def play(engine: Engine, clock: Clock) -> None:
-        task = await busy(engine, clock, handler)
-        assert engine.stuck_seconds() == 0
-        clock.now += 40
-        assert engine.stuck_seconds() == 40
-        with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(task, 10)
+        tasks = []
+        for _ in range(2):
+            tasks.append(await busy(engine, clock, handler))
+            clock.now += 40
+            engine.replace_stuck()
+        assert engine.stalled_seconds() == pytest.approx(40 - 2)
         handler.open.set()
-        while engine.stuck_seconds():  # noqa: ASYNC110 (a thread ends it)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while engine.stalled_seconds():  # noqa: ASYNC110 (a thread ends it)
             await asyncio.sleep(0.001)
 
-    with started(handler, deadline_seconds=0.1) as (engine, clock, registry):
+    with started(handler) as (engine, clock, _):
         asyncio.run(play(engine, clock))
-        assert rejected(registry, "deadline") == 1
+
+
+def test_slow_photos_do_not_refuse_the_next_ones():
+    """The average is clipped: after a photo of 50 s, an idle engine admits a burst."""
+    handler = Gate()
+    handler.open.set()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        handler.open.clear()
+        slow = await busy(engine, clock, handler)
+        clock.now += 50
+        handler.open.set()
+        await asyncio.wait({slow})
+        handler.open.clear()
+        tasks = [await busy(engine, clock, handler)]
+        tasks += [asyncio.create_task(engine.submit(b"x", clock())) for _ in range(9)]
+        await asyncio.sleep(0)
+        handler.open.set()
+        assert len(await asyncio.gather(*tasks)) == 10
+
+    with started(handler, deadline_seconds=2.0) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
+
+
+def test_a_large_photo_waits_aside_and_delays_no_other():
+    """The only worker inspects it and hands it on."""
+    handler = Gate()
+    handler.large_open = threading.Event()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        large = asyncio.create_task(engine.submit(b"large", clock()))
+        assert await asyncio.to_thread(handler.entered.acquire, timeout=10)
+        handler.open.set()
+        for _ in range(3):
+            await asyncio.wait_for(engine.submit(b"small", clock()), 10)
+        assert not large.done()
+        handler.large_open.set()
+        await asyncio.wait_for(large, 10)
+
+    with started(handler) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
+        assert handler.computed == [b"small"] * 3 + [b"large"]
+
+
+def test_large_photos_are_admitted_by_the_sum_of_their_costs():
+    """Each takes a second of the two: the third is refused at once."""
+    handler = Gate()
+    handler.open.set()
+    handler.large_open = threading.Event()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        first = asyncio.create_task(engine.submit(b"large", clock()))
+        assert await asyncio.to_thread(handler.entered.acquire, timeout=10)
+        second = asyncio.create_task(engine.submit(b"large", clock()))
+        await asyncio.wait_for(engine.submit(b"small", clock()), 10)
+        with pytest.raises(Overloaded, match=r"would take 3\.0 s") as refused:
+            await asyncio.wait_for(engine.submit(b"large", clock()), 10)
+        assert refused.value.retry_after_seconds == pytest.approx(1)
+        handler.large_open.set()
+        await asyncio.gather(first, second)
+
+    with started(handler) as (engine, clock, registry):
+        asyncio.run(play(engine, clock))
+        assert rejected(registry, "too-slow") == 1
+
+
+def test_large_photos_do_not_take_more_memory_together_than_allowed():
+    """With two threads for them, the second photo waits until there is room."""
+    handler = Gate()
+    handler.open.set()
+    handler.large_open = threading.Event()
+
+    async def play(engine: Engine, clock: Clock, registry: CollectorRegistry) -> None:
+        tasks = [asyncio.create_task(engine.submit(b"large" + bytes(10), clock())) for _ in range(2)]
+        assert await asyncio.to_thread(handler.entered.acquire, timeout=10)
+        await asyncio.wait_for(engine.submit(b"small", clock()), 10)
+        while registry.get_sample_value("classifier_queue_depth") != 1:  # noqa: ASYNC110 (a thread moves it)
+            await asyncio.sleep(0.001)
+        assert registry.get_sample_value("classifier_in_flight") == 1
+        handler.large_open.set()
+        await asyncio.gather(*tasks)
+
+    with started(handler, workers=8, memory_bytes=2000) as (engine, clock, registry):
+        asyncio.run(play(engine, clock, registry))
 
 
 def test_a_batch_takes_what_waits_up_to_its_size():

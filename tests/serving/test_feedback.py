@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import io
 import math
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from PIL import Image
 
 from serving.__main__ import main
 from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
-from serving.contract.errors import BrokenImage, UnknownLabel, UnknownRequest
+from serving.contract.errors import BrokenImage, FeedbackUnavailable, Overloaded, UnknownLabel, UnknownRequest
 from serving.observation import Observation
-from serving.observers.feedback import Feedback
+from serving.observers.feedback import Feedback, connect
 from serving.settings import Settings
 from tests import processes, tiny
 from tests.conftest import Client, running
@@ -98,7 +102,7 @@ def test_feedback_that_cannot_be_stored_is_refused(
     ask(labelling, "a")
     sent = {"content": body} if isinstance(body, bytes) else {"json": body}
     reply = labelling.post("/feedback", headers=KEY, **sent)
-    assert (reply.status_code, reply.json()["type"]) == (status, f"urn:problem:{problem}")
+    assert (reply.status_code, reply.json()["type"]) == (status, f"/problems/{problem}")
     assert labelling.app.state.service.feedback.accuracy() == (0, 0)
 
 
@@ -106,7 +110,7 @@ def test_feedback_needs_the_key_and_must_be_switched_on(labelling: Client, clien
     """401 without the key; 404 if the operator stores nothing."""
     assert labelling.post("/feedback", json={}).status_code == 401
     reply = client.post("/feedback", json={"request_id": "a", "label": "cat"})
-    assert (reply.status_code, reply.json()["type"]) == (404, "urn:problem:feedback-off")
+    assert (reply.status_code, reply.json()["type"]) == (404, "/problems/feedback-off")
 
 
 def test_labelled_photos_become_training_data(
@@ -207,6 +211,165 @@ def test_a_flood_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.Monk
         for number in range(100):
             store_answers(store, f"n{number}", photo=photo)
     assert store.dropped >= 100 - 68
+    store.close()
+
+
+def stored(tmp_path: Path) -> list[tuple[object, ...]]:
+    """The answers in the file: id, prediction and label."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as database:
+        return database.execute("select request_id, prediction, label from answers").fetchall()
+
+
+def test_an_id_that_is_sent_twice_keeps_the_first_answer_and_its_label(tmp_path: Path):
+    """The caller chooses the id; a later answer under it is dropped and counted, in one batch or another."""
+    drops: list[tuple[str, int]] = []
+    store = opened(tmp_path, on_drop=lambda *drop: drops.append(drop))
+    store_answers(store, "a", "a")
+    assert store.label("a", "dog", LABELS) is False
+    store_answers(store, "a", "b")
+    assert store.label("b", "cat", LABELS) is True
+    store.close()
+    assert stored(tmp_path) == [("a", "cat", "dog"), ("b", "cat", "cat")]
+    assert (drops, store.dropped) == ([("duplicate", 1), ("duplicate", 1)], 2)
+
+
+def test_a_table_that_is_gone_is_made_again(tmp_path: Path):
+    """The label is refused as unavailable and the answers are lost, until the next use makes it."""
+    store = opened(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as other:
+        other.execute("drop table answers")
+    with pytest.raises(FeedbackUnavailable):
+        store.label("a", "cat", LABELS)
+    store_answers(store, "b")
+    assert store.label("b", "cat", LABELS)
+    store.close()
+
+
+def test_a_file_that_is_deleted_is_made_again(tmp_path: Path):
+    """Labels do not go into a file that nobody can open any more."""
+    store = opened(tmp_path)
+    store_answers(store, "a")
+    assert store.label("a", "cat", LABELS)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    store_answers(store, "b")
+    assert store.label("b", "cat", LABELS)
+    store.close()
+    assert stored(tmp_path) == [("b", "cat", "cat")]
+
+
+def test_a_database_that_another_process_locks_costs_answers_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Answers that cannot be written are counted, labels are refused soon, and both work afterwards."""
+    monkeypatch.setattr("serving.observers.feedback._BUSY_MS", 100)
+    monkeypatch.setattr("serving.observers.feedback._PATIENCE_SECONDS", 0.3)
+    drops: list[tuple[str, int]] = []
+    failed = threading.Event()
+    store = opened(tmp_path, on_drop=lambda *drop: (drops.append(drop), failed.set()))
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as other:
+        other.execute("begin immediate")
+        began = time.monotonic()
+        with structlog.testing.capture_logs() as lines:
+            store_answers(store, "a")
+            with pytest.raises(FeedbackUnavailable):
+                store.label("a", "cat", LABELS)
+            assert time.monotonic() - began < 2
+            assert failed.wait(5)
+        other.rollback()
+    assert drops == [("failed", 1)]
+    assert [line["event"] for line in lines] == ["feedback cannot be stored"]
+    with structlog.testing.capture_logs() as lines:
+        store_answers(store, "b")
+        assert store.label("b", "cat", LABELS)
+        store.close()
+    assert [line["event"] for line in lines] == ["feedback is stored again"]
+
+
+def test_a_full_disk_costs_answers_and_one_line_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However often it fails; when there is space again, one more line says so."""
+    drops: list[tuple[str, int]] = []
+    store = opened(tmp_path, keep_photos=True, on_drop=lambda *drop: drops.append(drop))
+    full = [True]
+
+    def connecting(path: Path) -> sqlite3.Connection:
+        database = connect(path)
+        if full:
+            database.execute("pragma max_page_count = 1")  # what there is now, and no more
+        return database
+
+    monkeypatch.setattr("serving.observers.feedback.connect", connecting)
+    with structlog.testing.capture_logs() as lines:
+        with store._lock:
+            store._disconnect()
+        for name in ("a", "b", "c"):
+            store_answers(store, name, photo=bytes(200_000))
+            deadline = time.monotonic() + 5
+            while store._waiting_bytes:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+        assert drops == [("failed", 1)] * 3
+        with pytest.raises(UnknownRequest):
+            store.label("a", "cat", LABELS)
+        full.clear()
+        with store._lock:
+            store._disconnect()
+        store_answers(store, "d", photo=bytes(200_000))
+        assert store.label("d", "cat", LABELS)
+        store.close()
+    assert [line["event"] for line in lines] == ["feedback cannot be stored", "feedback is stored again"]
+
+
+def test_a_disk_that_fails_is_a_problem_that_callers_can_read(labelling: Client, tmp_path: Path):
+    """503 with its own code and a line in the log; /predict answers meanwhile."""
+    ask(labelling, "a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as other:
+        other.execute("drop table answers")
+    with structlog.testing.capture_logs() as lines:
+        reply = send_label(labelling, "a", "cat")
+    assert (reply.status_code, reply.json()["type"].rsplit(":")[-1].rsplit("/")[-1]) == (
+        503,
+        "feedback-unavailable",
+    )
+    (line,) = [line for line in lines if line.get("outcome") == "feedback-unavailable"]
+    assert (line["route"], line["status"]) == ("/feedback", 503)
+    assert "no such table" in line["cause"]
+    ask(labelling, "b")
+    assert send_label(labelling, "b", "cat").status_code == 200
+
+
+def test_a_file_of_an_earlier_release_is_continued(tmp_path: Path):
+    """Its answers and labels are there, and a new answer under an old id changes neither."""
+    schema = (
+        "create table answers (request_id text primary key, at real not null, prediction text not null, "
+        "probability real not null, version text not null, sha256 text not null, photo blob, label text, "
+        "labelled_at real)"
+    )
+    now = time.time()
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as old:
+        old.execute(schema)
+        old.execute("insert into answers values ('a', ?, 'dog', 0.9, '1', 's', null, 'dog', ?)", (now, now))
+        old.commit()
+    store = opened(tmp_path)
+    assert store.accuracy() == (1, 1)
+    store_answers(store, "a", "b")
+    assert store.label("b", "dog", LABELS) is False
+    store.close()
+    assert stored(tmp_path) == [("a", "dog", "dog"), ("b", "cat", "dog")]
+
+
+def test_too_many_labels_at_once_are_refused(tmp_path: Path):
+    """Each waits for the disk in a thread of the store; callers beyond a bound learn at once to retry."""
+    store = opened(tmp_path)
+
+    async def send() -> list[object]:
+        calls = [store.receive("a", "cat", LABELS) for _ in range(70)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    store_answers(store, "a")
+    replies = asyncio.run(send())
+    assert sum(isinstance(reply, Overloaded) for reply in replies) == 6
+    assert sum(isinstance(reply, tuple) and reply[0] is True for reply in replies) == 64
     store.close()
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.contract.errors import BrokenImage, EmptyImage, ImageError, ImageTooLarge, UnsupportedImage
-from serving.contract.preprocess import FORMATS, Limits, preprocess
+from serving.contract.preprocess import Limits, preprocess
+from serving.contract.structure.sniff import FORMATS
 from tests.pictures import encode, scene, turned
 
 SIDE = 32

@@ -182,7 +182,7 @@ def test_a_slow_upload_has_its_own_limit(model: Path, environment: Environment):
         assert slowly(process.url, 0.3, 4).startswith(b"HTTP/1.1 200")
         refused = slowly(process.url, 1.5, 3)
         assert refused.startswith(b"HTTP/1.1 408")
-        assert b"urn:problem:upload-timeout" in refused
+        assert b"/problems/upload-timeout" in refused
         assert process.stop() == 0
 
 

@@ -36,6 +36,28 @@ def test_every_setting_is_read_from_its_variable():
         assert str(value) in (given, f"{given}.0")
 
 
+LINKS = {
+    "SERVING_SERVICE_HOST": "10.0.0.1",
+    "SERVING_SERVICE_PORT": "8000",
+    "SERVING_SERVICE_PORT_HTTP": "8000",
+    "SERVING_PORT": "tcp://10.0.0.1:8000",
+    "SERVING_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "SERVING_PORT_8000_TCP_PROTO": "tcp",
+    "SERVING_PORT_8000_TCP_PORT": "8000",
+    "SERVING_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "SERVING_CANARY_SERVICE_HOST": "fd00::1",
+    "SERVING_CANARY_PORT": "udp://10.0.0.1:53",
+}
+
+
+def test_variables_of_kubernetes_services_are_no_settings():
+    """A Service called serving, or serving-canary, sets them for every pod of its namespace."""
+    assert from_environment(LINKS) == Settings()
+    for name in ("SERVING_PORT", "SERVING_SERVICE_HOST", "SERVING_WORKER"):
+        with pytest.raises(ConfigurationError, match=f"{name} is not a setting"):
+            from_environment({name: "eight thousand"})
+
+
 @pytest.mark.parametrize(
     ("environment", "words"),
     [

@@ -14,7 +14,6 @@ from serving.runtime import torchscript
 
 def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> list[dict[str, float]]:
     """The quantities of `serving.contract.reference` for each photo, measured as in the service."""
-    fused = torchscript.fuse(traced)
 
     def one(path: Path) -> dict[str, float]:
         image = preprocess(path.read_bytes(), size)
@@ -24,4 +23,5 @@ def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> li
             image.pixels, image.width, image.height, probabilities[0].tolist(), float(distance)
         )
 
-    return map_on_cores(one, photos, "drift reference", initializer=torchscript.one_thread)
+    with torchscript.fusing(traced) as fused:
+        return map_on_cores(one, photos, "drift reference", initializer=torchscript.one_thread)

@@ -15,7 +15,7 @@ import torch
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from common.cores import map_on_cores
-from serving.runtime.torchscript import deprecation_silenced, fuse, one_thread
+from serving.runtime.torchscript import deprecation_silenced, fusing, one_thread
 
 
 def trace(
@@ -41,12 +41,12 @@ def predict_all(
         title: Title of the progress bar.
     """
     training = module.training
-    frozen = fuse(trace(module.eval(), images.shape[-1]))
-    module.train(training)
+    with fusing(trace(module.eval(), images.shape[-1])) as frozen:
+        module.train(training)
 
-    def compute(index: int) -> torch.Tensor:
-        with torch.inference_mode():
-            row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; one shape, compiled once
-        return row
+        def compute(index: int) -> torch.Tensor:
+            with torch.inference_mode():
+                row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; compiled once
+            return row
 
-    return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread)).numpy()
+        return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread)).numpy()

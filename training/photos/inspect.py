@@ -17,8 +17,8 @@ from typing import Final, TypeAlias
 import imagehash
 from PIL import Image
 
-from common.cores import cores
 from common.errors import PipelineError
+from common.processor import cores
 from common.progress import progress
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import preprocess

@@ -28,7 +28,7 @@ from common.errors import PipelineError
 from common.labels import read_reviewed
 from common.manifest import read_manifest
 from serving.contract.preprocess import preprocess
-from serving.runtime.torchscript import fuse, one_thread
+from serving.runtime.torchscript import fusing, one_thread
 from training.config import TrainConfig
 from training.fit import checkpoint
 from training.network.build import Features, build
@@ -85,15 +85,15 @@ def _features(config: TrainConfig, photos: list[Path], classes: int) -> npt.NDAr
     """`f32[N,D]`: the frozen backbone's features of each photo."""
     network = build(config.model, classes).eval()
     size = config.model.input_size
-    frozen = fuse(trace(Features(network).eval(), size))
+    with fusing(trace(Features(network).eval(), size)) as frozen:
 
-    def compute(photo: Path) -> torch.Tensor:
-        with torch.inference_mode():
-            pixels = torch.from_numpy(preprocess(photo.read_bytes(), size).pixels)
-            row: torch.Tensor = frozen(pixels[None])  # [1,D]
-        return row
+        def compute(photo: Path) -> torch.Tensor:
+            with torch.inference_mode():
+                pixels = torch.from_numpy(preprocess(photo.read_bytes(), size).pixels)
+                row: torch.Tensor = frozen(pixels[None])  # [1,D]
+            return row
 
-    return torch.cat(map_on_cores(compute, photos, "audit features", initializer=one_thread)).numpy()
+        return torch.cat(map_on_cores(compute, photos, "audit features", initializer=one_thread)).numpy()
 
 
 def _out_of_fold(
