@@ -25,7 +25,7 @@ class FetchConfig:
 
     Args:
         source: microsoft, kaggle, sample, the URL of a zip or tar, such a file, a folder, or a CSV of labels.
-        keep_split: Keep the test split of a source that comes in splits; false joins them and splits anew.
+        keep_split: Keep the test split of a source that comes in splits; false joins them and splits again.
         sample_per_class: Pictures per class that the source sample draws.
         sample_seed: Seed of the drawn pictures.
     """

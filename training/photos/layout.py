@@ -167,7 +167,7 @@ def _class_folders(
         if rest and first in labels:
             targets[name] = PurePosixPath(labels[first], *rest)
         else:
-            left_out["files beside the class folders"].append(name)
+            left_out["files alongside the class folders"].append(name)
     return Layout(f"class folders{_below(root)}", targets)
 
 
