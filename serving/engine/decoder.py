@@ -10,15 +10,18 @@ does. `main` is that process: it serves one socket.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 import numpy as np
@@ -32,6 +35,8 @@ _ROOT: Final = Path(__file__).parents[2]
 _PROGRAM: Final = """
 import os, sys
 os.nice(19)  # before anything is imported
+if hasattr(os, "SCHED_IDLE"):  # a core that only such a process uses counts as free for a thread that wakes
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 from serving.engine.decoder import main
 main(*sys.argv[1:])
 """
@@ -63,6 +68,9 @@ class Decoder:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._lifeline: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._decoding = self._held = self._stopped = False
 
     def start(self) -> None:
         """Start the process, if it is not running."""
@@ -70,11 +78,13 @@ class Decoder:
             return
         self.close()
         ours, theirs = socket.socketpair()
-        with theirs:
+        read, write = os.pipe()
+        self._lifeline = os.fdopen(write, "wb")
+        with theirs, os.fdopen(read, "rb"):
             limits = msgspec.json.encode(self._limits).decode()
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter)
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), limits],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(read), limits],
+                pass_fds=[theirs.fileno(), read],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -92,6 +102,7 @@ class Decoder:
         """
         self.start()
         assert self._socket is not None  # noqa: S101 (it is started)
+        self._set(decoding=True)
         try:
             self._send(self._socket, data, size, time.monotonic() + timeout_seconds)
             reply = _receive(self._socket, time.monotonic() + timeout_seconds)
@@ -101,11 +112,26 @@ class Decoder:
         except OSError as error:
             self.close()
             raise BrokenImage("The image cannot be decoded: it makes the decoder crash.") from error
+        finally:
+            self._set(decoding=False)
         answer = msgspec.msgpack.decode(reply, type=_Reply)
         if answer.code:
             raise _KINDS.get(answer.code, BrokenImage)(answer.detail)
         pixels = np.frombuffer(answer.pixels, np.uint8).reshape(3, size, size).copy()  # torch wants to write
         return DecodedImage(pixels, answer.format, answer.width, answer.height)
+
+    def hold(self, held: bool) -> None:
+        """Stop the process in the middle of a decode, or continue it."""
+        self._set(held=held)
+
+    def _set(self, *, decoding: bool | None = None, held: bool | None = None) -> None:
+        with self._lock:
+            self._decoding = self._decoding if decoding is None else decoding
+            self._held = self._held if held is None else held
+            stopped = self._decoding and self._held
+            if stopped is not self._stopped and self._process is not None:
+                self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+                self._stopped = stopped
 
     def _send(self, connection: socket.socket, data: bytes, size: int, until: float) -> None:
         connection.settimeout(max(0.01, until - time.monotonic()))
@@ -114,12 +140,14 @@ class Decoder:
 
     def close(self) -> None:
         """End the process."""
-        if self._socket is not None:
-            self._socket.close()
+        for end in (self._socket, self._lifeline):
+            if end is not None:
+                end.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._process = self._socket = None
+        self._process = self._socket = self._lifeline = None
+        self._stopped = False
 
 
 def _receive(connection: socket.socket, until: float) -> bytes:
@@ -156,11 +184,24 @@ def _answer(data: bytes, size: int, limits: Limits) -> _Reply:
     return _Reply("", "", image.format, image.width, image.height, image.pixels.tobytes())
 
 
-def main(descriptor: str, limits: str) -> None:
+def _continue_without_service(descriptor: int) -> None:
+    """Let the system continue this process once nobody has the other end of a pipe.
+
+    Otherwise it would stay stopped for ever if the service ended while it holds it.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGCONT)
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
+def main(descriptor: str, lifeline: str, limits: str) -> None:
     """Decode what comes until the service is gone."""
     allowed = msgspec.json.decode(limits, type=Limits)
     most = _BASE_BYTES + 4 * allowed.max_bytes + allowed.max_decode_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    _continue_without_service(int(lifeline))
     with socket.socket(fileno=int(descriptor)) as connection, contextlib.suppress(OSError):
         while True:
             size, length = _HEAD.unpack(_exactly(connection, _HEAD.size, None))

@@ -46,6 +46,7 @@ class Lane:
         max_batch: int = 1,
         max_delay_seconds: float = 0.0,
         memory_bytes: int | None = None,
+        on_crowded: Callable[[bool], None] = lambda crowded: None,  # noqa: ARG005
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; `start` starts the threads.
@@ -61,6 +62,8 @@ class Lane:
             max_batch: Most jobs that a thread takes at a time.
             max_delay_seconds: Longest time that a job waits for others to fill its batch.
             memory_bytes: Most memory that the jobs in progress may take together; None does not count it.
+            on_crowded: Called with True when this lane has come to need all cores, and with False when one is
+                free again; it must not wait.
             clock: Monotonic seconds.
         """
         self._name, self._compute, self._admission = name, compute, admission
@@ -70,9 +73,11 @@ class Lane:
             max_delay_seconds,
             memory_bytes,
         )
-        self._on_abandoned, self._clock = on_abandoned, clock
+        self._on_abandoned, self._on_crowded, self._clock = on_abandoned, on_crowded, clock
+        self._crowded = False
         self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed, self._fewer = threading.Condition(lock), threading.Condition(lock)
         self._closing = False
         self._numbers = count()
         self._threads: set[threading.Thread] = set()
@@ -105,6 +110,24 @@ class Lane:
     def aside(self) -> int:
         """Threads that have been replaced and have not ended."""
         return len(self._aside)
+
+    @property
+    def _cores(self) -> int:
+        """There is one thread more than there are cores."""
+        return max(1, self._count - 1)
+
+    def wait_for_cores(self, most_seconds: float) -> bool:
+        """Wait until half of the cores are free, at most `most_seconds`; return whether they are."""
+        with self._fewer:
+            return self._fewer.wait_for(lambda: 2 * len(self._busy) < self._cores, max(0.0, most_seconds))
+
+    def _taken_or_freed(self) -> None:
+        """Tell who waits for cores; under the lock."""
+        crowded = len(self._busy) >= self._cores
+        if crowded is not self._crowded:
+            self._crowded = crowded
+            self._on_crowded(crowded)
+        self._fewer.notify_all()
 
     def put(self, job: Job) -> None:
         """Queue a job.
@@ -141,6 +164,7 @@ class Lane:
                 self._threads.discard(thread)
                 self._aside.add(thread)
                 self._start_thread()
+                self._taken_or_freed()
 
     def stalled_seconds(self) -> float:
         """How long no thread has been able to take a job, beyond the time allowed for one; 0 if one is."""
@@ -182,6 +206,7 @@ class Lane:
                 self._aside.discard(me)
                 self._busy.pop(me, None)
                 self._changed.notify_all()  # memory is free, if it counts
+                self._taken_or_freed()
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if outcome is not MOVED:
                     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
@@ -211,6 +236,7 @@ class Lane:
                 self._changed.wait(max(0.0, patience - self._clock()) if jobs else None)
             if jobs:
                 self._busy[me] = _Busy(self._clock(), jobs)
+                self._taken_or_freed()
         return jobs
 
     def _fits(self, job: Job) -> bool:

@@ -2,10 +2,11 @@
 
 There are two lanes. Ordinary photos are computed by one thread more than there are cores. A photo whose
 structure tells that its decode is long or large is moved to the second lane, whose few threads have it
-decoded by processes of the lowest priority (`serving.engine.decoder`), and so is what `compute` is given:
-neither delays an ordinary photo. On a CPU a batch is one photo; on an accelerator a worker takes what is
-waiting, up to `max_batch`. A request whose client disconnects or whose deadline passes while it is queued
-is not computed. The engine knows the handler's stages, but no HTTP.
+decoded by processes of the lowest priority (`serving.engine.decoder`), which stand still while ordinary
+photos take all cores; `compute` waits for free cores too. Neither delays an ordinary photo. On a CPU a
+batch is one photo; on an accelerator a worker takes what is waiting, up to `max_batch`. A request whose
+client disconnects or whose deadline passes while it is queued is not computed. The engine knows the
+handler's stages, but no HTTP.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Engine:
     ) -> None:
         self._handler, self._metrics, self._clock, self._limits = handler, metrics, clock, limits
         few = max(1, limits.workers // 4)
+        self._decoders = [make_decoder(handler.limits) for _ in range(few)]
         self._ordinary = Lane(
             "worker",
             self._compute_ordinary,
@@ -89,6 +91,7 @@ class Engine:
             on_abandoned=self._count_abandoned,
             max_batch=max_batch,
             max_delay_seconds=max_delay_seconds,
+            on_crowded=self._hold_decoders,
             clock=clock,
         )
         self._large = Lane(
@@ -102,7 +105,6 @@ class Engine:
             clock=clock,
         )
         self._lanes = (self._ordinary, self._large)
-        self._decoders = [make_decoder(handler.limits) for _ in range(few)]
         self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
         self._closed = threading.Event()
         metrics.queue_depth.set_function(lambda: sum(lane.waiting for lane in self._lanes))
@@ -180,6 +182,8 @@ class Engine:
     ) -> tuple[T, dict[str, float]]:
         """Decode one image and run `work` on it in the second lane; wait for its result.
 
+        `work` begins when half of the cores have no ordinary photo, or when it would otherwise be too late.
+
         Args:
             body: The encoded image.
             arrived: When the request arrived, by the engine's clock.
@@ -199,7 +203,9 @@ class Engine:
         job.seconds, job.memory_bytes = structure.seconds + seconds, structure.memory_bytes + memory_bytes
 
         def timed(job: Job, started: float) -> tuple[T, dict[str, float]]:
-            result = work(self._decode(job))
+            decoded = self._decode(job)
+            self._ordinary.wait_for_cores(job.deadline - self._clock() - seconds)
+            result = work(decoded)
             return result, {"queue": started - job.queued_at, "explain": self._clock() - started}
 
         job.compute = timed
@@ -221,6 +227,11 @@ class Engine:
             raise self._too_late() from error
         finally:
             self._free.put(decoder)
+
+    def _hold_decoders(self, crowded: bool) -> None:
+        """Stop large decodes while ordinary photos need all cores, and continue them when one is free."""
+        for decoder in self._decoders:
+            decoder.hold(crowded)
 
     def _job(self, body: bytes, arrived: float) -> Job:
         future = asyncio.get_running_loop().create_future()

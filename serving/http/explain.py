@@ -105,5 +105,5 @@ def draw(pixels: npt.NDArray[np.uint8], width: int, height: int, heat: npt.NDArr
     share = _OPACITY * np.abs(weight)
     blended = (1 - share) * grey + share * colour
     out = io.BytesIO()
-    Image.fromarray(blended.round().astype(np.uint8)).save(out, "PNG")
+    Image.fromarray(blended.round().astype(np.uint8)).save(out, "PNG", compress_level=1)
     return out.getvalue()

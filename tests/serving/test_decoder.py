@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -93,3 +94,54 @@ def test_it_ends_with_the_service(decoder: Decoder):
     other._socket.close()
     assert other._process.wait(10) == 0
     other.close()
+
+
+def stopped(decoder: Decoder) -> bool:
+    """Whether its process is stopped."""
+    return psutil.Process(decoder._process.pid).status() == psutil.STATUS_STOPPED
+
+
+def test_it_stops_in_the_middle_of_a_decode_and_goes_on(decoder: Decoder):
+    """Held, it does nothing; continued, it gives the pixels; and it is never left stopped."""
+    decoder.start()
+    decoder.hold(True)
+    assert not stopped(decoder), "there is nothing to stop"
+    with ThreadPoolExecutor(1) as pool:
+        pixels = pool.submit(decoder.decode, encode(scene()), 64, 20)
+        until = time.monotonic() + 10
+        while not stopped(decoder):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        time.sleep(0.2)
+        assert not pixels.done()
+        decoder.hold(False)
+        assert pixels.result(20).width == scene().width
+    assert not stopped(decoder)
+    decoder.hold(True)
+    with pytest.raises(TimeoutError):
+        decoder.decode(encode(scene()), 64, 0.2)
+    decoder.hold(False)
+    decoder.decode(encode(scene()), 64, 20)
+
+
+def test_a_stopped_one_ends_with_the_service():
+    """Nobody is left to continue it."""
+    other = Decoder(Limits())
+    other.start()
+    other.decode(encode(scene()), 64, 20)
+    other._process.send_signal(signal.SIGSTOP)
+    other._lifeline.close()
+    other._socket.close()
+    assert other._process.wait(10) == 0
+    other.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux knows this policy")
+def test_it_takes_only_what_others_leave_of_the_processor(decoder: Decoder):
+    """A thread that wakes is put onto its core as if that were free."""
+    decoder.start()
+    assert decoder._process
+    until = time.monotonic() + 10
+    while os.sched_getscheduler(decoder._process.pid) != os.SCHED_IDLE:
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -31,6 +31,7 @@ class Gate:
         self.large_open = self.open
         self.computed: list[bytes] = []
         self.batches: list[int] = []
+        self.holds: list[bool] = []
         self.failure: BaseException | None = None
 
     def decode(self, data: bytes, size: int, timeout_seconds: float) -> bytes:
@@ -45,6 +46,10 @@ class Gate:
 
     def close(self) -> None:
         """Nothing."""
+
+    def hold(self, held: bool) -> None:
+        """What is asked."""
+        self.holds.append(held)
 
     def inspect(self, body: bytes) -> Structure:
         """A photo is as costly as its bytes say."""
@@ -339,6 +344,64 @@ def test_a_large_photo_waits_aside_and_delays_no_other():
     with started(handler) as (engine, clock, _):
         asyncio.run(play(engine, clock))
         assert handler.computed == [b"small"] * 3 + [b"large"]
+
+
+def test_large_decodes_are_held_while_photos_need_all_cores():
+    """And go on when one is free: with three cores, the third photo stops them."""
+    handler = Gate()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        photos = []
+        for held in ([], [], [True]):
+            photos.append(await busy(engine, clock, handler))
+            assert handler.holds == held
+        handler.open.set()
+        await asyncio.gather(*photos)
+
+    with started(handler, workers=4) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
+    assert handler.holds == [True, False]
+
+
+def test_an_explanation_waits_while_photos_are_computed():
+    """It is decoded at once, but begins after the photo that occupies the worker."""
+    handler = Gate()
+    handler.large_open = threading.Event()
+    handler.large_open.set()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        photo = await busy(engine, clock, handler)
+        work = engine.compute(b"map", clock(), lambda _: None, seconds=0.1, memory_bytes=0)
+        explanation = asyncio.create_task(work)
+        assert await asyncio.to_thread(handler.entered.acquire, timeout=10)
+        await asyncio.sleep(0.05)
+        assert not explanation.done()
+        handler.open.set()
+        await asyncio.wait_for(photo, 10)
+        await asyncio.wait_for(explanation, 10)
+
+    with started(handler) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
+
+
+def test_an_explanation_does_not_wait_until_it_is_too_late():
+    """With 0.1 s left for it, it begins whatever else is computed."""
+    handler = Gate()
+    handler.large_open = threading.Event()
+    handler.large_open.set()
+
+    async def play(engine: Engine, clock: Clock) -> None:
+        photo = await busy(engine, clock, handler)
+        explained, _ = await asyncio.wait_for(
+            engine.compute(b"map", clock(), lambda _: "map", seconds=1.9, memory_bytes=0), 10
+        )
+        assert explained == "map"
+        assert not photo.done()
+        handler.open.set()
+        await photo
+
+    with started(handler) as (engine, clock, _):
+        asyncio.run(play(engine, clock))
 
 
 def test_large_photos_are_admitted_by_the_sum_of_their_costs():
