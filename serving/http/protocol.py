@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http import problems
@@ -28,8 +29,11 @@ _MOST_HEAD_BYTES: Final = 32 * 1024
 _MOST_FIELDS: Final = 100
 _MOST_UNPARSED_BYTES: Final = 64 * 1024
 """Bytes that come without completing anything: a field without end, or a chunk's extension."""
-_MOST_PIPELINED: Final = 128
-"""Requests that a caller may send before the answers to the earlier ones."""
+_MOST_WAITING: Final = 8
+"""Requests of one caller that are parsed and wait for the answers to the earlier ones; more wait unparsed."""
+_PARSED_AT_ONCE: Final = (1024, 8 * 1024)
+"""Bytes of heads, and of chunks: a request may hide in each twenty."""
+_BODY_PARSED_AT_ONCE: Final = 64 * 1024
 _MOST_DISCARDED_BYTES: Final = 32_000_000
 """What a caller may go on sending after an early answer before it is no longer read."""
 _DISCARDED_IF_OVERLOADED: Final = 250_000
@@ -48,6 +52,17 @@ class _Refused(Exception):
         self.code, self.detail = code, detail
 
 
+class _Flow(FlowControl):
+    """Reads on only once what has come is parsed."""
+
+    holding = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless bytes wait to be parsed."""
+        if not self.holding:
+            super().resume_reading()
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
@@ -57,7 +72,8 @@ class Protocol(HttpToolsProtocol):
         self.phase, self.since = Phase.NEVER_SPOKE, self.loop.time()
         self._head_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
-        self._head_bytes = self._unparsed_bytes = 0
+        self._head_bytes = self._unparsed_bytes = self._body_left = 0
+        self._ahead, self._parsed = b"", 0
         self._offered = self._lingering = self._close_after = False
         self._most_discarded = _MOST_DISCARDED_BYTES
         self._refusal: _Refused | None = None
@@ -68,6 +84,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place among the connections, and wait for a head."""
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         if not self._open_connections.enter(self):
             self._refuse("overloaded", "There are too many connections. Retry later.")
             return
@@ -95,10 +112,31 @@ class Protocol(HttpToolsProtocol):
                 self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
+        self._ahead, self._parsed = self._ahead[self._parsed :] + data, 0
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what has come until enough requests wait: thousands parsed at once would delay all others."""
         if self.phase in (Phase.NEVER_SPOKE, Phase.IDLE):
             if self.phase is Phase.IDLE:
                 self._enter(Phase.HEAD)
             self._arm_head_timer()
+        while (
+            self._parsed < len(self._ahead)
+            and len(self.pipeline) < _MOST_WAITING
+            and not (self._lingering or self._refusal or self.transport.is_closing())
+        ):
+            size = min(self._body_left, _BODY_PARSED_AT_ONCE) or _PARSED_AT_ONCE[self.phase is Phase.BODY]
+            data = self._ahead[self._parsed : self._parsed + size]
+            self._parsed += len(data)
+            self._parse_some(data)
+        if self._parsed >= len(self._ahead) or self._lingering or self._refusal:
+            self._ahead, self._parsed = b"", 0
+        self.flow.holding = bool(self._ahead)
+        if self._ahead:
+            self.flow.pause_reading()
+
+    def _parse_some(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)
         try:
             self._feed(data)
@@ -137,10 +175,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        if len(self.pipeline) >= _MOST_PIPELINED:
-            raise _Refused("bad-request", f"At most {_MOST_PIPELINED} requests may be sent ahead.")
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._body_left = 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the address."""
@@ -170,6 +206,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._disarm_head_timer()
         self._enter(Phase.BODY)
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         try:
             super().on_headers_complete()
         except httptools.HttpParserInvalidURLError as error:
@@ -178,11 +215,12 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._unparsed_bytes = 0
+        self._body_left = max(0, self._body_left - len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._unparsed_bytes = 0
+        self._unparsed_bytes = self._body_left = 0
         if self._offered:
             return
         if self.phase is Phase.BODY:
@@ -223,6 +261,8 @@ class Protocol(HttpToolsProtocol):
         else:
             self._enter(Phase.IDLE)
             super().on_response_complete()
+        if self._ahead:
+            self.loop.call_soon(self._parse)
 
     def _refuse(self, code: str, detail: str) -> None:
         """Answer with a problem after the answers to earlier requests, and close."""
@@ -272,6 +312,7 @@ class Protocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._disarm()
         self._unset_keepalive_if_required()
+        self._ahead, self._parsed, self.flow.holding = b"", 0, False
         self._enter(Phase.NEVER_SPOKE)  # it may make room
         if self.transport.is_closing():
             return

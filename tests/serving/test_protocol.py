@@ -233,6 +233,14 @@ def test_callers_that_do_not_read_make_room(process: Process):
     assert not [line for line in process.lines if line["event"].startswith("Exception")]
 
 
+def test_far_more_requests_than_are_parsed_at_once_are_answered(process: Process):
+    """A thousand small ones that come together, behind a body whose end they share a read with."""
+    small = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = exchange(process, head() + JPEG + 1000 * small + last)
+    assert answer.count(b"HTTP/1.1 200") == 1002
+
+
 def test_what_follows_a_whole_request_does_not_take_its_answer(process: Process):
     """The refusal of rubbish comes after the answer to the photo before it."""
     answer = exchange(process, head() + JPEG + head() + JPEG + b"\x00rubbish\r\n\r\n")
