@@ -63,7 +63,9 @@ class Models:
         Raises:
             ArtifactError: the model cannot be loaded or verified.
         """
-        self._serve(await self._load(self.handler, self._settings.model))
+        handler = await self._load(self.handler, self._settings.model)
+        await asyncio.to_thread(memory.settle)
+        self._serve(handler)
 
     async def reload(self) -> bool:
         """Load and verify the model file alongside the current model, then swap; return whether it did.

@@ -1,13 +1,15 @@
-"""glibc's allocator: `serving.http.server` calls `bound` at the start, the engine's watch `Trimmer.check`.
+"""The allocator and the garbage collector, which both hold up requests if left alone.
 
-By default each thread that allocates may get an arena of its own, which keeps what it once needed. Elsewhere
-than on glibc, both functions do nothing.
+`serving.http.server` calls `bound` at the start, `serving.models` calls `settle` and `trim`, the engine's
+watch `Trimmer.check`. By default each thread that allocates may get one of glibc's arenas of its own, which
+keeps what it once needed. Elsewhere than on glibc, `bound` and `trim` do nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import os
 import time
 from pathlib import Path
@@ -37,6 +39,15 @@ def trim() -> None:
     """Return free memory to the operating system: some milliseconds, without the interpreter lock."""
     if library := _glibc():
         library.malloc_trim(0)
+
+
+def settle() -> None:
+    """Exempt what exists from garbage collection, once what lives as long as the process is there.
+
+    A full collection over all of torch's objects takes a fifth of a second and holds the interpreter lock.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Trimmer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
@@ -572,3 +573,9 @@ def test_odd_keys_are_refused_and_nothing_worse(model: Path, key: str | bytes):
         value = key.encode("latin-1") if isinstance(key, str) else key
         for header in ({"X-API-Key": value}, {"Authorization": b"Bearer " + value}):
             assert client.get("/metrics", headers=header).status_code == 401
+
+
+def test_a_garbage_collection_does_not_look_at_what_was_there_at_the_start(client: Client):
+    """All the objects of torch and its libraries: a full collection of them would hold up every request."""
+    assert client.get("/health").status_code == 200
+    assert gc.get_freeze_count() > len(gc.get_objects())
