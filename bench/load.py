@@ -73,6 +73,7 @@ class Overload:
 
     offered_per_second: float
     accepted_per_second: float
+    accepted_p50_ms: float
     accepted_p99_ms: float
     refused_share: float
     refused_p50_ms: float
@@ -145,6 +146,7 @@ def fixed_rate(url: str, body: Path, rate: float, seconds: int, folder: Path) ->
     return Overload(
         offered_per_second=len(statuses) / seconds,
         accepted_per_second=float(good.sum()) / seconds,
+        accepted_p50_ms=float(np.percentile(milliseconds[good], 50)) if good.any() else float("nan"),
         accepted_p99_ms=float(np.percentile(milliseconds[good], 99)) if good.any() else float("nan"),
         refused_share=float((statuses == _UNAVAILABLE).mean()),
         refused_p50_ms=float(np.percentile(refused, 50)) if len(refused) else 0.0,

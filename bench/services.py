@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,8 @@ class Spec:
     arguments: tuple[str, ...]
     model: Path | None = None
     """The artefact, if not the one that all serve."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its own."""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ def running(spec: Spec, model: Path, weights: Path, photo: bytes, log: Path) -> 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {"PORT": str(port), "MODEL": str(spec.model or model), "WEIGHTS": str(weights)}
+    environment |= spec.settings
     began = time.perf_counter()
     with log.open("w") as output:
         popen = subprocess.Popen(
