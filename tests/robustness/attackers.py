@@ -145,7 +145,7 @@ KINDS: dict[str, Callable[[Attacker], None]] = {
 
 def main(kind: str, url: str) -> None:
     """Attack until ended."""
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     KINDS[kind](Attacker(url))
 
 

@@ -28,11 +28,15 @@ class Target:
     child: psutil.Process
 
     def resident_mb(self) -> float:
-        """Resident memory now, that of the processes that it started included."""
-        total = self.child.memory_info().rss
+        """Resident memory now, that of the processes that it started included.
+
+        Until a new process has called exec, its memory is that of the service, and not to be counted twice.
+        """
+        total, own = self.child.memory_info().rss, self.child.cmdline()
         for process in self.child.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
+                if process.cmdline() != own:
+                    total += process.memory_info().rss
         return total / 1e6
 
     def peak_mb(self) -> float:

@@ -17,7 +17,7 @@ from tests.serving.test_stop import pausing_caller
 
 pytestmark = pytest.mark.robust
 
-CALLERS = 16
+CALLERS = 24
 PAUSES_SECONDS = (0.0, 0.1, 0.1, 0.3, 0.5, 1.0)
 """The longest pause of each caller, in turn: from a busy pool to one that is mostly idle."""
 
