@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from common.errors import UserError
-from common.photos import find_photos
+from common.photos import find_photos, read_names
 from evaluation.batch import local
 from evaluation.batch.scorer import Scorer
 
@@ -25,8 +25,7 @@ def find_paths(source: Path) -> list[str]:
     if source.is_dir():
         paths = [str(path) for path in find_photos(source)]
     elif source.is_file():
-        lines = source.read_text(encoding="utf-8").splitlines()
-        paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
+        paths = [str(path) for path in read_names(source)]
     else:
         raise ScoreError(f"There is no folder or list {source}. Check the path.")
     if not paths:

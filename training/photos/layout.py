@@ -50,7 +50,7 @@ _NO_LABELS: Final = frozenset(
     }
 )
 """What cameras and tools call any photo."""
-_MAYBE: Final = frozenset(SUFFIXES) | {".jfif", ".jpe", ".mpo", ".heic", ".heif", ""}
+_MAYBE: Final = frozenset(SUFFIXES) | {".heic", ".heif", ""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, TypeVar
 
 from common.errors import PipelineError
+from common.photos import walk
 
 T = TypeVar("T")
 _CHUNK_BYTES: Final = 1 << 20
@@ -78,26 +79,13 @@ def listed(source: Path) -> Iterator[Listing]:
 def _of_folder(source: Path) -> Listing:
     found: dict[PurePosixPath, Path] = {}
     folders: set[PurePosixPath] = set()
-    for folder, names, files in _walk(source):
+    for folder, names, files in walk(source):
         relative = folder.relative_to(source)
         folders.update(_name(str(relative / name)) for name in names)
         for name in sorted(files):
             _add(found, _name(str(relative / name)), folder / name)
     sizes = {name: path.stat().st_size for name, path in found.items()}
     return Listing(sizes, frozenset(folders), lambda name: found[name].open("rb"))
-
-
-def _walk(source: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As `os.walk` with links followed; a folder that contains itself through a link is entered once."""
-    entered: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(source, followlinks=True):
-        names.sort()
-        for name in list(names):
-            status = Path(folder, name).stat()
-            if (status.st_dev, status.st_ino) in entered:
-                names.remove(name)
-            entered.add((status.st_dev, status.st_ino))
-        yield Path(folder), names, [name for name in files if Path(folder, name).is_file()]
 
 
 def _of_zip(source: Path, content: zipfile.ZipFile) -> Listing:
