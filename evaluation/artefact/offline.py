@@ -25,7 +25,10 @@ from serving.contract.answer import Refusal
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread
 
-_SHOWN: Final = ("accuracy", "audited", "log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain")
+_SHOWN: Final = (
+    *("accuracy", "audited", "macro_accuracy", "lowest_recall", "top5_accuracy"),
+    *("log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain"),
+)
 
 
 class EvaluationError(UserError):

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.integer[Any]]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
-_Z_95: Final = 1.959963984540054  # 97.5 % quantile of the normal distribution
+Z_95: Final = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _RESAMPLES: Final = 500
 _RESAMPLES_OF_A_MEAN: Final = 2000
 
@@ -106,7 +106,7 @@ def paired_difference(first: Flags, second: Flags) -> Figure:
     n = len(first) + 2.0
     gained, lost = (first & ~second).sum() + 0.5, (~first & second).sum() + 0.5
     middle = (gained - lost) / n
-    half = _Z_95 * math.sqrt((gained + lost) - (gained - lost) ** 2 / n) / n
+    half = Z_95 * math.sqrt((gained + lost) - (gained - lost) ** 2 / n) / n
     value = float(first.mean() - second.mean())
     return Figure(value, float(middle - half), float(middle + half), len(first))
 
@@ -117,9 +117,8 @@ def bootstrap(
     """`statistic` on all photos, with the percentile interval of resampled photos (Efron 1979).
 
     Percentiles rather than BCa: the calibration error of every resample lies above that of the whole set. BCa
-    treats this as bias, so its interval would rest on a few extreme resamples. For a perfect ROC curve BCa
-    is undefined, and its jackknife takes a minute for 2,330 photos of 100 classes. Resamples in which the
-    statistic is undefined, such as those without a class, are left out.
+    treats this as bias, so its interval would rest on a few extreme resamples. Resamples in which the
+    statistic is undefined are left out.
     """
     value = statistic(probabilities, targets)
     if len(targets) < 2 or not math.isfinite(value):

@@ -7,6 +7,7 @@ reads a file, draws or uses a model.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from evaluation.figures.intervals import Figure, Flags, Floats, Ints, bootstrap, mean, wilson
+from evaluation.figures.intervals import Z_95, Figure, Flags, Floats, Ints, bootstrap, mean, wilson
 
 ECE_BINS: Final = 15
 _LEAST_PROBABILITY: Final = 1e-12
@@ -31,7 +32,7 @@ class Confusion(msgspec.Struct, frozen=True):
     """Photos by true and predicted class."""
 
 
-class Evaluation(msgspec.Struct, frozen=True):
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """All figures of one set of photos."""
 
     n: int
@@ -50,11 +51,41 @@ class Evaluation(msgspec.Struct, frozen=True):
     """Share of the photos of each class that are predicted correctly."""
     confusion: Confusion
     """Counts by true and predicted class."""
+    macro_accuracy: Figure | None = None
+    """Mean of the recalls: accuracy if every class were equally frequent; None in older results."""
+    top5_accuracy: Figure | None = None
+    """Share of photos whose target is among the five most probable classes; None for up to five."""
+
+    @property
+    def lowest_recall(self) -> Figure:
+        """The recall of the class with the lowest one, of those that have photos."""
+        present = [figure for figure in self.recall.values() if figure.n]
+        return min(present, key=lambda figure: figure.value, default=wilson(0, 0))
 
 
 def accuracy(probabilities: Floats, targets: Ints) -> Figure:
     """Share of photos whose most probable class is the target."""
     return wilson(int((probabilities.argmax(1) == targets).sum()), len(targets))
+
+
+def macro_accuracy(recall: Iterable[Figure]) -> Figure:
+    """Mean of the recalls of the classes that have photos.
+
+    The interval joins theirs by their distances from the values (method of variance estimates recovery, Zou
+    and Donner 2008).
+    """
+    present = [figure for figure in recall if figure.n]
+    value = math.fsum(figure.value for figure in present) / len(present) if present else math.nan
+    below = math.hypot(*(figure.value - figure.low for figure in present)) / max(1, len(present))
+    above = math.hypot(*(figure.high - figure.value for figure in present)) / max(1, len(present))
+    return Figure(value, value - below, value + above, sum(figure.n for figure in present))
+
+
+def top_accuracy(probabilities: Floats, targets: Ints, most: int) -> Figure:
+    """Share of photos whose target is among the `most` most probable classes."""
+    chosen = probabilities[np.arange(len(targets)), targets]
+    above = (probabilities > chosen[:, None]).sum(1)
+    return wilson(int((above < most).sum()), len(targets))
 
 
 def log_loss(probabilities: Floats, targets: Ints) -> float:
@@ -105,24 +136,41 @@ def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> l
     ]
 
 
-def roc_auc(probabilities: Floats, targets: Ints) -> float:
+def roc_auc(probabilities: Floats, targets: Ints) -> Figure:
     """Area under the ROC curve; for more than two classes, the mean of one against the rest.
 
-    NaN where the targets hold only one class.
+    By Mann and Whitney's statistic with the variance of DeLong et al. (1988), for the mean from the sum of
+    each photo's influences on the areas. The interval is on the scale of the logit (Qin and Hotilovac 2008);
+    it is the value itself if the classes are separated without a mistake. NaN where a class has no photo.
     """
-    classes = probabilities.shape[1]
-    if classes == 2:
-        return _auc(probabilities[:, 1], targets == 1)
-    return float(np.mean([_auc(probabilities[:, k], targets == k) for k in range(classes)]))
+    classes, n = probabilities.shape[1], len(targets)
+    chosen = [1] if classes == 2 else range(classes)
+    areas, influence = [], np.zeros(n)
+    for k in chosen:
+        area, of_photos = _auc(probabilities[:, k].astype(np.float64), targets == k)
+        areas.append(area)
+        influence += of_photos / len(chosen)
+    value = float(np.mean(areas))
+    if not 0 < value < 1:
+        return Figure(value, value, value, n)
+    error = float(np.sqrt((influence**2).sum())) / n / (value * (1 - value))
+    logit = math.log(value / (1 - value))
+    low, high = (1 / (1 + math.exp(-logit - sign * Z_95 * error)) for sign in (-1, 1))
+    return Figure(value, low, high, n)
 
 
-def _auc(score: Floats, positive: Flags) -> float:
-    """By Mann and Whitney's statistic (Hanley and McNeil 1982), many times as fast as scikit-learn."""
-    if positive.all() or not positive.any():
-        return math.nan
+def _auc(score: Floats, positive: Flags) -> tuple[float, Floats]:
+    """The area, and each photo's influence on it, `f64[N]`."""
     hits, misses = int(positive.sum()), int((~positive).sum())
-    ranks = float(rankdata(score)[positive].sum())
-    return (ranks - hits * (hits + 1) / 2) / (hits * misses)
+    if not hits or not misses:
+        return math.nan, np.full(len(score), math.nan)
+    ranks = rankdata(score)
+    above = np.empty(len(score))  # share of the other kind that stands on the right side of each photo
+    above[positive] = (ranks[positive] - rankdata(score[positive])) / misses
+    above[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / hits
+    area = float(above[positive].mean())
+    share = np.where(positive, hits, misses) / len(score)
+    return area, (above - area) / share
 
 
 def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
@@ -145,15 +193,18 @@ def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> Evaluat
     """All figures of one set of photos, labels in the order of the columns."""
     table = confusion(probabilities, targets)
     right = [int(count) for count in table.diagonal()]
+    recall = _shares(labels, right, table.sum(1))
     return Evaluation(
         n=len(targets),
         accuracy=accuracy(probabilities, targets),
         log_loss=mean(losses(probabilities, targets)),
         ece=bootstrap(expected_calibration_error, probabilities, targets),
-        roc_auc=bootstrap(roc_auc, probabilities, targets),
+        roc_auc=roc_auc(probabilities, targets),
         precision=_shares(labels, right, table.sum(0)),
-        recall=_shares(labels, right, table.sum(1)),
+        recall=recall,
         confusion=Confusion(labels, table.tolist()),
+        macro_accuracy=macro_accuracy(recall.values()),
+        top5_accuracy=top_accuracy(probabilities, targets, 5) if len(labels) > 5 else None,
     )
 
 

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,6 +25,8 @@ _SHORTEST_MS: Final = 0.01
 _DPI: Final = 120
 _PHASES: Final = ("head", "finetune")
 _SIDES: Final = {"train": ORANGE, "val": BLUE}
+
+mpl.rcParams["text.parse_math"] = False  # a dollar in the name of a class or photo is a dollar
 
 
 def new_figure(width_inches: float = 5.0, height_inches: float = 4.2) -> Figure:
@@ -132,7 +135,8 @@ def curves(history: dict[str, list[tuple[int, float]]], title: str) -> Figure:
     for kind, axes in panels.items():
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(f"{kind} (nats)" if kind == "loss" else kind)
-        axes.legend()
+        if phases:
+            axes.legend()
     panels["loss"].set_yscale("log")
     figure.suptitle(title)
     return figure

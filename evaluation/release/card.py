@@ -20,6 +20,9 @@ PAGE: Final = Path("docs/model-card.md")
 _FIGURES: Final = {
     "accuracy": "accuracy, labels as found",
     "audited": "accuracy, labels reviewed",
+    "macro_accuracy": "mean recall of the classes",
+    "lowest_recall": "lowest recall of a class",
+    "top5_accuracy": "label among the five most probable",
     "log_loss": "log loss, nats",
     "ece": "calibration error (ECE, 15 bins)",
     "roc_auc": "area under the ROC curve",

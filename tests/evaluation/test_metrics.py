@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn import metrics as reference
 
 from evaluation.figures import intervals, metrics
@@ -37,7 +38,7 @@ def test_figures_agree_with_scikit_learn(case: tuple[int, int, int]):
     assert loss == pytest.approx(reference.log_loss(targets, probabilities))
     score = probabilities[:, 1] if case[0] == 2 else probabilities
     auc = reference.roc_auc_score(targets, score, multi_class="ovr")
-    assert metrics.roc_auc(probabilities, targets) == pytest.approx(auc)
+    assert metrics.roc_auc(probabilities, targets).value == pytest.approx(auc)
     table = reference.confusion_matrix(targets, predicted, labels=range(case[0]))
     assert metrics.confusion(probabilities, targets).tolist() == table.tolist()
 
@@ -52,10 +53,12 @@ def test_one_record_holds_all_figures():
         expected = score(targets, predicted, average=None)
         found = getattr(figures, name)
         assert [found[label].value for label in labels] == pytest.approx(list(expected))
-    for name in ("accuracy", "log_loss", "ece", "roc_auc"):
+    for name in ("accuracy", "macro_accuracy", "log_loss", "ece", "roc_auc"):
         figure = getattr(figures, name)
         assert figure.low <= figure.value <= figure.high
         assert figure.n == 63
+    expected = reference.balanced_accuracy_score(targets, predicted)
+    assert figures.macro_accuracy.value == pytest.approx(expected)
     assert intervals.decode(msgspec.json.encode(figures), metrics.Evaluation) == figures
 
 
@@ -93,6 +96,40 @@ def test_what_is_not_defined_is_null_and_a_dash():
     text = msgspec.json.encode(intervals.wilson(0, 0))
     assert json.loads(text) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
     assert np.isnan(intervals.decode(text, intervals.Figure).value)
+
+
+def test_a_class_that_is_never_predicted_shows():
+    """95 of 100 photos are of one class: accuracy is 0.95, the mean recall 0.5, the lowest recall 0."""
+    probabilities, targets = np.tile([0.9, 0.1], (100, 1)), np.array([0] * 95 + [1] * 5)
+    figures = metrics.evaluate(probabilities, targets, ["common", "rare"])
+    assert figures.accuracy.value == 0.95
+    assert figures.macro_accuracy.value == 0.5
+    assert figures.lowest_recall.value == 0
+    assert figures.lowest_recall.high == pytest.approx(0.434, abs=0.001)
+    assert figures.macro_accuracy.high == pytest.approx(0.717, abs=0.005)
+    assert figures.top5_accuracy is None
+
+
+@given(cases)
+def test_the_five_most_probable_agree_with_scikit_learn(case: tuple[int, int, int]):
+    """For more classes than five."""
+    probabilities, targets = drawn(case[0] + 6, *case[1:])
+    expected = reference.top_k_accuracy_score(targets, probabilities, k=5)
+    assert metrics.top_accuracy(probabilities, targets, 5).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("classes", "n"), [(2, 60), (4, 120)])
+def test_the_interval_of_the_area_covers_the_truth(classes: int, n: int):
+    """About 95 of 100 samples: scores are normal, and one deviation higher on photos of the class."""
+    random, truth, held = np.random.default_rng(5), norm.cdf(1 / np.sqrt(2)), 0
+    for _ in range(400):
+        targets = np.arange(n) % classes
+        scores = random.normal(size=(n, classes)) + np.eye(classes)[targets]
+        if classes == 2:
+            scores[:, 1] = random.normal(size=n) + targets
+        figure = metrics.roc_auc(scores, targets)
+        held += figure.low <= truth <= figure.high
+    assert 0.92 <= held / 400 <= 0.98
 
 
 @pytest.mark.parametrize("method", ["percentile", "BCa"])
