@@ -98,6 +98,12 @@ $(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
 	$(PIP_LOCKED) -r requirements/docs.txt
 	@touch $@
 
+ifeq ($(wildcard .git),)  # a downloaded zip: DVC would look for the repository
+$(VENV)/.train: | .dvc/config.local
+.dvc/config.local:
+	@printf '[core]\n    no_scm = true\n' > $@
+endif
+
 setup: $(VENV)/.dev ## Install everything into .venv
 
 rename: ## Rename the project in all its files: make rename NAME=flowers

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import select
 import sys
@@ -44,6 +45,9 @@ def run(package: str, commands: Mapping[str, Command], arguments: list[str]) -> 
     0 means success, 1 a negative verdict (such as a failed gate), 2 a wrong call or an error printed with its
     cause and next step, 130 an interrupt, 141 that the reader of the output ended before the command.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding ends no command
     return guarded(lambda: _run(package, commands, arguments))
 
 

@@ -7,7 +7,7 @@ can be overridden from the command line, as in `python -m training fit --finetun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -16,7 +16,13 @@ from jsonargparse.typing import (
     OpenUnitInterval,
     PositiveFloat,
     PositiveInt,
+    restricted_number_type,
 )
+
+if TYPE_CHECKING:
+    AtLeastOne = float
+else:
+    AtLeastOne = restricted_number_type("AtLeastOne", float, (">=", 1.0))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class AugmentConfig:
     """
 
     crop_scale_min: OpenUnitInterval
-    crop_ratio_max: PositiveFloat
+    crop_ratio_max: AtLeastOne
     flip: ClosedUnitInterval
     brightness: ClosedUnitInterval
     light: ClosedUnitInterval
@@ -153,7 +159,7 @@ class FinetuneConfig:
         weight_decay: AdamW's weight decay.
         label_smoothing: Share of the target probability spread over all classes.
         freeze_norm: Keep the backbone's batch norm statistics.
-        ema_decay: Decay per step of the weights' moving average; 0 disables averaging.
+        ema_share: Share of all steps that the weights' moving average spans; 0 disables averaging.
     """
 
     input_sizes: list[PositiveInt]
@@ -162,7 +168,7 @@ class FinetuneConfig:
     weight_decay: NonNegativeFloat
     label_smoothing: ClosedUnitInterval
     freeze_norm: bool
-    ema_decay: ClosedUnitInterval
+    ema_share: ClosedUnitInterval
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,8 @@ class TrainConfig:
 
     Args:
         seed: Seed of the weights, the order and the augmentation.
+        class_balance: Power of a class's inverse frequency by which its photos weigh in the loss: 0 weighs
+            all photos alike, 1 all classes.
         model: The network.
         loader: How batches are made.
         augment: Random augmentation of training photos.
@@ -238,6 +246,7 @@ class TrainConfig:
     """
 
     seed: NonNegativeInt
+    class_balance: ClosedUnitInterval
     model: ModelConfig
     loader: LoaderConfig
     augment: AugmentConfig

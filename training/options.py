@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from jsonargparse import ArgumentParser, Namespace
+
+from common.errors import PipelineError
 
 T = TypeVar("T")
 
@@ -36,7 +39,15 @@ def description(docstring: str | None) -> str:
     return text[:1].upper() + text[1:]
 
 
-def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, about: str) -> T:
+def parse(
+    kind: type[T],
+    default: Path,
+    arguments: list[str],
+    *,
+    command: str,
+    about: str,
+    uses: Collection[str] | None = None,
+) -> T:
     """Read `default` (or each `--config` in turn), apply the overrides and validate the result.
 
     Args:
@@ -45,10 +56,17 @@ def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, a
         arguments: Overrides, such as `--section.key value`.
         command: Name of the command that takes these options.
         about: Docstring of the command, for `--help`.
+        uses: The sections that the command reads; None for all. An override of another would change nothing.
 
     Raises:
-        SystemExit: code 2 with a message that names the key, for an unknown key or an invalid value.
+        PipelineError: the file does not exist.
+        SystemExit: code 2 with a message that names the key, for an unknown key, one that the command does
+            not use, or an invalid value.
     """
+    if not default.exists():
+        raise PipelineError(
+            f"There is no {default} in {Path.cwd()}. Run the command in the project's folder."
+        )
     parser = _Parser(
         prog=f"training {command}",
         description=description(about),
@@ -62,6 +80,13 @@ def parse(kind: type[T], default: Path, arguments: list[str], *, command: str, a
     namespace: Namespace = parser.parse_args(arguments)
     values = cast("dict[str, Any]", parser.instantiate(namespace).as_dict())
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for argument in arguments:
+        key = argument.removeprefix("--").partition("=")[0]
+        section = key.partition(".")[0]
+        if uses is not None and argument.startswith("--") and section in names and section not in uses:
+            parser.error(
+                f"{command} does not use {key}, only {', '.join(uses)}. Give it to the command that does."
+            )
     return kind(**{name: _plain(values[name]) for name in names})
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import PipelineError
 from training.config import TrackingConfig, TrainConfig
@@ -24,10 +25,10 @@ class Tracker:
     """One MLflow run, new or resumed."""
 
     def __init__(self, config: TrackingConfig, run_id: str | None = None) -> None:
-        """Open the run `run_id`, or start a new one.
+        """Open the run `run_id`, or start a new one if there is none or the store no longer has it.
 
         Raises:
-            PipelineError: the tracking server does not answer, or does not know the run.
+            PipelineError: the tracking server does not answer, or the database cannot be used.
         """
         self.config = config
         self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
@@ -35,13 +36,24 @@ class Tracker:
         try:
             self.client = MlflowClient(self.uri)
             experiment = self._experiment()
-            self.run_id: str = run_id or self.client.create_run(experiment, run_name=_now()).info.run_id
+            known = run_id if run_id and self._knows(run_id) else None
+            self.run_id: str = known or self.client.create_run(experiment, run_name=_now()).info.run_id
             self.client.update_run(self.run_id, status="RUNNING")
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise PipelineError(
-                f"MLflow at {self.uri} does not answer: {error.message}. Start it, or set "
-                "MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server)."
+                f"MLflow at {self.uri} does not answer: {_reason(error)}. Start it, or set "
+                "MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server). A database that is damaged or of "
+                "another version of MLflow can be moved away: a new one is made."
             ) from error
+
+    def _knows(self, run_id: str) -> bool:
+        """Whether the store has the run; it may have been deleted or replaced since."""
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.config.experiment)
@@ -53,7 +65,7 @@ class Tracker:
 
     def lightning_logger(self) -> MLFlowLogger:
         """A logger for Lightning's trainer that writes to this run."""
-        return MLFlowLogger(self.config.experiment, tracking_uri=self.uri, run_id=self.run_id)
+        return _Logger(self.config.experiment, tracking_uri=self.uri, run_id=self.run_id)
 
     def log_config(self, config: TrainConfig) -> None:
         """Log every value of the configuration as a parameter, `section.key`."""
@@ -112,6 +124,17 @@ class Tracker:
         self.client.set_terminated(self.run_id, status)
 
 
+class _Logger(MLFlowLogger):
+    """Leaves the end of the run to the `Tracker`: Lightning would call it finished before the report."""
+
+    def finalize(self, status: str = "success") -> None:
+        """Nothing."""
+
+
+def _reason(error: MlflowException | SQLAlchemyError) -> str:
+    return str(error.message if isinstance(error, MlflowException) else error).splitlines()[0]
+
+
 def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
     """Move `alias` to the registered version whose artefact has this hash; return the version.
 
@@ -130,9 +153,9 @@ def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
             )
         latest = max(found, key=lambda version: int(version.version))
         client.set_registered_model_alias(name, alias, latest.version)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise PipelineError(
-            f"MLflow at {uri} does not answer: {error.message}. Start it, or set MLFLOW_TRACKING_URI."
+            f"MLflow at {uri} does not answer: {_reason(error)}. Start it, or set MLFLOW_TRACKING_URI."
         ) from error
     return str(latest.version)
 

@@ -23,10 +23,11 @@ def test_the_files_are_valid_and_hold_every_value():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--finetune.ema_decai", "0.9"], ["finetune.ema_decai", "finetune.ema_decay"]),
+        (["--finetune.ema_shar", "0.9"], ["finetune.ema_shar", "finetune.ema_share"]),
         (["--head.inverse_penalty", "-1"], ["head.inverse_penalty", "-1"]),
         (["--finetune.epochs_per_pass", "many"], ["finetune.epochs_per_pass", "many"]),
         (["--model.dropout", "1.5"], ["model.dropout", "1.5"]),
+        (["--augment.crop_ratio_max", "0.5"], ["augment.crop_ratio_max", "0.5"]),
         (["--trainer.accelerator", "abacus"], ["trainer.accelerator", "abacus"]),
         (["--config", "none.yaml"], ["none.yaml"]),
     ],
@@ -81,3 +82,9 @@ def test_an_unknown_command_lists_the_known(capsys: pytest.CaptureFixture[str]):
     """Exit 2 with the usage."""
     assert main(["trian"]) == 2
     assert "prepare" in capsys.readouterr().err
+
+
+def test_configurations_are_plain_ascii():
+    """They are read in the encoding of the system, whatever that is."""
+    for path in (*ROOT.glob("configs/*.yaml"), ROOT / "dvc.yaml"):
+        assert path.read_text(encoding="utf-8").isascii(), path

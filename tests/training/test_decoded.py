@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.errors import PipelineError
 from serving.contract.preprocess import preprocess
 from tests.pictures import encode, scene
 from training.photos import decoded
@@ -81,3 +83,19 @@ def test_another_manifest_or_size_has_its_own_cache(manifest: Manifest, cache: P
     assert len(list(cache.iterdir())) == 1
     DecodedPhotos(Manifest(manifest.labels, manifest.splits, "m2"), SIZE * 2, cache)
     assert not list(cache.glob("*/validation.npy"))
+
+
+def test_a_full_disk_is_told_before_anything_is_decoded(
+    manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A write to a mapped file on a full disk would end the process without a word."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded.os, "posix_fallocate", full)
+        with pytest.raises(PipelineError, match=r"need 0\.0 GB.*Free some space"):
+            DecodedPhotos(manifest, SIZE, cache)["train"]
+    assert not list(cache.rglob("*.npy"))
+    assert len(DecodedPhotos(manifest, SIZE, cache)["train"]) == 20

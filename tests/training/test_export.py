@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from common.errors import PipelineError
 from common.files import sha256
 from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
-from tests.tiny import HEAD_ALONE, SIDE, TRAIN, data_config, train_config
+from tests.tiny import HEAD_ALONE, SIDE, data_config, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
 from training.export.artefact import export
@@ -159,7 +159,7 @@ def test_ctrl_c_while_exporting_leaves_the_earlier_artefact(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch.jit, "save", interrupted)
-    assert main(["export", *TRAIN]) == 130
+    assert main(["export"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert trained.model.read_bytes() == b"earlier"
     names = sorted(path.name for path in trained.model.parent.iterdir())
@@ -173,3 +173,35 @@ def test_the_temperature_is_found():
     targets = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
     log_probabilities = torch.log_softmax(logits * 3, 1)
     assert fit_temperature(log_probabilities.numpy(), targets.numpy()) == pytest.approx(3, rel=0.05)
+
+
+def test_classes_of_any_name_come_through_the_whole_line(tracked: Path):
+    """Names that look like numbers, truth values or markup reach the artefact as they are."""
+    labels, random = ["0", "001", "1e3", "nan", "null", "target", "true", "$x$"], np.random.default_rng(1)
+    for label in labels:
+        (tracked / "mine" / label).mkdir(parents=True)
+        for number in range(12):
+            picture = Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+            (tracked / "mine" / label / f"$$$${number}.jpg").write_bytes(encode(picture))
+    place = Place(tracked)
+    fetch(data_config("--fetch.source", str(tracked / "mine")).fetch, place)
+    prepare(data_config().prepare, place)
+    fit(Job.plan(train_config(*HEAD_ALONE), read_manifest(place), place))
+    export(train_config(*HEAD_ALONE), place)
+    assert served(place).artifact.card.labels == sorted(labels)
+
+
+def test_an_option_that_the_export_does_not_use_is_refused(tracked: Path, capsys: pytest.CaptureFixture[str]):
+    """The network is that of the checkpoint, whatever backbone the command line names."""
+    with pytest.raises(SystemExit):
+        main(["export", "--model.backbone", "resnet18"])
+    assert "export does not use model.backbone, only export, tracking" in capsys.readouterr().err
+
+
+def test_another_folder_is_named_instead_of_every_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A command that is started elsewhere finds no configuration."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit"]) == 2
+    assert f"There is no configs/train.yaml in {tmp_path}" in capsys.readouterr().err

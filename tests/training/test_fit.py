@@ -10,6 +10,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from torch.utils.data import TensorDataset
 
+from common.errors import PipelineError
 from tests.tiny import HEAD_ALONE, TRAIN, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
@@ -21,6 +22,7 @@ from training.fit.trainer import finetune
 from training.network.task import FinetuneTask
 from training.photos.manifest import read_manifest
 from training.place import Place
+from training.tracking import Tracker
 
 pytestmark = LIBRARIES_WARNINGS_IGNORED
 
@@ -94,7 +96,7 @@ def test_the_better_phase_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch,
     """If fine-tuning makes the network worse, the head's network is restored."""
     heads = []
 
-    def head(_: object, network: torch.nn.Module, __: object) -> dict[str, Score]:
+    def head(_: object, network: torch.nn.Module, *__: object) -> dict[str, Score]:
         heads.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
         return dict.fromkeys(("train", "validation"), Score(loss, 0.5))
 
@@ -129,10 +131,10 @@ def test_a_cycle_runs_to_its_end_whatever_the_validation_loss(tmp_path: Path):
         batch_size=16,
     )
     config = train_config(
-        *("--finetune.input_sizes", "[1, 1, 1, 1]", "--finetune.ema_decay", "0"),
+        *("--finetune.input_sizes", "[1, 1, 1, 1]", "--finetune.ema_share", "0"),
         *("--finetune.learning_rate", "0.1", "--finetune.weight_decay", "0"),
     )
-    task = FinetuneTask(torch.nn.Linear(4, 2), 2, config.finetune)
+    task = FinetuneTask(torch.nn.Linear(4, 2), torch.ones(2), config.finetune)
     loss = finetune(config, task, data, None, tmp_path)
     assert task.trainer.current_epoch == 12
     assert float(task.trainer.callback_metrics["finetune_val_loss"]) > loss, "the last epoch was not the best"
@@ -180,3 +182,59 @@ def test_a_tracking_server_that_does_not_answer_is_reported(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["fit", *TRAIN]) == 2
     assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+
+
+def test_workers_and_threads_do_not_begin_a_training_anew(place: Place):
+    """What comes out does not depend on them, so another machine resumes."""
+    manifest = read_manifest(place)
+    plans = [
+        Job.plan(train_config(*options), manifest, place).work
+        for options in (
+            [],
+            ["--loader.workers", "1"],
+            ["--trainer.threads", "1"],
+            ["--loader.batch_size", "4"],
+        )
+    ]
+    assert plans[0] == plans[1] == plans[2] != plans[3]
+
+
+def test_a_run_is_finished_after_its_report_and_lost_runs_are_replaced(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Lightning ends its own logger earlier; and a deleted run does not hold up its training."""
+    report, seen = phases.write_report, []
+
+    def cut(job: Job, network: object, tracker: Tracker) -> None:
+        del job, network
+        assert place.checkpoint.exists()
+        seen.append(tracker.client.get_run(tracker.run_id).info.status)
+        seen.append(tracker.run_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phases, "write_report", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(place)
+    assert seen[0] == "RUNNING"
+    client = MlflowClient(f"sqlite:///{place.root}/mlflow.db")
+    client.delete_run(seen[1])
+    monkeypatch.setattr(phases, "write_report", report)
+    monkeypatch.setattr(phases, "git_commit", lambda: "other code")
+    train(place)
+    printed = capsys.readouterr().out
+    assert "MLflow no longer has its run" in printed
+    assert "the code has changed since this training began" in printed
+    run = client.get_run(checkpoint.read_run(place.run).mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["git_commit"].endswith(" to other code")
+
+
+def test_a_diverged_training_keeps_the_head_or_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A loss that is not finite chooses no weights."""
+    monkeypatch.setattr(phases, "finetune", lambda *_: float("nan"))
+    train(place)
+    assert "fine-tuning diverged: the head alone is kept" in capsys.readouterr().out
+    with pytest.raises(PipelineError, match=r"Lower finetune\.learning_rate"):
+        train(place, "--head.enabled", "false")

@@ -28,9 +28,9 @@ def train_rows(work: Path, rows: Dataset[Any], workers: int = 0) -> None:
     """Up to 50 epochs of `rows`, pairs of 4 numbers and a class."""
     config = train_config(
         *("--finetune.input_sizes", str(50 * [1]), "--finetune.epochs_per_pass", "1"),
-        *("--finetune.ema_decay", "0"),
+        *("--finetune.ema_share", "0"),
     )
-    task = FinetuneTask(torch.nn.Linear(4, 2), 2, config.finetune)
+    task = FinetuneTask(torch.nn.Linear(4, 2), torch.ones(2), config.finetune)
     data = RowData(rows, rows, 4, workers)
     finetune(config, task, data, None, work)
 

@@ -45,6 +45,19 @@ def test_a_pass_shows_each_photo_once():
     assert passes[0] != passes[1]
 
 
+@pytest.mark.parametrize("n", [20, 32, 41, 63])
+def test_fewer_photos_than_the_epochs_need_fill_each_of_them(n: int):
+    """Every epoch has a whole batch, as the learning rate's cycle expects, and a pass shows every photo."""
+    sampler = EpochSlices(n, 2, 32, seed=1)
+    seen = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == min(n, 32)
+        seen += [index for _, index in keys]
+    assert set(seen) == set(range(n))
+
+
 def test_augmentation_is_a_function_of_seed_epoch_and_photo(images: np.ndarray):
     """Whatever was drawn before, and without touching the global generator."""
     augment = [augmentation(train_config().augment, size) for size in (SIDE, SIDE // 2)]

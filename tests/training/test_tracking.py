@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from common.errors import PipelineError
 from serving.contract import artifact
 from tests import tiny
 from training.__main__ import main
@@ -89,3 +90,11 @@ def test_runs_with_one_seed_have_names_of_their_own():
         names.add(tracker.client.get_run(tracker.run_id).info.run_name)
         tracker.finish()
     assert len(names) == 3
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_damaged_database_is_an_error_with_a_next_step():
+    """Not a trace from SQLAlchemy."""
+    Path("mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(PipelineError, match="moved away: a new one is made"):
+        Tracker(tiny.train_config().tracking)

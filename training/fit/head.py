@@ -34,8 +34,19 @@ class Score:
     accuracy: float
 
 
-def train_head(config: HeadConfig, network: Classifier, photos: DecodedPhotos) -> dict[str, Score]:
+def train_head(
+    config: HeadConfig,
+    network: Classifier,
+    photos: DecodedPhotos,
+    class_weights: npt.NDArray[np.float64],
+) -> dict[str, Score]:
     """Fit the head of `network` in place; return its scores on train and validation.
+
+    Args:
+        config: The penalty.
+        network: Its backbone is left as it is.
+        photos: Those of all splits.
+        class_weights: `f64[K]`, what a photo of each class weighs in the loss.
 
     Raises:
         PipelineError: a class has no training photo.
@@ -48,7 +59,7 @@ def train_head(config: HeadConfig, network: Classifier, photos: DecodedPhotos) -
     weight, bias = fit_head(
         features["train"],
         np.array(splits["train"].targets),
-        network.head.out_features,
+        class_weights,
         config.inverse_penalty,
     )
     with torch.no_grad():
@@ -58,19 +69,23 @@ def train_head(config: HeadConfig, network: Classifier, photos: DecodedPhotos) -
 
 
 def fit_head(
-    features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], classes: int, inverse_penalty: float
+    features: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.int64],
+    class_weights: npt.NDArray[np.float64],
+    inverse_penalty: float,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights `f64[K,D]` and biases `f64[K]` of a softmax over `classes`.
+    """Weights `f64[K,D]` and biases `f64[K]` of a softmax over the classes.
 
     Args:
         features: `f32[N,D]`.
         targets: `i64[N]`, class numbers.
-        classes: K.
+        class_weights: `f64[K]`, what a row of each class weighs.
         inverse_penalty: scikit-learn's `C`.
 
     Raises:
         PipelineError: a class has no row.
     """
+    classes = len(class_weights)
     if len(np.unique(targets)) < classes:
         raise PipelineError(
             "A class has no training photo; configs/labels.csv may exclude them all. Add photos: make data."
@@ -79,7 +94,10 @@ def fit_head(
     mean, variance = rows.mean(0), rows.var(0)
     # The floor keeps a nearly constant feature from a weight so large that it harms fine-tuning.
     scale = np.sqrt(variance + _FLOOR * variance.mean())
-    fitted = LogisticRegression(C=inverse_penalty, max_iter=_MOST_STEPS).fit((rows - mean) / scale, targets)
+    regression = LogisticRegression(
+        C=inverse_penalty, max_iter=_MOST_STEPS, class_weight=dict(enumerate(class_weights))
+    )
+    fitted = regression.fit((rows - mean) / scale, targets)
     weight = fitted.coef_ / scale
     bias = fitted.intercept_ - weight @ mean
     if classes == 2:  # scikit-learn keeps one row, the log odds: half for each class

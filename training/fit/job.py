@@ -17,6 +17,8 @@ from training.photos.manifest import Manifest
 from training.place import Place
 
 _NOT_TRAINING: Final = ("tracking", "export")
+_NOT_THE_RESULT: Final = (("loader", "workers"), ("trainer", "threads"))
+"""How fast it is, but not what comes out: photos and augmentation follow from the seed alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +41,7 @@ class Job:
 
 def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
     values = {name: value for name, value in asdict(config).items() if name not in _NOT_TRAINING}
+    for section, key in _NOT_THE_RESULT:
+        del values[section][key]
     text = json.dumps([values, manifest.sha256, lightning.__version__, torch.__version__])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

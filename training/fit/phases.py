@@ -6,10 +6,13 @@ Progress is kept in the job's folder: killed training resumes there, in the same
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from typing import Final
 
 import lightning
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from common import files
@@ -51,8 +54,8 @@ def fit(job: Job) -> None:
     status = "FAILED"
     try:
         network = _train(job, processes, tracker)
+        _write_checkpoint(job, network, tracker)  # first: a report can be written again
         write_report(job, network, tracker)
-        _write_checkpoint(job, network, tracker)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -73,23 +76,39 @@ def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifie
     head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if job.config.finetune.input_sizes:
         network.to(memory_format=torch.channels_last)
-        task = FinetuneTask(network, len(job.manifest.labels), job.config.finetune)
+        task = FinetuneTask(network, torch.from_numpy(_class_weights(job)).float(), job.config.finetune)
         data = PhotoData(job.manifest, job.photos, job.config)
         losses["finetune"] = finetune(job.config, task, data, tracker, job.work / "finetune")
+        if not math.isfinite(losses["finetune"]):
+            if "head" not in losses:
+                raise PipelineError(
+                    "Fine-tuning diverged: the loss is not finite. Lower finetune.learning_rate."
+                )
+            print("fine-tuning diverged: the head alone is kept. Lower finetune.learning_rate.")
     best = min(losses, key=lambda phase: losses[phase])
     if best == "head":
         network.load_state_dict(head_state)
+        if job.config.finetune.input_sizes:
+            print("fine-tuning did not lower the validation loss: the head alone is kept")
     if tracker:
         tracker.log_metrics({"best_val_loss": losses[best]})
         tracker.set_tags({"best_phase": best})
     return network
 
 
+def _class_weights(job: Job) -> npt.NDArray[np.float64]:
+    """`f64[K]`: what a training photo of each class weighs in the loss, 1 on average over the photos."""
+    counts = np.bincount(job.manifest.splits["train"].targets, minlength=len(job.manifest.labels))
+    weights = np.maximum(counts, 1.0) ** -job.config.class_balance
+    normal: npt.NDArray[np.float64] = weights * counts.sum() / (weights * counts).sum()
+    return normal
+
+
 def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[str, float]:
     """Train the head, or load the one that this job has trained; return its validation loss."""
     kept = job.work / _HEAD
     if not kept.exists():
-        scores = train_head(job.config.head, network, job.photos)
+        scores = train_head(job.config.head, network, job.photos, _class_weights(job))
         figures = {
             f"head_{side}_{name}": value
             for side, score in (("train", scores["train"]), ("val", scores["validation"]))
@@ -106,17 +125,25 @@ def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[
 
 def _open_run(job: Job) -> Tracker:
     """Resume the MLflow run of unfinished training, or start one."""
-    note = job.work / _RUN
-    run_id = json.loads(note.read_text())["mlflow_run_id"] if note.exists() else None
+    note, commit = job.work / _RUN, git_commit()
+    earlier = json.loads(note.read_text()) if note.exists() else {}
+    run_id = earlier.get("mlflow_run_id")
     tracker = Tracker(job.config.tracking, run_id)
-    if run_id:
+    files.write_json(note, {"mlflow_run_id": tracker.run_id, "git_commit": commit})
+    begun_with = earlier.get("git_commit", commit)
+    if begun_with != commit:
+        print(f"the code has changed since this training began ({begun_with[:12]} to {commit[:12]})")
+        commit = f"{begun_with} to {commit}"
+    if run_id == tracker.run_id:
         print(f"resuming the unfinished training of MLflow run {run_id}")
+        tracker.set_tags({"git_commit": commit})
         return tracker
-    files.write_json(note, {"mlflow_run_id": tracker.run_id})
+    if run_id:
+        print(f"resuming unfinished training; MLflow no longer has its run {run_id}: a new one continues")
     tracker.log_config(job.config)
     tracker.set_tags(
         {
-            "git_commit": git_commit(),
+            "git_commit": commit,
             "data.manifest_sha256": job.manifest.sha256,
             "data.photos": json.dumps({name: len(s.paths) for name, s in job.manifest.splits.items()}),
         }

@@ -40,7 +40,7 @@ def curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
     Args:
         history: `(step, value)` by name, as `{phase}_{train,val}_{loss,accuracy}`.
     """
-    tables, offset = [], 0
+    tables, offset = [pd.DataFrame(columns=["step"])], 0  # the history of a lost run is lost
     for phase in _PHASES:
         series = {
             name.removeprefix(f"{phase}_"): dict(points)
@@ -52,7 +52,7 @@ def curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
             table["step"] += offset + 1
             offset = int(table["step"].max())
             tables.append(table.assign(phase=phase))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def _report_split(job: Job, network: Classifier, tracker: Tracker, split: str, folder: Path) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import lightning
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    WeightAveraging,
 )
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.config import TrainConfig
 from training.fit.callbacks import Progress, StepSeed
@@ -39,6 +40,31 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights over a share of all steps.
+
+    The decay follows from the number of steps, and is smaller in the first ones: with a fixed decay, short
+    training would hardly move the average away from the weights that it began with. With the decay
+    `d = 1 - 1 / (share * steps)` the average after t steps weighs step i by `d**(t - i)`, and the initial
+    weights not at all: bias correction as in Adam (Kingma and Ba 2015, section 3,
+    https://arxiv.org/abs/1412.6980).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self._share, self._decay = share, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Know the number of steps."""
+        super().on_train_start(trainer, pl_module)
+        self._decay = max(0.0, 1 - 1 / max(1.0, self._share * trainer.estimated_stepping_batches))
+
+    def _average(self, averaged: list[torch.Tensor], current: list[torch.Tensor], steps: Any) -> None:
+        done = int(steps) + 1
+        decay = (self._decay - self._decay**done) / (1 - self._decay**done)
+        get_ema_multi_avg_fn(decay)(averaged, current, steps)  # type: ignore[no-untyped-call]
+
+
 def new_trainer(config: TrainConfig, callbacks: list[Callback], **options: Any) -> lightning.Trainer:
     """A trainer on the configured device, without Lightning's own bar, summary and sanity check.
 
@@ -47,13 +73,13 @@ def new_trainer(config: TrainConfig, callbacks: list[Callback], **options: Any) 
         callbacks: In addition to those of every training.
         **options: Passed to Lightning's `Trainer`.
     """
-    ema = config.finetune.ema_decay
+    share = config.finetune.ema_share
     return lightning.Trainer(
         accelerator=config.trainer.accelerator,
         precision=config.trainer.precision,
         use_distributed_sampler=False,  # `EpochSlices` divides the batches
         callbacks=[
-            *([EMAWeightAveraging(decay=ema)] if ema else []),
+            *([MovingAverage(share)] if share else []),
             *callbacks,
             StepSeed(config.seed),
         ],

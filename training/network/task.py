@@ -20,8 +20,12 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class FinetuneTask(LightningModule):
     """Train `network` to classify; logs `finetune_{train,val}_{loss,accuracy}`."""
 
-    def __init__(self, network: nn.Module, classes: int, config: FinetuneConfig) -> None:
+    def __init__(self, network: nn.Module, class_weights: torch.Tensor, config: FinetuneConfig) -> None:
+        """`class_weights` is `f32[K]`, what a photo of each class weighs in the training loss."""
         super().__init__()
+        self.class_weights: torch.Tensor
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        classes = len(class_weights)
         self.network, self.config = network, config
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -43,7 +47,9 @@ class FinetuneTask(LightningModule):
         """Loss of one batch."""
         images, targets = batch
         logits = self(images)
-        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        loss = nn.functional.cross_entropy(
+            logits, targets, self.class_weights, label_smoothing=self.config.label_smoothing
+        )
         self.train_accuracy(logits, targets)
         self.log("finetune_train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         self.log("finetune_train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)

@@ -7,7 +7,9 @@ and decoder. An interrupted build resumes where it stopped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ import PIL
 
 from common import files
 from common.cores import pool_of_cores
+from common.errors import PipelineError
 from common.progress import progress
 from serving.contract.preprocess import RESIZE_RULE, preprocess
 from training.photos.manifest import Manifest
@@ -59,6 +62,7 @@ class DecodedPhotos(Mapping[str, Images]):
         done = int(note.read_text()) if note.exists() and partial.exists() else 0
         shape = (len(photos), 3, self.size, self.size)
         images = np.lib.format.open_memmap(partial, "r+" if done else "w+", np.uint8, shape)
+        _reserve(partial)
         with (
             pool_of_cores() as pool,
             progress(f"decode {split}", len(photos), "photos", initial=done) as bar,
@@ -76,3 +80,25 @@ class DecodedPhotos(Mapping[str, Images]):
 
     def _pixels(self, path: Path) -> Images:
         return preprocess(path.read_bytes(), self.size).pixels
+
+
+def _reserve(path: Path) -> None:
+    """Take the space of a mapped file now: a full disk would otherwise end the process in a later write.
+
+    Raises:
+        PipelineError: the disk has not enough space.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        path.unlink()
+        raise PipelineError(
+            f"The decoded photos need {size / 1e9:.1f} GB, and the disk of {path.parent} has less. Free "
+            "some space, or lower model.input_size."
+        ) from error

@@ -20,7 +20,14 @@ def main(arguments: list[str]) -> int:
     """
     dry_run = arguments[:1] == [_DRY_RUN]
     place = Place()
-    settings = parse(DataConfig, place.data_config, arguments[dry_run:], command="fetch", about=__doc__ or "")
+    settings = parse(
+        DataConfig,
+        place.data_config,
+        arguments[dry_run:],
+        command="fetch",
+        about=__doc__ or "",
+        uses=("fetch",),
+    )
     from training.photos import sources
 
     wanted = os.environ.get("DATA") or settings.fetch.source  # a location, not a parameter for DVC

@@ -12,7 +12,9 @@ from training.place import Place
 def main(arguments: list[str]) -> int:
     """Prepare as configured; print the summary."""
     place = Place()
-    settings = parse(DataConfig, place.data_config, arguments, command="prepare", about=__doc__ or "")
+    settings = parse(
+        DataConfig, place.data_config, arguments, command="prepare", about=__doc__ or "", uses=("prepare",)
+    )
     from training.photos import catalogue
 
     print(json.dumps(catalogue.prepare(settings.prepare, place), indent=2))

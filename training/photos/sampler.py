@@ -11,7 +11,8 @@ from torch.utils.data import Sampler
 class EpochSlices(Sampler[tuple[int, int]]):
     """Splits each pass over `n` photos into epochs: epoch e takes slice `e % k` of pass `e // k`.
 
-    Epochs shorter than a pass validate and checkpoint often enough on slow machines. Each of several
+    Epochs shorter than a pass validate and checkpoint often enough on slow machines. Where a pass has fewer
+    batches than epochs, each epoch has one, and the pass begins again from its first photo. Each of several
     processes takes its part of every batch, so together they see the batches that one process alone would.
     Lightning calls `set_epoch`.
     """
@@ -37,6 +38,7 @@ class EpochSlices(Sampler[tuple[int, int]]):
         whole, part = divmod(self.epoch, self.epochs_per_pass)
         order = np.random.default_rng((self.seed, whole)).permutation(self.n)
         start, share = part * self.per_epoch, self.batch_size // self.world
-        for position, index in enumerate(order[start : start + self.per_epoch]):
+        chosen = np.take(order, range(start, start + self.per_epoch), mode="wrap")
+        for position, index in enumerate(chosen):
             if position % self.batch_size // share == self.rank:
                 yield self.epoch, int(index)

@@ -32,17 +32,16 @@ _STRENGTH: Final = 3
 SHORT: Final = {
     "finetune.input_sizes": "[128, 160, 192]",
     "finetune.epochs_per_pass": "1",
-    "finetune.ema_decay": "0.985",
     "trainer.devices": "1",
     "trainer.nodes": "1",
 }
-"""Shortens the recipe of `configs/train.yaml`; the moving average spans the same share of the steps."""
+"""Shortens the recipe of `configs/train.yaml`."""
 
 VARIANTS: Final[dict[str, dict[str, str]]] = {
     "the recipe": {},
     "head alone, backbone frozen": {"finetune.input_sizes": "[]"},
     "head not trained first": {"head.enabled": "false"},
-    "no moving average": {"finetune.ema_decay": "0"},
+    "no moving average": {"finetune.ema_share": "0"},
     "twice the learning rate": {"finetune.learning_rate": "2e-4"},
     "192 pixels from the start": {"finetune.input_sizes": "[192, 192, 192]"},
     "no augmentation of quality": dict.fromkeys(

@@ -96,7 +96,7 @@ def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int
     config = replace(config, finetune=replace(config.finetune, input_sizes=passes, epochs_per_pass=1))
     photos = DecodedPhotos(read_manifest(place), config.model.input_size, place.decoded)
     network = build(config.model, len(photos.manifest.labels)).to(memory_format=torch.channels_last)
-    task = FinetuneTask(network, len(photos.manifest.labels), config.finetune)
+    task = FinetuneTask(network, torch.ones(len(photos.manifest.labels)), config.finetune)
     found = sources(config, photos, steps + _WARM_UP)
     timed: dict[str, list[StepTimer]] = {name: [] for name in found}
     with progress("bench-train", turns * len(found), "turns") as bar:
