@@ -130,7 +130,8 @@ class Protocol(HttpToolsProtocol):
             data = self._ahead[self._parsed : self._parsed + size]
             self._parsed += len(data)
             self._parse_some(data)
-        if self._parsed >= len(self._ahead) or self._lingering or self._refusal:
+        unwanted = self._lingering or self._refusal or self.transport.is_closing()
+        if unwanted or self._parsed >= len(self._ahead):
             self._ahead, self._parsed = b"", 0
         self.flow.holding = bool(self._ahead)
         if self._ahead:

@@ -241,6 +241,18 @@ def test_far_more_requests_than_are_parsed_at_once_are_answered(process: Process
     assert answer.count(b"HTTP/1.1 200") == 1002
 
 
+def test_a_caller_that_leaves_behind_requests_disturbs_nobody(process: Process):
+    """Its unparsed requests are forgotten with its connection."""
+    small = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    for linger in (b"\0" * 8, b"\1\0\0\0\0\0\0\0"):
+        with connect(process) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.sendall(2000 * small)
+            connection.recv(1)
+    assert b" 200 " in exchange(process, small.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert not [line for line in process.lines if line["level"] == "error" or "xception" in line["event"]]
+
+
 def test_what_follows_a_whole_request_does_not_take_its_answer(process: Process):
     """The refusal of rubbish comes after the answer to the photo before it."""
     answer = exchange(process, head() + JPEG + head() + JPEG + b"\x00rubbish\r\n\r\n")
