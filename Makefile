@@ -26,6 +26,7 @@ PORT ?= 8000
 MLFLOW_PORT ?= 5000
 MODEL ?= models/release/model.pt
 DATA ?=
+ADD ?=
 URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
 FILE ?=
@@ -111,12 +112,12 @@ rename: ## Rename the project in all its files: make rename NAME=flowers
 
 # --- the pipeline, and training ---
 
-data: $(VENV)/.train ## Fetch and prepare the photos; DATA= a zip, a folder, an address, kaggle or sample
-	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
+data: $(VENV)/.train ## Fetch and prepare the photos; DATA= a zip, a folder, an address, kaggle or sample; ADD= more of them
+	@if [ -n "$(DATA)$(ADD)" ]; then DATA="$(DATA)" ADD="$(ADD)" dvc repro --single-item --force fetch; fi
 	dvc repro prepare
 
-train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DATA= as for data
-	@if [ -n "$(DATA)" ]; then DATA="$(DATA)" dvc repro --single-item --force fetch; fi
+train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DATA= and ADD= as for data
+	@if [ -n "$(DATA)$(ADD)" ]; then DATA="$(DATA)" ADD="$(ADD)" dvc repro --single-item --force fetch; fi
 	dvc repro
 
 export: $(VENV)/.train ## Write models/model.pt from the best checkpoint

@@ -275,3 +275,57 @@ def test_ctrl_c_while_drawing_leaves_nothing_incomplete(
     assert main(["fetch", "--fetch.source", "sample"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list(Path("data").iterdir()) == []
+
+
+def add(source: Path) -> sources.Report:
+    """Add a source, as the command does."""
+    return sources.add(str(source), PLACE)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_added_photos_join_those_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """From a folder and a zip of one class alone; earlier ones stay, and nothing is added twice."""
+    get(str(make_zip(tmp_path / "first.zip", photos())))
+    (tmp_path / "more/Dog").mkdir(parents=True)
+    (tmp_path / "more/Dog/0.jpg").write_bytes(JPEG + b"new")
+    report = add(tmp_path / "more")
+    assert report.files == {"cat": 3, "dog": 3}
+    assert report.name == "first.zip + more"
+    assert "dog  1 files" in capsys.readouterr().out
+    (new,) = raw() - EXPECTED
+    assert raw() >= EXPECTED
+    assert new.startswith("dog/added-")
+    assert new.endswith("/0.jpg")
+    assert (PLACE.raw / new).read_bytes() == JPEG + b"new"
+    with pytest.raises(PipelineError, match="added already"):
+        add(tmp_path / "more")
+    assert add(make_zip(tmp_path / "second.zip", {"CAT/0.jpg": JPEG + b"zip"})).files == {"cat": 4, "dog": 3}
+    assert json.loads(PLACE.fetch_report.read_text())["name"] == "first.zip + more + second.zip"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_new_class_is_not_added_by_accident(tmp_path: Path):
+    """Nor anything to nothing; what is there stays."""
+    source = make_zip(tmp_path / "birds.zip", {"bird/0.jpg": JPEG, "cat/9.jpg": JPEG + b"9"})
+    with pytest.raises(PipelineError, match="no photos to add to"):
+        add(source)
+    get(str(make_zip(tmp_path / "first.zip", photos())))
+    with pytest.raises(PipelineError, match=r"'bird' is not one of the classes \(cat, dog\)"):
+        add(source)
+    assert raw() == EXPECTED
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_command_adds_what_the_variable_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With DATA both in turn; without, the configured source is left alone."""
+    monkeypatch.setenv("DATA", str(make_zip(tmp_path / "first.zip", photos())))
+    monkeypatch.setenv("ADD", str(make_zip(tmp_path / "more.zip", {"cat/9.jpg": JPEG + b"9"})))
+    assert main(["fetch"]) == 0
+    monkeypatch.delenv("DATA")
+    monkeypatch.setenv("ADD", str(make_zip(tmp_path / "again.zip", {"cat/8.jpg": JPEG + b"8"})))
+    assert main(["fetch"]) == 0
+    assert (
+        "there are now 5 cat, 2 dog from archive first.zip + more.zip + again.zip" in capsys.readouterr().out
+    )

@@ -1,14 +1,20 @@
-"""`python -m training fetch`: fetch the photos into data/raw; the variable DATA overrides the source."""
+"""`python -m training fetch`: fetch the photos into data/raw; the variable DATA overrides the source.
+
+The variable ADD names a source whose photos are added to those that are there.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from training.config import DataConfig
 from training.options import parse
 from training.place import Place
+
+if TYPE_CHECKING:
+    from training.photos.sources import Report
 
 _DRY_RUN: Final = "--dry-run"
 
@@ -30,9 +36,16 @@ def main(arguments: list[str]) -> int:
     )
     from training.photos import sources
 
-    wanted = os.environ.get("DATA") or settings.fetch.source  # a location, not a parameter for DVC
-    report = sources.fetch(replace(settings.fetch, source=wanted), place, dry_run=dry_run)
+    data, more = os.environ.get("DATA"), os.environ.get("ADD")  # locations, not parameters for DVC
+    if data or not more:
+        wanted = replace(settings.fetch, source=data or settings.fetch.source)
+        _print("fetched", sources.fetch(wanted, place, dry_run=dry_run))
+    if more:
+        _print("there are now", sources.add(more, place, dry_run=dry_run))
+    return 0
+
+
+def _print(what: str, report: Report | None) -> None:
     if report:
         counts = ", ".join(f"{count} {label}" for label, count in report.files.items())
-        print(f"fetched {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")
-    return 0
+        print(f"{what} {counts} from {report.source} {report.name} (sha256 {report.sha256[:12]}…)")

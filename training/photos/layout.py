@@ -80,12 +80,17 @@ class Layout:
         return "\n".join(lines)
 
 
-def understand(names: Collection[PurePosixPath], folders: Iterable[PurePosixPath] = ()) -> Layout:
+def understand(
+    names: Collection[PurePosixPath],
+    folders: Iterable[PurePosixPath] = (),
+    known: Collection[str] = (),
+) -> Layout:
     """Find the label of each file.
 
     Args:
         names: Every file, relative to the source.
         folders: Every folder, to find class folders without photos.
+        known: The classes that there are already: one of them alone will do.
 
     Raises:
         PipelineError: the names do not tell the classes, or there is only one; the text says what was seen.
@@ -97,17 +102,18 @@ def understand(names: Collection[PurePosixPath], folders: Iterable[PurePosixPath
     photos = [name for name in files if name.suffix.lower() in _MAYBE] or files
     if not photos:
         raise PipelineError("There are no photos, and so no class folders. " + OTHER_SOURCES)
-    root = _shared_root(photos)
+    root = _shared_root(photos, known)
     inside = [name for name in files if name.is_relative_to(root)]
     parts = _parts(photos, root)
     if len(parts) > 1 and all(map(split_of, parts)) and any(split_of(part) == "train" for part in parts):
         layout = _owner_splits(root, inside, sorted(parts), left_out)
-    elif len(parts) > 1:
+    elif len(parts) > 1 or (parts and {label_of(part) for part in parts} <= set(known)):
         layout = _class_folders(root, inside, parts, folders, left_out)
     else:
         candidates = set(photos)
         layout = _by_names(root, [name for name in inside if name in candidates])
-    _check_classes(layout.counts)
+    if not known:
+        _check_classes(layout.counts)
     spoken_of = layout.targets.keys() | {name for listed in left_out.values() for name in listed}
     left_out["files outside of the photos' folders"] = [name for name in files if name not in spoken_of]
     return Layout(layout.how, layout.targets, layout.test, {k: v for k, v in left_out.items() if v})
@@ -137,7 +143,7 @@ def _shared_root(photos: list[PurePosixPath], keep: Collection[str] = ()) -> Pur
         inside = [name for name in photos if name.is_relative_to(root)]
         direct = sum(len(name.parts) == depth + 1 for name in inside)
         parts = _parts(inside, root)
-        if len(parts) != 1 or 2 * direct >= len(inside) or parts <= set(keep):
+        if len(parts) != 1 or 2 * direct >= len(inside) or {*parts, *map(label_of, parts)} & set(keep):
             return root
         root /= parts.pop()
 

@@ -7,13 +7,16 @@ labels, or pictures from `training.photos.drawn`. Earlier photos stay until the 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+import msgspec
 
 from common import files
 from common.errors import PipelineError
@@ -79,6 +82,67 @@ def fetch(config: FetchConfig, place: Place, *, dry_run: bool = False) -> Report
     return report
 
 
+def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
+    """Add the photos of another source to those in `place.raw`, after printing what was understood of it.
+
+    They lie in folders of their own below their classes, named by the content of the source, so that nothing
+    is added twice.
+
+    Raises:
+        PipelineError: there are no photos yet, the source cannot be used, or it has another class.
+    """
+    if not place.fetch_report.exists() or not place.raw.is_dir():
+        raise PipelineError("There are no photos to add to. Fetch some first: make data DATA=path/to/folder.")
+    earlier = msgspec.json.decode(place.fetch_report.read_bytes(), type=Report)
+    known = sorted(path.name for path in place.raw.iterdir() if path.is_dir())
+    _, path = _located(source, place)
+    with _understood(path, known) as (listing, layout):
+        print(layout.described())
+        unknown = sorted(layout.counts.keys() - set(known))
+        if unknown:
+            raise PipelineError(
+                f"{unknown[0]!r} is not one of the classes ({', '.join(known)}). Rename the folder or "
+                "label, or, to train on more classes, fetch all photos again: make data DATA=path/to/all."
+            )
+        if dry_run:
+            return None
+        return _install_more(earlier, path, listing, layout, place)
+
+
+def _install_more(earlier: Report, path: Path, listing: Listing, layout: Layout, place: Place) -> Report:
+    """Replace the raw photos with a folder of them and the new ones."""
+    with files.atomic_folder(place.raw) as folder:
+        _check_space(sum(listing.sizes[name] for name in layout.targets), folder)
+        added = folder.with_name(folder.name + ".added")
+        shutil.rmtree(added, ignore_errors=True)
+        try:
+            for name, target in layout.targets.items():
+                listing.copy(name, added / target)
+            digest = _report("", "", added).sha256[:8]
+            shutil.copytree(place.raw, folder, copy_function=_link, dirs_exist_ok=True)
+            for label in sorted(path.name for path in added.iterdir()):
+                new = folder / label / f"added-{digest}"
+                if new.exists():
+                    raise PipelineError(
+                        f"These photos have been added already: {place.raw / label / new.name}."
+                    )
+                (added / label).rename(new)
+        finally:
+            shutil.rmtree(added, ignore_errors=True)
+        names = f"{earlier.name} + {path.name}"
+        report = replace(_report(earlier.source, names, folder), kept_test=earlier.kept_test)
+    files.write_json(place.fetch_report, report)
+    return report
+
+
+def _link(source: str, target: str) -> None:
+    """Another name for the same file, or a copy where the disk does not allow that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _located(source: str, place: Place) -> tuple[str, Path]:
     """The kind of source, and its file or folder on this machine."""
     if source in ADDRESSES or source.startswith(("http://", "https://")):
@@ -95,7 +159,7 @@ def _located(source: str, place: Place) -> tuple[str, Path]:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[tuple[Listing, Layout]]:
+def _understood(path: Path, known: Collection[str] = ()) -> Iterator[tuple[Listing, Layout]]:
     """The files of a source and their layout; a table of labels is preferred to names, if it has one."""
     only = PurePosixPath(path.name) if path.is_file() and path.suffix.lower() in table.SUFFIXES else None
     with listed(path.parent if only else path) as listing:
@@ -111,7 +175,7 @@ def _understood(path: Path) -> Iterator[tuple[Listing, Layout]]:
                 f"{only} names no photos with labels: expected a header, a column that names photos in its "
                 "folder or below, and a column label."
             )
-        yield listing, understand(listing.sizes.keys(), listing.folders)
+        yield listing, understand(listing.sizes.keys(), listing.folders, known)
 
 
 def _may_be_table(name: PurePosixPath) -> bool:
