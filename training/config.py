@@ -7,7 +7,7 @@ can be overridden from the command line, as in `python -m training fit --finetun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -19,10 +19,7 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-if TYPE_CHECKING:
-    AtLeastOne = float
-else:
-    AtLeastOne = restricted_number_type("AtLeastOne", float, (">=", 1.0))
+AtLeastOne = restricted_number_type("AtLeastOne", float, (">=", 1.0))
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class AugmentConfig:
     """
 
     crop_scale_min: OpenUnitInterval
-    crop_ratio_max: AtLeastOne
+    crop_ratio_max: AtLeastOne  # type: ignore[valid-type]
     flip: ClosedUnitInterval
     brightness: ClosedUnitInterval
     light: ClosedUnitInterval
