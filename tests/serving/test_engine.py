@@ -74,6 +74,14 @@ class Gate:
         return [{"prediction": "cat"} for _ in batch.images]
 
 
+def with_free_decoders() -> Gate:
+    """A handler whose large decodes do not wait for the test."""
+    handler = Gate()
+    handler.large_open = threading.Event()
+    handler.large_open.set()
+    return handler
+
+
 class Clock:
     """Monotonic seconds that the test moves."""
 
@@ -365,9 +373,7 @@ def test_large_decodes_are_held_while_photos_need_all_cores():
 
 def test_an_explanation_waits_while_photos_are_computed():
     """It is decoded at once, but begins after the photo that occupies the worker."""
-    handler = Gate()
-    handler.large_open = threading.Event()
-    handler.large_open.set()
+    handler = with_free_decoders()
 
     async def play(engine: Engine, clock: Clock) -> None:
         photo = await busy(engine, clock, handler)
@@ -386,9 +392,7 @@ def test_an_explanation_waits_while_photos_are_computed():
 
 def test_an_explanation_does_not_wait_until_it_is_too_late():
     """With 0.1 s left for it, it begins whatever else is computed."""
-    handler = Gate()
-    handler.large_open = threading.Event()
-    handler.large_open.set()
+    handler = with_free_decoders()
 
     async def play(engine: Engine, clock: Clock) -> None:
         photo = await busy(engine, clock, handler)
