@@ -129,8 +129,8 @@ def _open_run(job: Job) -> Tracker:
     earlier = json.loads(note.read_text()) if note.exists() else {}
     run_id = earlier.get("mlflow_run_id")
     tracker = Tracker(job.config.tracking, run_id)
-    files.write_json(note, {"mlflow_run_id": tracker.run_id, "git_commit": commit})
     begun_with = earlier.get("git_commit", commit)
+    files.write_json(note, {"mlflow_run_id": tracker.run_id, "git_commit": begun_with})
     if begun_with != commit:
         print(f"the code has changed since this training began ({begun_with[:12]} to {commit[:12]})")
         commit = f"{begun_with} to {commit}"

@@ -110,27 +110,25 @@ def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
 
 
 def _install_more(earlier: Report, path: Path, listing: Listing, layout: Layout, place: Place) -> Report:
-    """Replace the raw photos with a folder of them and the new ones."""
-    with files.atomic_folder(place.raw) as folder:
-        _check_space(sum(listing.sizes[name] for name in layout.targets), folder)
-        added = folder.with_name(folder.name + ".added")
+    """Replace the raw photos with a folder of them and the new ones; what was added before stays as it is."""
+    names, added = earlier.name, place.raw.with_name(place.raw.name + ".added")
+    shutil.rmtree(added, ignore_errors=True)
+    try:
+        _check_space(sum(listing.sizes[name] for name in layout.targets), place.raw)
+        for name, target in layout.targets.items():
+            listing.copy(name, added / target)
+        folder_name = f"added-{_report('', '', added).sha256[:8]}"
+        if any(place.raw.glob(f"*/{folder_name}")):
+            print(f"these photos have been added already: {place.raw}/*/{folder_name}")
+        else:
+            names += f" + {path.name}"
+            with files.atomic_folder(place.raw) as folder:
+                shutil.copytree(place.raw, folder, copy_function=_link, dirs_exist_ok=True)
+                for label in added.iterdir():
+                    label.rename(folder / label.name / folder_name)
+    finally:
         shutil.rmtree(added, ignore_errors=True)
-        try:
-            for name, target in layout.targets.items():
-                listing.copy(name, added / target)
-            digest = _report("", "", added).sha256[:8]
-            shutil.copytree(place.raw, folder, copy_function=_link, dirs_exist_ok=True)
-            for label in sorted(path.name for path in added.iterdir()):
-                new = folder / label / f"added-{digest}"
-                if new.exists():
-                    raise PipelineError(
-                        f"These photos have been added already: {place.raw / label / new.name}."
-                    )
-                (added / label).rename(new)
-        finally:
-            shutil.rmtree(added, ignore_errors=True)
-        names = f"{earlier.name} + {path.name}"
-        report = replace(_report(earlier.source, names, folder), kept_test=earlier.kept_test)
+    report = replace(_report(earlier.source, names, place.raw), kept_test=earlier.kept_test)
     files.write_json(place.fetch_report, report)
     return report
 
