@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 SIDE = 64
 TRAIN = [
-    *("--model.backbone", "compact", "--model.pretrained", "false", "--model.input_size", str(SIDE)),
+    *("--model.backbone", "compact", "--model.weights", "none", "--model.input_size", str(SIDE)),
     *("--loader.batch_size", "8", "--loader.workers", "0", "--trainer.accelerator", "cpu"),
     *("--finetune.input_sizes", f"[{SIDE}]", "--finetune.epochs_per_pass", "3"),
     *("--finetune.freeze_norm", "false", "--finetune.learning_rate", "0.01", "--finetune.ema_share", "0.2"),
@@ -59,8 +59,8 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
     from training.network.build import CompactCNN, build
 
     torch.manual_seed(seed)
-    network = build(ModelConfig("tiny", "compact", False, SIDE, 0.0), len(labels))
-    prototypes = functional.normalize(torch.rand(4, CompactCNN.width))
+    network = build(ModelConfig("tiny", "compact", "none", SIDE, 0.0), len(labels))
+    prototypes = functional.normalize(torch.rand(4, CompactCNN.head_hidden_size))
     model = CalibratedClassifier(network, 0.5, prototypes).eval()
     torchscript.save(path, trace_methods(model, SIDE), card(labels), make_probe(model, SIDE))
     return path

@@ -76,14 +76,15 @@ class ModelConfig:
     Args:
         name: Name of the model in the registry, the card and the responses.
         backbone: A timm architecture, or compact: a small CNN for training from scratch.
-        pretrained: Start from ImageNet weights.
+        weights: What the backbone starts from: pretrained (the weights that its name has in timm), none, a
+            .safetensors or .pth file, hf-hub:OWNER/NAME, or local-dir:FOLDER with timm's config.json.
         input_size: Side of the square input, in pixels.
         dropout: Dropout rate of the features before the linear head.
     """
 
     name: str
     backbone: str
-    pretrained: bool
+    weights: str
     input_size: PositiveInt
     dropout: ClosedUnitInterval
 

@@ -80,7 +80,7 @@ def create_app(
         lifespan=[lifespan],
         exception_handlers=handling(Exception, answers.answer_error),
         openapi_config=OpenAPIConfig(
-            title="Cats vs Dogs classifier",
+            title="Image classifier",
             version="1",
             path="/schema",
             components=openapi.COMPONENTS,

@@ -27,6 +27,8 @@ from serving.http.request import ServiceRequest, handling
 
 WEB: Final = Path(__file__).parent / "web"
 _MOST_SURE: Final = 0.9999
+_MOST_LISTED: Final = 5  # labels with their probability; app.js asks for as many
+_MOST_NAMED: Final = 12  # labels in the first sentence
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -96,7 +98,7 @@ def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
 )
 async def index_answer(request: ServiceRequest) -> Response[str]:
     """The same page with the answer, for a browser that runs no script."""
-    prediction, _ = await classify(request)
+    prediction, _ = await classify(request, _MOST_LISTED)
     return await asyncio.to_thread(_page, request.service.models.card, prediction)
 
 
@@ -130,7 +132,7 @@ def _page(card: Card | None, answer: Prediction | Problem | None = None, status:
         answer: Shown on the page, if given.
         status: The HTTP status.
     """
-    labels = " or ".join(card.labels) if card else "one of its classes"
+    labels = _choice(card.labels) if card else "one of its classes"
     accuracy = card.metrics.get("accuracy") if card else None
     model = f"Model {card.name} {card.version}" if card else "The model is loading"
     if accuracy:
@@ -152,6 +154,12 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.2f} %"
 
 
+def _choice(labels: list[str]) -> str:
+    if len(labels) <= _MOST_NAMED:
+        return " or ".join(labels)
+    return f"one of {len(labels):,} classes, such as {labels[0]}, {labels[1]} or {labels[-1]}"
+
+
 def _answer_card(answer: Prediction | Problem) -> str:
     """The card as `app.js` makes it, without the photo."""
     if isinstance(answer, Problem):
@@ -161,7 +169,7 @@ def _answer_card(answer: Prediction | Problem) -> str:
     unsure = answer.uncertain or answer.unfamiliar
     verdict = f"Not sure: perhaps {name}" if unsure else name
     if answer.unfamiliar:
-        verdict = "Neither, it seems"
+        verdict = "Something else, it seems"
     rows = "".join(
         f"<dt>{html.escape(label)}</dt><dd>"
         f'<meter value="{value:.4f}" aria-label="probability of {html.escape(label)}"></meter></dd>'

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
+from litestar.params import QueryParameter
 from msgspec import Meta
 
 from serving.contract.answer import Answer, Refusal
@@ -24,7 +25,10 @@ from serving.http.upload import UploadOperation
 from serving.observation import Observation, notify
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
-
+Top = Annotated[
+    int | None,
+    QueryParameter(ge=1, description="List the probabilities of so many labels, the most probable first."),
+]
 
 _OTHER_ROUTES: Final = frozenset(
     {
@@ -52,7 +56,8 @@ class Prediction(msgspec.Struct, frozen=True):
     probability: Probability
     """Its calibrated probability, 0 to 1."""
     probabilities: dict[str, Probability]
-    """Probability of each label; they sum to 1."""
+    """Probability of each label, in the model's order; they sum to 1. With `top`, of the most probable alone,
+    in falling order."""
     uncertain: bool
     """The probability is below the model's abstain threshold."""
     unfamiliar: bool | None
@@ -115,15 +120,19 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
         **problems.documented((400, 401, 408, 413, 415, 422, 500, 503, 504)),
     },
 )
-async def predict(request: ServiceRequest) -> Response[Prediction]:
+async def predict(request: ServiceRequest, top: Top = None) -> Response[Prediction]:
     """Classify one photo: multipart field `file`, or the encoded image as the body."""
-    prediction, seconds = await classify(request)
+    prediction, seconds = await classify(request, top)
     headers = {"Server-Timing": server_timing(seconds)}
     return Response(prediction, headers=headers)
 
 
-async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, float]]:
+async def classify(request: ServiceRequest, top: int | None = None) -> tuple[Prediction, Mapping[str, float]]:
     """Answer one photo: receive it, compute it, hand it to the observers.
+
+    Args:
+        request: It carries the photo.
+        top: The answer lists so many of the most probable labels; None for all.
 
     Returns:
         The answer, and the duration of each stage in seconds.
@@ -141,7 +150,7 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
     latency_seconds = service.clock() - arrived
     service.metrics.latency.observe(latency_seconds)
     service.metrics.requests.labels("ok").inc()
-    prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, request.id)
+    prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, request.id, top)
     log_answer(
         request,
         "predicted",
@@ -155,11 +164,16 @@ async def classify(request: ServiceRequest) -> tuple[Prediction, Mapping[str, fl
     return prediction, seconds
 
 
-def _prediction(answer: Answer, card: Card, latency_ms: float, request_id: str) -> Prediction:
+def _prediction(
+    answer: Answer, card: Card, latency_ms: float, request_id: str, top: int | None
+) -> Prediction:
+    listed = answer.probabilities
+    if top is not None:
+        listed = dict(sorted(listed.items(), key=lambda item: item[1], reverse=True)[:top])
     return Prediction(
         prediction=answer.prediction,
         probability=answer.probability,
-        probabilities=answer.probabilities,
+        probabilities=listed,
         uncertain=answer.uncertain,
         unfamiliar=answer.unfamiliar,
         latency_ms=round(latency_ms, 3),

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
@@ -115,6 +115,8 @@ def detail_of(error: Exception) -> str:
     """A sentence for the client; for an unexpected error, it reveals nothing internal."""
     if isinstance(error, ServingError):
         return error.detail
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        return " ".join(f"{fault['key']}: {fault['message']}." for fault in error.extra)
     return KINDS[code_of(error)].title + "."
 
 

@@ -36,6 +36,8 @@ _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _USUAL_STATUSES: Final = (200, 500)
 OTHER: Final = "other"
+_MOST_LABELS: Final = 100
+"""Labels of a model with a series of their own; further ones are counted together, as `other`."""
 DROP_REASONS: Final = ("backlog", "failed", "duplicate")
 """Why an answer was not stored for feedback."""
 CLOSE_REASONS: Final = (
@@ -154,7 +156,10 @@ class Metrics:
 
     def _register_photos(self, registry: CollectorRegistry) -> None:
         self.predictions = Counter(
-            "classifier_predictions_total", "Predictions by label.", ["label"], registry=registry
+            "classifier_predictions_total",
+            "Predictions by label; of a model with more than 100, the later ones count as other.",
+            ["label"],
+            registry=registry,
         )
         self.probability = Histogram(
             "classifier_prediction_probability",
@@ -285,7 +290,7 @@ class Metrics:
         card = artifact.card
         self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
         for label in card.labels:
-            self.predictions.labels(label)
+            self.predictions.labels(_series(label, card.labels))
 
     def observe(self, observation: Observation) -> None:
         """Count one computed photo and its measurements."""
@@ -297,7 +302,8 @@ class Metrics:
             return
         self.input_side.observe(quantities["longest_side"])
         self.input_brightness.observe(quantities["brightness"])
-        self.predictions.labels(answer.prediction).inc()
+        series = _series(answer.prediction, observation.artifact.card.labels)
+        self.predictions.labels(series).inc()
         self.probability.observe(answer.probability)
         if answer.uncertain:
             self.uncertain.inc()
@@ -325,3 +331,7 @@ class Metrics:
             average_latency_ms=round(1000 * total / count, 3) if count else None,
             outcomes=outcomes,
         )
+
+
+def _series(label: str, labels: list[str]) -> str:
+    return label if label in labels[:_MOST_LABELS] else OTHER

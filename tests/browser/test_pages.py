@@ -119,7 +119,7 @@ def test_several_photos_become_a_grid_of_answers(page: Any):
         "probability of dog",
     ]
     assert all(float(bar.get_attribute("value")) > 0.9 for bar in first)
-    assert sorted(page.locator(".card h2").all_text_contents()) == ["Neither, it seems", "cat"]
+    assert sorted(page.locator(".card h2").all_text_contents()) == ["Something else, it seems", "cat"]
     assert "ms in the service (queue" in page.locator(".card").first.text_content()
     assert "2026." in page.locator("footer").text_content()
     check_with_axe(page)
@@ -151,7 +151,7 @@ def test_an_unfamiliar_picture_is_called_so(page: Any):
     """A picture of four colours is neither; the card says so in words, not by colour alone."""
     choose(page, {"name": "colours.png", "mimeType": "image/png", "buffer": encode(scene(), "PNG")})
     text = card(page, "ms in the service").text_content()
-    assert "Neither, it seems" in text or "Not sure" in text
+    assert "Something else, it seems" in text or "Not sure" in text
 
 
 def test_errors_are_shown_in_words(page: Any):

@@ -579,3 +579,32 @@ def test_a_garbage_collection_does_not_look_at_what_was_there_at_the_start(clien
     """All the objects of torch and its libraries: a full collection of them would hold up every request."""
     assert client.get("/health").status_code == 200
     assert gc.get_freeze_count() > len(gc.get_objects())
+
+
+def test_a_thousand_classes_are_neither_as_many_fields_nor_as_many_series(tmp_path: Path):
+    """`top` bounds the answer, the page names a few, and the metrics count the later labels together."""
+    labels = tuple(f"class {number}" for number in range(1000))
+    path = tiny.write_artifact(tmp_path / "model.pt", labels=labels)
+    with running(Settings(model=str(path))) as client:
+        every = client.post("/predict", content=JPEG).json()["probabilities"]
+        few = client.post("/predict?top=3", content=JPEG).json()
+        assert list(every) == list(labels)
+        best = sorted(every.items(), key=lambda item: -item[1])[:3]
+        assert list(few["probabilities"].items()) == best
+        assert few["prediction"] == best[0][0]
+        assert len(client.post("/predict?top=5000", content=JPEG).json()["probabilities"]) == 1000
+        assert client.get("/").text.count("class ") < 20
+        assert client.post("/", files={"file": JPEG}).text.count("<meter") == 5
+        counted = [s for f in text_string_to_metric_families(client.get("/metrics").text) for s in f.samples]
+        series = {s.labels["label"]: s.value for s in counted if s.name == "classifier_predictions_total"}
+        assert len(series) == 101
+        assert sum(series.values()) == 4
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "1.5", ""])
+def test_a_top_that_is_no_number_of_labels_is_named(client: Client, top: str):
+    """The detail says which parameter is wrong."""
+    reply = client.post(f"/predict?top={top}", content=JPEG)
+    assert reply.status_code == 400
+    assert reply.json()["type"] == "/problems/bad-request"
+    assert reply.json()["detail"].startswith("top: ")

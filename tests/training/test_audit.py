@@ -99,7 +99,7 @@ def test_reviewed_labels_reach_training_and_leave_the_test_split_unchanged(excha
 def test_an_audit_that_cannot_run_says_what_it_needs(exchanged: Place):
     """Pretrained weights, enough photos and a manifest."""
     with pytest.raises(UserError, match="pretrained"):
-        audit(config("--model.pretrained", "false"), exchanged)
+        audit(config("--model.weights", "none"), exchanged)
     table = pd.read_csv(exchanged.manifest)
     table[table["label"] == "cat"].head(3).to_csv(exchanged.manifest, index=False)
     with pytest.raises(UserError, match="5 photos of each class"):

@@ -16,7 +16,7 @@ from training.photos.drawn import draw
 
 def configured(backbone: str, *more: str) -> Classifier:
     """A classifier with two classes."""
-    overrides = ("--model.backbone", backbone, "--model.pretrained", "true", "--model.input_size", "224")
+    overrides = ("--model.backbone", backbone, "--model.weights", "pretrained", "--model.input_size", "224")
     return build(train_config(*overrides, *more).model, 2)
 
 
@@ -77,7 +77,7 @@ def test_weights_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0", "mobilenetv3_small_050"])
 def test_uint8_in_logits_out(backbone: str):
     """Any batch size; normalisation is inside, so eight-bit values go in unchanged."""
-    network = configured(backbone, "--model.pretrained", "false", "--model.input_size", "64").eval()
+    network = configured(backbone, "--model.weights", "none", "--model.input_size", "64").eval()
     with torch.inference_mode():
         logits = network(torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8))
     assert logits.shape == (3, 2)
@@ -87,7 +87,7 @@ def test_uint8_in_logits_out(backbone: str):
 
 @pytest.mark.parametrize(
     ("backbone", "words"),
-    [("efficientnet_litt0", "Near names: .*efficientnet"), ("compact", "no ImageNet weights")],
+    [("efficientnet_litt0", "Near names: .*efficientnet"), ("compact", "from scratch")],
 )
 def test_an_impossible_backbone_is_reported(backbone: str, words: str):
     """With similar names, or the setting to change."""

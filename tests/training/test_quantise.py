@@ -18,9 +18,9 @@ from tests.tiny import SIDE, card, train_config
 from training.config import ModelConfig
 from training.export.calibrate import CalibratedClassifier
 from training.export.probe import make_probe
-from training.export.quantise import quantise
 from training.export.trace import trace_methods
 from training.network.build import build
+from training.network.quantise import quantise
 
 IMAGES = np.stack(
     [np.asarray(scene(SIDE, SIDE).rotate(7 * number)).transpose(2, 0, 1) for number in range(32)]
@@ -30,7 +30,9 @@ IMAGES = np.stack(
 def network(backbone: str) -> nn.Module:
     """A network, with ImageNet weights if there are any."""
     torch.manual_seed(1)
-    return build(ModelConfig("tiny", backbone, backbone != "compact", SIDE, 0.0), 2).eval()
+    return build(
+        ModelConfig("tiny", backbone, "none" if backbone == "compact" else "pretrained", SIDE, 0.0), 2
+    ).eval()
 
 
 @pytest.mark.parametrize("backbone", ["compact", "efficientnet_lite0"])
@@ -68,7 +70,7 @@ def test_an_int8_artefact_can_be_served_and_is_smaller(tmp_path: Path):
 
 def test_a_backbone_that_cannot_be_quantised_is_reported():
     """An activation that int8 has no operator for."""
-    other = build(ModelConfig("tiny", "efficientnet_b0", False, SIDE, 0.0), 2).eval()
+    other = build(ModelConfig("tiny", "efficientnet_b0", "none", SIDE, 0.0), 2).eval()
     with pytest.raises(PipelineError, match="SiLU"):
         quantise(other, IMAGES)
 

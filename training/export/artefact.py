@@ -15,13 +15,13 @@ from training.export.calibrate import CalibratedClassifier, fit_temperature
 from training.export.card import make_card
 from training.export.measure import measure
 from training.export.probe import make_probe
-from training.export.quantise import quantise
 from training.export.strangers import evenly_spaced, find_prototypes
 from training.export.trace import check_equal, trace_methods
 from training.fit import checkpoint, predictions
 from training.fit.predictions import Predictions
 from training.network.build import Classifier
 from training.network.predict import predict_all
+from training.network.quantise import quantise
 from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import read_manifest
 from training.place import Place

@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch.nn import functional
 
-from training.export.quantise import feature_maps
 from training.network.build import Classifier
+from training.network.quantise import feature_maps
 
 
 class CalibratedClassifier(torch.nn.Module):

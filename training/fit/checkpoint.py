@@ -15,9 +15,10 @@ import torch
 from common import files
 from common.errors import PipelineError
 from training.config import ModelConfig
-from training.network.build import Classifier, build
+from training.network.build import Classifier, rebuild
+from training.network.weights import Design
 
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,14 @@ class Checkpoint:
     """A trained network as stored."""
 
     model: ModelConfig
+    design: Design
     labels: list[str]
     """Classes, in order of the logits."""
     state_dict: dict[str, torch.Tensor]
 
     def network(self) -> Classifier:
         """The network with these weights, in evaluation mode."""
-        network = build(self.model, len(self.labels), weights=False)
+        network = rebuild(self.design, len(self.labels), self.model.dropout)
         network.load_state_dict(self.state_dict)
         return network.eval()
 
@@ -52,6 +54,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     stored = {
         "schema": _SCHEMA,
         "model": asdict(checkpoint.model),
+        "design": asdict(checkpoint.design),
         "labels": checkpoint.labels,
         "state_dict": checkpoint.state_dict,
     }
@@ -73,7 +76,9 @@ def read(path: Path) -> Checkpoint:
         raise PipelineError(f"{path} is damaged. Train again: make train.") from error
     if stored.get("schema") != _SCHEMA:
         raise PipelineError(f"{path} has another checkpoint version. Train again: make train.")
-    return Checkpoint(ModelConfig(**stored["model"]), stored["labels"], stored["state_dict"])
+    return Checkpoint(
+        ModelConfig(**stored["model"]), Design(**stored["design"]), stored["labels"], stored["state_dict"]
+    )
 
 
 def write_run(path: Path, run: Run) -> None:

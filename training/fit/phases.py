@@ -17,6 +17,7 @@ import torch
 
 from common import files
 from common.errors import PipelineError
+from training.config import TrainConfig
 from training.fit import checkpoint
 from training.fit.distributed import Processes
 from training.fit.head import train_head
@@ -25,6 +26,8 @@ from training.fit.report import write_report
 from training.fit.trainer import finetune, quiet_lightning
 from training.lineage import git_commit
 from training.network.build import Classifier, build
+from training.network.predict import check
+from training.network.quantise import quantise
 from training.network.task import FinetuneTask
 from training.photos.module import PhotoData
 from training.tracking import Tracker
@@ -70,6 +73,7 @@ def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifie
     processes.start()
     with processes.first_alone():  # its results are cached for the others
         network = build(job.config.model, len(job.manifest.labels))
+        _check(job.config, network)
         losses = _head_phase(job, network, tracker) if job.config.head.enabled else {}
         for split in ("train", "validation"):
             job.photos[split]  # decode it now, while the others wait
@@ -94,6 +98,15 @@ def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifie
         tracker.log_metrics({"best_val_loss": losses[best]})
         tracker.set_tags({"best_phase": best})
     return network
+
+
+def _check(config: TrainConfig, network: Classifier) -> None:
+    """Refuse now what the network could not do after its training."""
+    enlarged = max(config.export.read_size, config.model.input_size)
+    side = config.model.input_size
+    check(network, side, (*config.finetune.input_sizes, enlarged))
+    if config.export.precision == "int8":
+        quantise(network, np.full((1, 3, side, side), 128, np.uint8))
 
 
 def _class_weights(job: Job) -> npt.NDArray[np.float64]:
@@ -154,7 +167,8 @@ def _open_run(job: Job) -> Tracker:
 def _write_checkpoint(job: Job, network: Classifier, tracker: Tracker) -> None:
     state = network.to(memory_format=torch.contiguous_format).state_dict()
     checkpoint.write(
-        job.place.checkpoint, checkpoint.Checkpoint(job.config.model, job.manifest.labels, state)
+        job.place.checkpoint,
+        checkpoint.Checkpoint(job.config.model, network.design, job.manifest.labels, state),
     )
     run = checkpoint.Run(tracker.run_id, job.config.tracking.experiment, job.manifest.sha256, git_commit())
     checkpoint.write_run(job.place.run, run)

@@ -6,18 +6,16 @@ A timm backbone with a linear head, or `compact`, a small CNN trained from scrat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import timm
 import torch
 from torch import nn
 
 from common.errors import PipelineError
 from training.config import ModelConfig
-from training.network.weights import BN_EPS, PACKAGED, load_packaged_weights
+from training.network.weights import HALF, Design, load
 
-_HALF: Final = (0.5, 0.5, 0.5)  # -1..1, as the packaged weights expect; not ImageNet's mean and deviation
+_COMPACT: Final = "compact"
 
 
 class Classifier(nn.Module):
@@ -27,17 +25,12 @@ class Classifier(nn.Module):
     std: torch.Tensor
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        features: int,
-        classes: int,
-        dropout: float,
-        mean: Sequence[float] = _HALF,
-        std: Sequence[float] = _HALF,
+        self, design: Design, backbone: nn.Module, features: int, classes: int, dropout: float
     ) -> None:
-        """Join the parts; `mean` and `std` are per channel, in the range 0..1."""
+        """Join the parts; `features` is the number D of features that `backbone` has."""
         super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
+        self.design = design
+        for name, values in (("mean", design.mean), ("std", design.std)):
             by_channel = 255 * torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, by_channel, persistent=False)
         self.read_size: int | None = None
@@ -79,11 +72,12 @@ class Features(nn.Module):
 class CompactCNN(nn.Module):
     """Five stages of 3x3 convolutions, 32 to 256 channels, pooled: `f32[N,3,S,S]` to `f32[N,256]`."""
 
-    width: Final = 256
+    head_hidden_size: Final = 256
+    """Number of features, by timm's name."""
 
     def __init__(self) -> None:
         super().__init__()
-        channels = (3, 32, 64, 128, 192, self.width)
+        channels = (3, 32, 64, 128, 192, self.head_hidden_size)
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(
@@ -104,30 +98,25 @@ class CompactCNN(nn.Module):
         return maps.mean((2, 3))
 
 
-def build(config: ModelConfig, classes: int, *, weights: bool = True) -> Classifier:
-    """Build the network; with `weights`, start from ImageNet weights if configured.
+def build(config: ModelConfig, classes: int) -> Classifier:
+    """Build the network with the configured weights.
 
     Raises:
-        PipelineError: the backbone is unknown, or the weights do not fit it.
+        PipelineError: the backbone or its weights are unknown, do not fit each other, or cannot be had.
     """
-    if config.backbone == "compact":
-        if config.pretrained:
-            raise PipelineError("The compact backbone has no ImageNet weights: set model.pretrained=false.")
-        return Classifier(CompactCNN(), CompactCNN.width, classes, config.dropout)
-    if not timm.is_model(config.backbone):
-        near = timm.list_models(f"*{config.backbone.split('_')[0]}*")[:5]
-        hint = f" Near names: {', '.join(near)}." if near else ""
-        raise PipelineError(
-            f"timm has no model {config.backbone!r}.{hint} Set model.backbone to one that it has."
-        )
-    mean, std = _HALF, _HALF
-    if config.backbone in PACKAGED:
-        backbone = timm.create_model(config.backbone, num_classes=0, bn_eps=BN_EPS)
-        if weights and config.pretrained:
-            load_packaged_weights(backbone, PACKAGED[config.backbone]())
-    else:
-        backbone = timm.create_model(config.backbone, num_classes=0, pretrained=weights and config.pretrained)
-        # as its weights were trained; timm's resolver would guess
-        trained = cast("dict[str, Any]", backbone.pretrained_cfg)
-        mean, std = trained["mean"], trained["std"]
-    return Classifier(backbone, cast("int", backbone.head_hidden_size), classes, config.dropout, mean, std)
+    if config.backbone != _COMPACT:
+        return _classifier(*load(config), classes, config.dropout)
+    if config.weights != "none":
+        raise PipelineError("The compact backbone is trained from scratch: set model.weights=none.")
+    return rebuild(Design(_COMPACT, {}, HALF, HALF), classes, config.dropout)
+
+
+def rebuild(design: Design, classes: int, dropout: float) -> Classifier:
+    """The network of that design, with random weights."""
+    return _classifier(
+        design, CompactCNN() if design.architecture == _COMPACT else design.empty(), classes, dropout
+    )
+
+
+def _classifier(design: Design, backbone: Any, classes: int, dropout: float) -> Classifier:
+    return Classifier(design, backbone, backbone.head_hidden_size, classes, dropout)

@@ -7,7 +7,8 @@ network is traced, frozen and fused as in serving, and each core takes one photo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,11 @@ import torch
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from common.cores import map_on_cores
+from common.errors import PipelineError
 from serving.runtime.torchscript import deprecation_silenced, fusing, one_thread
+from training.network.build import Classifier
+
+_UNTIL_COMPILED: Final = 3  # calls: torch profiles the first, compiles at the second
 
 
 def trace(
@@ -28,6 +33,33 @@ def trace(
             function, torch.zeros((1, 3, size, size), dtype=torch.uint8)
         )
     return traced
+
+
+def check(network: Classifier, size: int, others: Iterable[int]) -> None:
+    """Try the network before hours are spent on it: on photos of `size` compiled, as it is served.
+
+    Raises:
+        PipelineError: it does not take a size.
+    """
+    training = network.training
+    network.eval()
+    for side in sorted({size, *others}):
+        images = torch.zeros((2, 3, side, side), dtype=torch.uint8)
+        try:
+            with torch.inference_mode():
+                network(images)
+            if side == size:
+                with fusing(trace(network, side)) as frozen, torch.inference_mode():
+                    for _ in range(_UNTIL_COMPILED):
+                        frozen(images[:1])
+        except Exception as error:  # timm asserts, torch raises RuntimeError
+            cause = str(error).strip().splitlines()[-1]
+            raise PipelineError(
+                f"{network.design.architecture} does not take photos of {side}x{side} pixels: {cause}\n"
+                "Set model.input_size, finetune.input_sizes and export.read_size to sizes that it takes; "
+                "most vision transformers take one alone, as in --finetune.input_sizes '[224, 224, 224]'."
+            ) from error
+    network.train(training)
 
 
 def predict_all(

@@ -57,8 +57,8 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
         PipelineError: a class has fewer than five groups, or the backbone has no weights.
     """
     table = read_manifest(place.manifest)
-    if not config.model.pretrained:
-        raise PipelineError("The audit needs a pretrained backbone: set model.pretrained=true.")
+    if config.model.weights == "none":
+        raise PipelineError("The audit needs a pretrained backbone: set model.weights=pretrained.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:
         raise PipelineError(
             f"The audit needs {_FOLDS} photos of each class that are not near-duplicates. "

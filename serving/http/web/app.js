@@ -36,7 +36,7 @@ async function post(path, file) {
 
 async function ask(file, card) {
   try {
-    const response = await post("/predict", file);
+    const response = await post("/predict?top=5", file);
     const content = await response.json();
     if (response.ok) showAnswer(card, file, content, response.headers.get("Server-Timing") ?? "");
     else showProblem(card, file, content.title, content.detail);
@@ -69,7 +69,7 @@ function percent(probability) {
 }
 
 function verdict({ prediction, uncertain, unfamiliar }) {
-  if (unfamiliar) return "Neither, it seems";
+  if (unfamiliar) return "Something else, it seems";
   return uncertain ? `Not sure: perhaps ${prediction}` : prediction;
 }
 

@@ -31,6 +31,7 @@ from training.network.build import Classifier, CompactCNN
 
 _BATCH = 16
 _ENGINE = "x86"
+_SAME = 1e-4
 _OTHER_WAYS = "Set export.precision=fp32, or choose another model.backbone and train again."
 _WEIGHTS = PerChannelMinMaxObserver.with_args(
     dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-64, quant_max=63
@@ -54,22 +55,46 @@ def quantise(network: Classifier, images: npt.NDArray[np.uint8]) -> Classifier:
         images: `u8[N,3,S,S]`, typical photos, which set the ranges of the activations.
 
     Raises:
-        PipelineError: the backbone has another kind of batch norm or activation.
+        PipelineError: the backbone has another kind of batch norm or activation, features that are not the
+            mean of its feature maps, or code that torch cannot take apart.
     """
+    batches = [torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     quantised = copy.deepcopy(network).eval()
+    if not pools_its_maps(quantised, batches[0]):
+        raise PipelineError(
+            "export.precision=int8 needs a backbone whose features are the mean of its feature maps, which "
+            f"those of {network.design.architecture} are not. " + _OTHER_WAYS
+        )
     backbone = quantised.backbone
     observer = _UpToSix if _fold_norms(backbone) else HistogramObserver
     config = QConfig(observer, _WEIGHTS)  # type: ignore[no-untyped-call]
     torch.backends.quantized.engine = _ENGINE
-    batches = [torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch.ao announces that torchao replaces it
         example = (network.normalise(batches[0]),)
-        prepared = prepare_fx(_Maps(backbone), QConfigMapping().set_global(config), example)
+        try:
+            prepared = prepare_fx(_Maps(backbone), QConfigMapping().set_global(config), example)
+        except Exception as error:  # of several kinds, where the code depends on the data
+            raise PipelineError(
+                f"export.precision=int8 cannot take {network.design.architecture} apart: {error} "
+                + _OTHER_WAYS
+            ) from error
         for batch in batches:
             prepared(network.normalise(batch))
         quantised.backbone = _Pooled(convert_fx(prepared))
     return quantised
+
+
+def pools_its_maps(network: Classifier, images: torch.Tensor) -> bool:
+    """Whether the features of `u8[N,3,S,S]` are the mean of the feature maps over their area.
+
+    Those of a ResNet and an EfficientNet are. A ConvNeXt normalises after pooling, a MobileNetV4 has another
+    convolution there, and a vision transformer has tokens.
+    """
+    with torch.no_grad():
+        maps, features = feature_maps(network, images), network.features(images)
+    pooled = maps.mean((2, 3)) if maps.ndim == 4 else maps
+    return pooled.shape == features.shape and torch.allclose(pooled, features, atol=_SAME)
 
 
 def feature_maps(network: Classifier, images: torch.Tensor) -> torch.Tensor:

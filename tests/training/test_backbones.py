@@ -1,0 +1,203 @@
+"""Each kind of backbone goes the whole way: weights, training, export, serving, explanation, int8."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from timm.models import save_for_hf
+
+from common.errors import PipelineError
+from serving.settings import Settings
+from tests.conftest import running
+from tests.tiny import train_config
+from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
+from training.config import ModelConfig
+from training.export.artefact import export
+from training.fit import checkpoint
+from training.fit.job import Job
+from training.fit.phases import fit
+from training.network.build import build
+from training.photos.manifest import read_manifest
+from training.place import Place
+
+pytestmark = LIBRARIES_WARNINGS_IGNORED
+
+EXPLAINED = ("resnet18", "efficientnet_lite0")
+KINDS = (*EXPLAINED, "convnext_atto", "mobilenetv4_conv_small", "vit_tiny_patch16_224")
+VIT = "vit_tiny_patch16_224"
+SIDE = 64
+
+
+def publish(folder: Path, backbone: str, **arguments: Any) -> None:
+    """A network of seven classes and random weights, as timm's own command publishes one."""
+    torch.manual_seed(5)
+    network = timm.create_model(backbone, num_classes=7, **arguments)
+    network.pretrained_cfg.update(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
+    save_for_hf(network, folder, model_args=arguments, safe_serialization=True)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A folder with a network of seven classes, as timm publishes one."""
+    folder = tmp_path_factory.mktemp(request.param)
+    publish(folder, request.param, **({"img_size": SIDE} if request.param == VIT else {}))
+    return request.param, folder
+
+
+def small(backbone: str, weights: str, *more: str) -> tuple[str, ...]:
+    """Options of a short training that keeps the backbone's weights."""
+    return (
+        *("--model.backbone", backbone, "--model.weights", weights, "--model.input_size", str(SIDE)),
+        *("--finetune.input_sizes", f"[{SIDE}]", "--finetune.epochs_per_pass", "1", *more),
+    )
+
+
+def of(backbone: str, weights: Path | str, side: int = SIDE) -> ModelConfig:
+    """The network's part of the configuration."""
+    return ModelConfig("tiny", backbone, str(weights), side, 0.0)
+
+
+@pytest.mark.slow
+def test_the_whole_way(published: tuple[str, Path], place: Place):
+    """Train, export, serve; heat maps, or an answer that this network has none; int8, or a clear refusal."""
+    backbone, folder = published
+    config = train_config(*small(backbone, f"local-dir:{folder}"))
+    fit(Job.plan(config, read_manifest(place), place))
+    folder.rename(folder.with_name("moved"))  # the checkpoint has all that it takes
+    try:
+        export(config, place)
+    finally:
+        folder.with_name("moved").rename(folder)
+    photo = read_manifest(place).splits["test"].paths[0].read_bytes()
+    with running(Settings(model=str(place.model))) as client:
+        answer = client.post("/predict", content=photo)
+        assert answer.json()["prediction"] in {"cat", "dog"}, answer.text
+        explained = client.post("/explain", content=photo)
+    assert explained.status_code == (200 if backbone in EXPLAINED else 501), explained.text
+    int8 = train_config(*small(backbone, f"local-dir:{folder}", "--export.precision", "int8"))
+    if backbone in EXPLAINED:
+        export(int8, place)
+        return
+    for attempt in (lambda: export(int8, place), lambda: fit(Job.plan(int8, read_manifest(place), place))):
+        with pytest.raises(PipelineError, match=r"int8 needs a backbone whose features .*precision=fp32"):
+            attempt()
+
+
+def test_weights_of_a_folder(published: tuple[str, Path]):
+    """Tensors, mean and deviation of its own; the number of its classes does not matter."""
+    backbone, folder = published
+    ours = build(of(backbone, f"local-dir:{folder}"), 3)
+    stored = safetensors.torch.load_file(folder / "model.safetensors")
+    state = ours.backbone.state_dict()
+    assert len(stored) - len(state) == 2, "all but the classifier's weight and bias"
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in state.items())
+    assert (ours.mean / 255).flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert (ours.std / 255).flatten().tolist() == pytest.approx([0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_weights_of_a_file(published: tuple[str, Path], suffix: str, with_classifier: bool, tmp_path: Path):
+    """In both formats, with a classifier of any size or without; timm's normalisation of that name."""
+    backbone, folder = published
+    stored = safetensors.torch.load_file(folder / "model.safetensors")
+    if not with_classifier:
+        kept = set(build(of(backbone, "none"), 2).backbone.state_dict())
+        stored = {name: tensor for name, tensor in stored.items() if name in kept}
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in stored.items()}}, path)
+    else:
+        safetensors.torch.save_file(stored, path)
+    state = build(of(backbone, path), 3).backbone.state_dict()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in state.items())
+
+
+def test_arguments_of_the_architecture_come_along(tmp_path: Path):
+    """Such as another epsilon of batch norm; a checkpoint rebuilds the same network without the folder."""
+    publish(tmp_path / "own", "efficientnet_lite0", bn_eps=0.02)
+    config = of("efficientnet_lite0", f"local-dir:{tmp_path}/own")
+    ours = build(config, 2).eval()
+    path = tmp_path / "checkpoint.ckpt"
+    checkpoint.write(path, checkpoint.Checkpoint(config, ours.design, ["a", "b"], ours.state_dict()))
+    (tmp_path / "own").rename(tmp_path / "gone")
+    again = checkpoint.read(path).network()
+    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(ours(images), again(images))
+    assert {m.eps for m in again.modules() if hasattr(m, "eps")} == {0.02}
+
+
+def test_a_vision_transformer_takes_the_size_that_is_set():
+    """Its position embedding is made for it; another size is refused before anything is trained."""
+    network = build(of(VIT, "none", side=48), 2).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros((1, 3, 48, 48), dtype=torch.uint8)).shape == (1, 2)
+
+
+def test_a_size_that_the_network_does_not_take_ends_before_training(place: Place):
+    """With the sizes to change."""
+    config = train_config(*small(VIT, "none"), "--finetune.input_sizes", "[32, 64]")
+    with pytest.raises(PipelineError, match=r"(?s)does not take photos of 32x32 .*finetune\.input_sizes"):
+        fit(Job.plan(config, read_manifest(place), place))
+    assert not list(place.work.glob("*/head.pt"))
+
+
+def test_a_network_that_cannot_be_compiled_as_it_is_served_ends_before_training(place: Place):
+    """OneDNN has no depthwise convolution over a map of one pixel, which 32 pixels are in the end."""
+    config = train_config(*small("efficientnet_lite0", "none"), "--model.input_size", "32")
+    with pytest.raises(PipelineError, match=r"does not take photos of 32x32 pixels: .*oneDNN|primitive"):
+        fit(Job.plan(config, read_manifest(place), place))
+
+
+def wrong(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Backbone, weights and what the error says."""
+    publish(folder / "own", "resnet18")
+    stored = safetensors.torch.load_file(folder / "own/model.safetensors")
+    safetensors.torch.save_file(
+        {k: t for k, t in stored.items() if "layer4" not in k}, folder / "part.safetensors"
+    )
+    (folder / "damaged.pth").write_bytes(b"not a file of tensors")
+    (folder / "empty").mkdir()
+    return {
+        "another architecture": (
+            "resnet34",
+            f"local-dir:{folder}/own",
+            "is of a resnet18. Set model.backbone=resnet18",
+        ),
+        "tensors of another": ("resnet34", f"{folder}/own/model.safetensors", "has no weights of a resnet34"),
+        "half of the tensors": ("resnet18", f"{folder}/part.safetensors", "has no weights of a resnet18"),
+        "no tensors": ("resnet18", f"{folder}/damaged.pth", "has no weights of a resnet18"),
+        "no file": ("resnet18", f"{folder}/none.pth", "There is no file .* Set model.weights to pretrained"),
+        "no description": ("resnet18", f"local-dir:{folder}/empty", "cannot be had: .*config.json"),
+        "a source as backbone": (
+            "hf-hub:timm/resnet18",
+            "none",
+            "is no name of an architecture.*model.weights to hf-hub",
+        ),
+        "no such hub": (
+            "resnet18",
+            "hf-hub:timm/resnet18.a1_in1k",
+            "cannot be had: .*download the file elsewhere",
+        ),
+        "no way to timm's": (
+            "resnet18",
+            "pretrained",
+            "model.weights=pretrained cannot be had: .*download the file",
+        ),
+    }
+
+
+def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Never silently replaced by random ones, and the message has the next step."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for what, (backbone, weights, message) in wrong(tmp_path).items():
+        with pytest.raises(PipelineError) as refused:
+            build(of(backbone, weights), 2)
+        assert re.search(message, str(refused.value)), f"{what}: {refused.value}"
