@@ -74,7 +74,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--memory", default="2g", help="memory limit of the container, default 2g")
     add("--env-file", type=Path, help="settings of the service, one NAME=value per line")
-    add("--smoke", type=Path, default=SMOKE, help="folder of photos named after their label")
+    add(
+        "--smoke",
+        type=Path,
+        default=Path(os.environ.get("SMOKE") or SMOKE),
+        help="folder of photos named after their label, default $SMOKE or the cat and the dog beside this file",
+    )
     add("--ready-seconds", type=float, default=60, help="how long to wait until it is ready, default 60")
     options = parser.parse_args(arguments)
     found = re.fullmatch(r".+@(sha256:[0-9a-f]{64})", options.image)

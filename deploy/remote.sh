@@ -3,6 +3,7 @@
 # In CI, SSH_KEY and SSH_KNOWN_HOSTS hold the private key and the host's key as text; otherwise ssh uses its own.
 # Usage: DEPLOY_HOST=user@host deploy/remote.sh deploy IMAGE@DIGEST | rollback | status
 set -euo pipefail
+smoke=$(realpath "${SMOKE:-$(dirname "$0")/smoke}") # its photos become the folder that deploy.py looks into there
 cd "$(dirname "$0")"
 
 host=${DEPLOY_HOST:?name the host, DEPLOY_HOST=user@host}
@@ -13,7 +14,7 @@ if [ -n "${SSH_KEY:-}" ]; then
   (umask 077; printf '%s\n' "$SSH_KEY" >"$secrets/key"; printf '%s\n' "${SSH_KNOWN_HOSTS:?SSH_KEY is set, so set this to the host key too (ssh-keyscan)}" >"$secrets/known_hosts")
   options+=(-i "$secrets/key" -o "UserKnownHostsFile=$secrets/known_hosts")
 fi
-tar -c --exclude=__pycache__ deploy.py host smoke proxy | ssh "${options[@]}" "$host" 'mkdir -p cats-dogs-deploy && tar -x -C cats-dogs-deploy'
+tar -c --exclude=__pycache__ --transform 's,^\./,smoke/,' deploy.py host proxy -C "$smoke" ./ | ssh "${options[@]}" "$host" 'mkdir -p cats-dogs-deploy && tar -x -C cats-dogs-deploy'
 # The remote shell parses one command line, so the arguments are quoted here.
 # shellcheck disable=SC2029
 ssh "${options[@]}" "$host" "python3 cats-dogs-deploy/deploy.py $(printf '%q ' "$@")"

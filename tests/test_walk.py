@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import flowers
 from tests.test_readme import ADDRESS, README, blocks
 from tests.tiny import ROOT
 from training.photos import drawn
@@ -344,3 +345,34 @@ def test_no_command_of_the_readme_was_left_out(clone: Clone):
         if line not in clone.typed and line not in ELSEWHERE and not any(map(line.startswith, BEGINS))
     ]
     assert left == []
+
+
+def test_the_whole_way_of_a_stranger(clone: Clone):
+    """Flowers in twelve uneven folders named by numbers, with what phones and computers leave among them."""
+    outside = clone.folder / "path/to"
+    flowers.write(outside / "flowers")
+    output = clone.type("make train DATA=path/to/folder", folder="flowers")
+    assert "left out: 2 system files" in output
+    assert "HEIC photo, not supported" in output
+    assert "test: accuracy" in output
+    wild = flowers.write(outside / "wild", seed=12)
+    (wild / "04/IMG_9001.HEIC").unlink()
+    (wild / "05/IMG_9002.JPG").unlink()
+    with clone.serving("make serve MODEL=models/model.pt"):
+        assert "11 or 12" in httpx.get(clone.url).text
+        assert clone.ask(wild / "03/saved.webp")["probabilities"].keys() == {f"{k:02}" for k in range(1, 13)}
+        heic = httpx.post(f"{clone.url}/predict", content=(outside / "flowers/04/IMG_9001.HEIC").read_bytes())
+        assert "HEIC" in heic.json()["detail"]
+        right = [p for p in sorted(wild.rglob("*.JPG")) if clone.ask(p)["prediction"] == p.parent.name]
+        smoke = clone.folder / "build/smoke"
+        smoke.mkdir(parents=True)
+        for photo in {photo.parent.name: photo for photo in right}.values():
+            shutil.copy(photo, smoke / f"{photo.parent.name}.jpg")
+        validate = "python3 deploy/deploy.py validate --ready-seconds 5 --url"
+        command = f"SMOKE={smoke} {validate} {clone.url}"
+        assert "predicts correctly" in clone.finish(clone.start(command))
+        judged = clone.type(
+            "make evaluate-live URL=http://127.0.0.1:8000 LABELLED=path/to/labelled", labelled="wild"
+        )
+        assert "recall of 12" in judged
+        assert "No drift" in clone.type("make drift URL=http://127.0.0.1:8000")

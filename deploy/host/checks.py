@@ -71,7 +71,7 @@ def smoke_photos(folder: Path) -> list[Path]:
     if not photos:
         raise WrongCallError(
             f"{folder} has no photos. Add one named after its label, such as cat.jpg, "
-            "or name another folder with --smoke."
+            "or name another folder with --smoke or SMOKE=."
         )
     return photos
 
@@ -102,7 +102,7 @@ def smoke(url: str, folder: Path, key: str) -> None:
         if label != path.stem:
             raise RefusedError(
                 f"check 'smoke' failed: {path.name} was predicted as {label}. For a model of other classes "
-                f"name photos of yours with --smoke. Response: {text[:300]}"
+                f"name photos of yours with --smoke or SMOKE=. Response: {text[:300]}"
             )
     status, text = request(f"{url}/predict", photos[0].read_bytes()[:100], headers)
     if status != 422:

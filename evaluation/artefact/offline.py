@@ -143,4 +143,6 @@ def main(options: argparse.Namespace) -> int:
             print(f"{name:22} {value}  95 % {interval}  n={n}")
     verdicts = limits.judge(result)
     print(gates.as_text(verdicts))
+    if not all(verdict.passed for verdict in verdicts):
+        print(f"The bounds are in {options.gates}: set there what your own data should reach.")
     return 0 if options.report_only or all(verdict.passed for verdict in verdicts) else 1

@@ -74,7 +74,7 @@ def test_wrong_calls_are_refused_before_anything_starts(host: Host, tmp_path: Pa
         2,
         (
             f"error: {host.smoke} has no photos. Add one named after its label, such as cat.jpg, "
-            "or name another folder with --smoke.\n"
+            "or name another folder with --smoke or SMOKE=.\n"
         ),
     )
     done = host.call("deploy", image, "--env-file", tmp_path / "missing.env")

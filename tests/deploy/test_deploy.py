@@ -78,7 +78,9 @@ def test_a_missing_engine_or_proxy_is_reported_with_the_next_step(tmp_path: Path
     assert not (tmp_path / "state.json").exists()
 
 
-def test_validates_a_service_by_its_digest_and_its_predictions(url: str, tmp_path: Path):
+def test_validates_a_service_by_its_digest_and_its_predictions(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Photos, a broken one, metrics; another digest or prediction is refused, naming the check."""
     done = deploy("validate", f"x@{DIGEST}", "--url", url)
     assert done.returncode == 0, done.stderr
@@ -91,6 +93,8 @@ def test_validates_a_service_by_its_digest_and_its_predictions(url: str, tmp_pat
     wrong = deploy("validate", "--url", url, "--smoke", tmp_path)
     assert wrong.returncode == 1
     assert "check 'smoke' failed: dog.jpg was predicted as cat. For a model of other classes" in wrong.stderr
+    monkeypatch.setenv("SMOKE", str(tmp_path))  # as make passes on SMOKE=
+    assert "dog.jpg was predicted as cat" in deploy("validate", "--url", url).stderr
 
 
 def test_waits_at_most_the_given_seconds_for_a_service(tmp_path: Path):

@@ -90,7 +90,7 @@ REFUSED = {
         {"answers": {"/predict": (200, '{"prediction": "dog"}')}},
         (
             "check 'smoke' failed: cat.jpg was predicted as dog. For a model of other classes name photos of "
-            "yours with --smoke. Response: "
+            "yours with --smoke or SMOKE=. Response: "
         ),
     ),
     "returns no prediction": (

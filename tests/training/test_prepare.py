@@ -81,11 +81,13 @@ def dropped() -> dict[str, str]:
 def test_every_file_is_accounted_for():
     """Kept and dropped files add up to all; each fault has its reason."""
     write("cat/empty.jpg", b"")
+    write("cat/IMG_1.HEIC", b"\0\0\0\x18ftypheic" + bytes(99))
     write("cat/Thumbs.db", b"\xd0\xcf\x11\xe0 not a photo")
     write("dog/cut.jpg", encode(picture("dog", 99))[:2000])
     write("dog/huge.png", encode(Image.new("L", (17000, 10)), "PNG"))
     summary = prepare(CONFIG)
     assert dropped() == {
+        "cat/IMG_1.HEIC": "HEIC photo, not supported",
         "cat/Thumbs.db": "not an image",
         "cat/empty.jpg": "empty",
         "dog/cut.jpg": "undecodable",
@@ -93,7 +95,7 @@ def test_every_file_is_accounted_for():
     }
     table = manifest()
     assert list(table.columns) == ["label", "split", "sha256", "phash", "group", "width", "height", "bytes"]
-    assert (summary["files"], summary["kept"], summary["dropped"]) == (44, 40, 4)
+    assert (summary["files"], summary["kept"], summary["dropped"]) == (45, 40, 5)
     assert summary["photos"] == {
         "train": {"cat": 16, "dog": 16},
         "validation": {"cat": 2, "dog": 2},

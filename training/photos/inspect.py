@@ -98,6 +98,11 @@ def _workers_ignoring_interrupts() -> ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
+def _reason(error: ImageError) -> str:
+    named = re.match(r"This is (?:an? )?(.+?), which is not supported", error.detail)
+    return f"{named[1]}, not supported" if named else _REASONS[error.code]
+
+
 def inspect(raw: Path, name: str) -> Inspected:
     """Decode and hash one file below `raw`, or give the reason why it cannot be used."""
     data = (raw / name).read_bytes()
@@ -105,7 +110,7 @@ def inspect(raw: Path, name: str) -> Inspected:
     try:
         image = preprocess(data, _HASH_SIDE)
     except ImageError as error:
-        return Inspected(name, label, len(data), reason=_REASONS[error.code])
+        return Inspected(name, label, len(data), reason=_reason(error))
     picture = Image.fromarray(image.pixels.transpose(1, 2, 0))
     perceptual = imagehash.phash(picture)
     return Inspected(

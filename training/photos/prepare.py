@@ -17,5 +17,8 @@ def main(arguments: list[str]) -> int:
     )
     from training.photos import catalogue
 
-    print(json.dumps(catalogue.prepare(settings.prepare, place), indent=2))
+    summary = catalogue.prepare(settings.prepare, place)
+    print(json.dumps(summary, indent=2))
+    if summary["dropped"]:
+        print(f"{place.dropped} names each file that was dropped, with the reason")
     return 0
