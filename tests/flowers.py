@@ -50,7 +50,7 @@ def phone_photo(image: Image.Image, orientation: int) -> bytes:
 
 
 def write(folder: Path, seed: int = 11) -> Path:
-    """Write all folders: half phone photos, one WebP, one HEIC, one broken file, and a computer's leftovers."""
+    """Write all folders: half phone photos, a WebP, a HEIC, a broken file, and a computer's leftovers."""
     rng = np.random.default_rng(seed)
     for kind, count in enumerate(COUNTS):
         own = folder / f"{kind + 1:02}"

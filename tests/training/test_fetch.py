@@ -326,6 +326,6 @@ def test_the_command_adds_what_the_variable_names(
     monkeypatch.delenv("DATA")
     monkeypatch.setenv("ADD", str(make_zip(tmp_path / "again.zip", {"cat/8.jpg": JPEG + b"8"})))
     assert main(["fetch"]) == 0
-    assert (
-        "there are now 5 cat, 2 dog from archive first.zip + more.zip + again.zip" in capsys.readouterr().out
-    )
+    output = capsys.readouterr().out
+    assert "there are now 7 files from archive first.zip + more.zip + again.zip (sha256" in output
+    assert "): cat 5, dog 2\n" in output

@@ -48,7 +48,5 @@ def main(arguments: list[str]) -> int:
 def _print(what: str, report: Report | None) -> None:
     if report:
         counts = ", ".join(f"{label} {count:,}" for label, count in report.files.items())
-        files = sum(report.files.values())
-        print(
-            f"{what} {files:,} files from {report.source} {report.name}: {counts} (sha256 {report.sha256[:12]}…)"
-        )
+        origin = f"{report.source} {report.name} (sha256 {report.sha256[:12]}…)"
+        print(f"{what} {sum(report.files.values()):,} files from {origin}: {counts}")
