@@ -78,7 +78,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--smoke",
         type=Path,
         default=Path(os.environ.get("SMOKE") or SMOKE),
-        help="folder of photos named after their label, default $SMOKE or the folder beside this file",
+        help="folder of photos named after their label, default $SMOKE or the folder next to this file",
     )
     add("--ready-seconds", type=float, default=60, help="how long to wait until it is ready, default 60")
     options = parser.parse_args(arguments)
