@@ -16,6 +16,7 @@ from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
 from training.__main__ import main
 from training.fit import checkpoint, phases
+from training.fit.distributed import Processes
 from training.fit.head import Score
 from training.fit.job import Job
 from training.fit.trainer import finetune
@@ -238,3 +239,20 @@ def test_a_diverged_training_keeps_the_head_or_says_so(
     assert "fine-tuning diverged: the head alone is kept" in capsys.readouterr().out
     with pytest.raises(PipelineError, match=r"Lower finetune\.learning_rate"):
         train(place, "--head.enabled", "false")
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_processes_that_nobody_configured_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch):
+    """Four tasks of SLURM or torchrun with a configuration for one would overwrite each other's files."""
+    monkeypatch.setenv(variable, "4")
+    with pytest.raises(PipelineError, match=r"started 4 processes, but trainer\.devices=1 .* make 1"):
+        Processes(train_config().trainer)
+    monkeypatch.setenv(variable, "1")
+    assert Processes(train_config().trainer).is_first
+
+
+def test_torchrun_s_number_counts_where_srun_starts_it(monkeypatch: pytest.MonkeyPatch):
+    """One task of SLURM for each machine, and torchrun in it."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    Processes(train_config().trainer)

@@ -6,22 +6,42 @@ trainer then joins the running processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from lightning.fabric import Fabric
 
+from common.errors import PipelineError
 from training.config import TrainerConfig
+
+_STARTERS: Final = {"torchrun": "WORLD_SIZE", "SLURM's srun": "SLURM_STEP_NUM_TASKS"}
+"""Where each program that starts processes says how many; torchrun's word counts where srun starts it."""
 
 
 class Processes:
     """The processes of one training, one or more."""
 
     def __init__(self, config: TrainerConfig) -> None:
+        """Find the processes that are to train together.
+
+        Raises:
+            PipelineError: another number was started than is configured.
+        """
+        wanted = config.devices * config.nodes
+        starter = next((name for name, variable in _STARTERS.items() if variable in os.environ), "")
+        started = int(os.environ[_STARTERS[starter]]) if starter else 1
+        if started not in (1, wanted):
+            raise PipelineError(
+                f"{starter} started {started} processes, but trainer.devices={config.devices} and "
+                f"trainer.nodes={config.nodes} make {wanted}: each would train alone and overwrite the "
+                "others' files. Set the two to what is started, or start as many."
+            )
         self._threads = config.threads or max(1, torch.get_num_threads() // config.devices)
         self._fabric: Fabric | None = None
-        if config.devices * config.nodes > 1:
+        if wanted > 1:
             self._fabric = Fabric(
                 accelerator=config.accelerator,
                 devices=config.devices,
