@@ -112,9 +112,9 @@ def paired_difference(first: Flags, second: Flags) -> Figure:
 
 
 def bootstrap(
-    statistic: Callable[[Floats, Ints], float], probabilities: Floats, targets: Ints, seed: int = 0
+    statistic: Callable[[Floats, Any], float], probabilities: Floats, targets: Ints | Flags, seed: int = 0
 ) -> Figure:
-    """`statistic` on all photos, with the percentile interval of resampled photos (Efron 1979).
+    """`statistic` of two arrays by photo, with the percentile interval of resampled photos (Efron 1979).
 
     Percentiles rather than BCa: the calibration error of every resample lies above that of the whole set. BCa
     treats this as bias, so its interval would rest on a few extreme resamples. Resamples in which the

@@ -102,9 +102,16 @@ def losses(probabilities: Floats, targets: Ints) -> Floats:
 
 def expected_calibration_error(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3)."""
-    return float(
-        sum(abs(b.confidence - b.accuracy) * b.share for b in reliability(probabilities, targets, bins))
-    )
+    return _calibration_error(*_confidence(probabilities, targets), bins)
+
+
+def _calibration_error(confidence: Floats, right: Flags | Ints, bins: int = ECE_BINS) -> float:
+    found = _reliability(confidence, right, bins)
+    return float(sum(abs(b.confidence - b.accuracy) * b.share for b in found))
+
+
+def _confidence(probabilities: Floats, targets: Ints) -> tuple[Floats, Flags]:
+    return probabilities.max(1), probabilities.argmax(1) == targets
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
@@ -122,13 +129,15 @@ class ReliabilityBin(msgspec.Struct, frozen=True):
 
 def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> list[ReliabilityBin]:
     """The non-empty confidence bins of a reliability diagram, in rising order."""
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == targets
+    return _reliability(*_confidence(probabilities, targets), bins)
+
+
+def _reliability(confidence: Floats, right: Flags | Ints, bins: int) -> list[ReliabilityBin]:
     number = np.clip((confidence * bins).astype(int), 0, bins - 1)
     return [
         ReliabilityBin(
             float(confidence[number == i].mean()),
-            float(correct[number == i].mean()),
+            float(right[number == i].mean()),
             float((number == i).mean()),
             int((number == i).sum()),
         )
@@ -198,7 +207,7 @@ def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> Evaluat
         n=len(targets),
         accuracy=accuracy(probabilities, targets),
         log_loss=mean(losses(probabilities, targets)),
-        ece=bootstrap(expected_calibration_error, probabilities, targets),
+        ece=bootstrap(_calibration_error, *_confidence(probabilities, targets)),
         roc_auc=roc_auc(probabilities, targets),
         precision=_shares(labels, right, table.sum(0)),
         recall=recall,
