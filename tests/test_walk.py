@@ -46,7 +46,6 @@ ELSEWHERE = {
     "make promote MODEL=models/release/model-int8.pt": "the same with another champion",
     ".venv/bin/python -m evaluation offline": "make evaluate",
     "mkdir -p feedback": "for docker run",
-    "make evaluate-live URL=http://127.0.0.1:8000 LABELLED=path/to/labelled MODEL=models/model.pt": "shorter",
     "make shifts": "3 minutes; tests/evaluation/test_drift.py",
 }
 """Lines that are not typed here, and what does or would."""
@@ -372,7 +371,8 @@ def test_the_whole_way_of_a_stranger(clone: Clone):
         command = f"SMOKE={smoke} {validate} {clone.url}"
         assert "predicts correctly" in clone.finish(clone.start(command))
         judged = clone.type(
-            "make evaluate-live URL=http://127.0.0.1:8000 LABELLED=path/to/labelled", labelled="wild"
+            "make evaluate-live URL=http://127.0.0.1:8000 LABELLED=path/to/labelled MODEL=models/model.pt",
+            labelled="wild",
         )
         assert "recall of 12" in judged
         assert "No drift" in clone.type("make drift URL=http://127.0.0.1:8000")

@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from lightning.pytorch.loggers import MLFlowLogger
@@ -28,7 +30,8 @@ class Tracker:
         """Open the run `run_id`, or start a new one if there is none or the store no longer has it.
 
         Raises:
-            PipelineError: the tracking server does not answer, or the database cannot be used.
+            PipelineError: the tracking server does not answer, the database cannot be used, or the files of
+                earlier runs are not where it says.
         """
         self.config = config
         self.uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
@@ -42,8 +45,9 @@ class Tracker:
         except (MlflowException, SQLAlchemyError) as error:
             raise PipelineError(
                 f"MLflow at {self.uri} does not answer: {_reason(error)}. Start it, or set "
-                "MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server). A database that is damaged or of "
-                "another version of MLflow can be moved away: a new one is made."
+                "MLFLOW_TRACKING_URI (sqlite:///mlflow.db needs no server). If another program has the "
+                "database locked, end that one. A database that is damaged or of another version of MLflow "
+                "can be moved away: a new one is made."
             ) from error
 
     def _knows(self, run_id: str) -> bool:
@@ -57,10 +61,19 @@ class Tracker:
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.config.experiment)
-        if found:
-            return str(found.experiment_id)
         local = self.uri.startswith("sqlite")
         location = Path(self.config.artifact_location).absolute().as_uri() if local else None
+        if found:
+            kept = urlsplit(found.artifact_location)
+            if local and found.artifact_location != location and kept.scheme == "file":
+                folder = Path(url2pathname(kept.path))
+                if not folder.exists():
+                    raise PipelineError(
+                        f"MLflow's experiment {self.config.experiment} keeps its files in {folder}, which is "
+                        "not there: the project's folder was moved or copied. Link that path to the present "
+                        f"{self.config.artifact_location}, or move mlflow.db away: a new one is made."
+                    )
+            return str(found.experiment_id)
         return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
 
     def lightning_logger(self) -> MLFlowLogger:

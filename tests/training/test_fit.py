@@ -20,6 +20,7 @@ from training.fit.distributed import Processes
 from training.fit.head import Score
 from training.fit.job import Job
 from training.fit.trainer import finetune
+from training.network.build import build
 from training.network.task import FinetuneTask
 from training.photos.manifest import read_manifest
 from training.place import Place
@@ -256,3 +257,18 @@ def test_torchrun_s_number_counts_where_srun_starts_it(monkeypatch: pytest.Monke
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     monkeypatch.setenv("WORLD_SIZE", "1")
     Processes(train_config().trainer)
+
+
+def test_little_shared_memory_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A container has 64 MB by default; torch's own words are kept as the cause."""
+    words = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+
+    def fit(*_: object, **__: object) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    task = FinetuneTask(build(train_config().model, 2), torch.ones(2), train_config().finetune)
+    rows = TensorDataset(torch.zeros(4, 3), torch.zeros(4))
+    data = RowData(rows, rows, 2)
+    with pytest.raises(PipelineError, match=r"too little shared memory .*--shm-size 1g.*loader\.workers=0"):
+        finetune(train_config(), task, data, None, tmp_path)

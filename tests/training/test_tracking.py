@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,29 @@ def test_a_damaged_database_is_an_error_with_a_next_step():
     Path("mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(PipelineError, match="moved away: a new one is made"):
         Tracker(tiny.train_config().tracking)
+
+
+def test_a_moved_folder_is_reported(tracked: Path, monkeypatch: pytest.MonkeyPatch):
+    """MLflow would go on writing to the old path, or fail there at the end of a training."""
+    config = tiny.train_config().tracking
+    Tracker(config).finish()
+    elsewhere = tracked.with_name(f"{tracked.name}-moved")
+    shutil.copytree(tracked, elsewhere, symlinks=True)
+    (elsewhere / "mlruns").mkdir(exist_ok=True)
+    shutil.rmtree(tracked)
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+    with pytest.raises(PipelineError, match=rf"in {tracked}/mlruns, which is not there: .* moved or copied"):
+        Tracker(config)
+    tracked.mkdir()
+    (tracked / "mlruns").symlink_to(elsewhere / "mlruns")
+    Tracker(config).finish()
+
+
+def test_a_locked_database_is_reported(tracked: Path, monkeypatch: pytest.MonkeyPatch):
+    """With what to do."""
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    with closing(sqlite3.connect(tracked / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(PipelineError, match=r"database is locked.*end that one"):
+            Tracker(tiny.train_config().tracking)

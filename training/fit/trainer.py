@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from common.errors import PipelineError
 from training.config import TrainConfig
 from training.fit.callbacks import Progress, StepSeed
 from training.fit.interrupts import Interrupt
@@ -125,10 +128,24 @@ def finetune(
         log_every_n_steps=1,
     )
     last = work / "last.ckpt"
-    with interrupt.handling_sigint():
+    with interrupt.handling_sigint(), _shared_memory_explained():
         trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     task.load_state_dict(stored["state_dict"])
     trainer.strategy.barrier()  # the first process deletes the file that the others read
     score = best.best_model_score
     return float(score) if score is not None else float("inf")
+
+
+@contextmanager
+def _shared_memory_explained() -> Iterator[None]:
+    """The loader's processes hand over batches in shared memory; a container has 64 MB by default."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise PipelineError(
+            "There is too little shared memory (/dev/shm) for the processes that load photos. Give the "
+            "container more (--shm-size 1g), or set loader.workers=0 to load in the training process."
+        ) from error
