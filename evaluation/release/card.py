@@ -58,6 +58,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Class names."""
     photos: dict[str, dict[str, int]]
     """Photos by split and label."""
+    kept_test: list[str] = []
+    """The owner's folders that are the test split; none where the photos were split here."""
 
 
 def markdown(release: Path = RELEASE) -> str:
@@ -121,8 +123,10 @@ def _data(path: Path) -> list[str]:
         for split, counts in summary.photos.items()
     ]
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped_by_reason.items())
+    owner = ", ".join(summary.kept_test)
+    kept = f" The test split is the one that the data's owner set aside ({owner})." if owner else ""
     return [
-        f"{summary.files} files, {summary.kept} kept; dropped: {dropped or 'none'}.",
+        f"{summary.files} files, {summary.kept} kept; dropped: {dropped or 'none'}.{kept}",
         "",
         "| split | " + " | ".join(summary.labels) + " |",
         "| --- " * (1 + len(summary.labels)) + "|",

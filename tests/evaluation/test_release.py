@@ -57,6 +57,7 @@ def test_the_model_card_describes_the_release(candidate: dict[str, object]):
         "dropped_by_reason": {"empty": 2},
         "labels": ["cat", "dog"],
         "photos": {"train": {"cat": 4, "dog": 6}},
+        "kept_test": ["test"],
     }
     cell = {"value": 0.91, "low": 0.9, "high": 0.92, "n": 100}
     slices = {
@@ -75,7 +76,7 @@ def test_the_model_card_describes_the_release(candidate: dict[str, object]):
     for text in (
         "# Model card: tiny 1",
         "| accuracy, labels as found | 0.9900 [0.9800 to 1.0000], n=100 |",
-        "12 files, 10 kept; dropped: 2 empty",
+        "12 files, 10 kept; dropped: 2 empty. The test split is the one that the data's owner set aside",
         "| train | 4 | 6 |",
         "Weakest slice of 50 photos or more: brightness under 0.3, 91.00% of 100.",
         "| jpeg | 91.0% |",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import PipelineError
+from common.files import sha256
 from tests.pictures import encode, scene
 from tests.tiny import data_config
 from training.__main__ import main
@@ -329,3 +330,18 @@ def test_the_command_adds_what_the_variable_names(
     output = capsys.readouterr().out
     assert "there are now 7 files from archive first.zip + more.zip + again.zip (sha256" in output
     assert "): cat 5, dog 2\n" in output
+
+
+def test_a_named_archive_that_was_damaged_on_the_way_is_not_kept(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The next run downloads it again, rather than failing on the same file for ever."""
+    archive = make_zip(workplace / "photos.zip", {"cat/1.jpg": JPEG, "dog/1.jpg": JPEG + b"1"})
+    monkeypatch.setattr(sources, "download", lambda *_: archive)
+    with pytest.raises(PipelineError, match=r"photos\.zip came with SHA-256 .* not b7974bd00a84"):
+        sources.fetch(data_config("--fetch.source", "microsoft").fetch, Place(workplace))
+    assert not archive.exists()
+    archive = make_zip(workplace / "photos.zip", {"cat/1.jpg": JPEG, "dog/1.jpg": JPEG + b"1"})
+    monkeypatch.setitem(sources._SHA256, "microsoft", sha256(archive))
+    sources.fetch(data_config("--fetch.source", "microsoft").fetch, Place(workplace))
+    assert archive.exists()

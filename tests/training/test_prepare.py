@@ -186,7 +186,7 @@ def test_the_owner_s_test_split_stays_whole_and_near_copies_of_it_leave():
             write(f"{label}/test/{number}.jpg", encode(picture(label, number), quality=90))
     write("cat/train/copy.jpg", encode(picture("cat", 100).resize((150, 150))))
     PLACE.fetch_report.write_text('{"kept_test": ["test"]}')
-    prepare(CONFIG)
+    assert prepare(CONFIG)["kept_test"] == ["test"]
     table = manifest()
     assert set(table.index[table["split"] == "test"]) == {
         f"{label}/test/{number}.jpg" for label in ("cat", "dog") for number in range(100, 104)

@@ -50,7 +50,8 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     _check_classes(classes, kept)
     kept["group"] = group_near_duplicates(kept["phash"].to_numpy(np.uint64), config.near_duplicate_bits)
     kept, conflicting = without_conflicts(kept, config.near_duplicate_bits)
-    if owner_test(place):
+    kept_test = owner_test(place)
+    if kept_test:
         config = replace(config, test_share=0.0)
     known = known_splits(kept, config, place)
     kept, bridging = without_bridges(kept, known, config.near_duplicate_bits)
@@ -60,6 +61,8 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     kept["split"] = assign_splits(kept, config, known)
     kept["phash"] = [f"{value:016x}" for value in kept["phash"]]
     summary = _summarise(kept, dropped) | {"settings": split_settings(config)}
+    if kept_test:
+        summary["kept_test"] = kept_test
     _check_splits(kept)
     assert len(kept[["group", "split"]].drop_duplicates()) == kept["group"].nunique()  # noqa: S101 (no leaks)
     with files.atomic_folder(place.prepared) as folder:
