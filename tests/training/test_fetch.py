@@ -345,3 +345,16 @@ def test_a_named_archive_that_was_damaged_on_the_way_is_not_kept(
     monkeypatch.setitem(sources._SHA256, "microsoft", sha256(archive))
     sources.fetch(data_config("--fetch.source", "microsoft").fetch, Place(workplace))
     assert archive.exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_added_photos_may_name_their_class_themselves(tmp_path: Path):
+    """One photo of one class that is there, without a folder; a name of no class is refused."""
+    get(str(make_zip(tmp_path / "first.zip", photos())))
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "dog.900.jpg").write_bytes(JPEG + b"new")
+    assert add(more).files == {"cat": 3, "dog": 3}
+    (more / "dog.900.jpg").rename(more / "bat.900.jpg")
+    with pytest.raises(PipelineError, match=r"such as bat\.900\.jpg"):
+        add(more)

@@ -111,7 +111,7 @@ def understand(
         layout = _class_folders(root, inside, parts, folders, left_out)
     else:
         candidates = set(photos)
-        layout = _by_names(root, [name for name in inside if name in candidates])
+        layout = _by_names(root, [name for name in inside if name in candidates], known)
     if not known:
         _check_classes(layout.counts)
     spoken_of = layout.targets.keys() | {name for listed in left_out.values() for name in listed}
@@ -211,11 +211,12 @@ def _owner_splits(
     return Layout(f"the splits {', '.join(parts)}{_below(root)}, joined", targets, frozenset(test))
 
 
-def _by_names(root: PurePosixPath, photos: list[PurePosixPath]) -> Layout:
-    """Labels in the file names, as in `cat.0.jpg`: every name must have one."""
+def _by_names(root: PurePosixPath, photos: list[PurePosixPath], known: Collection[str]) -> Layout:
+    """Labels in the file names, as in `cat.0.jpg`: every name must have one, a known one alone will do."""
     labels = {name: _label_in(name) for name in photos}
     counts = Counter(labels.values())
-    if None in counts or len(counts) < 2 or min(counts.values()) < 2:
+    plausible = len(counts) > 1 and min(counts.values()) > 1
+    if None in counts or not (plausible or (counts and counts.keys() <= set(known))):
         raise PipelineError(_seen(photos))
     targets = {name: PurePosixPath(label, name.name) for name, label in labels.items() if label}
     return Layout(f"classes from the file names{_below(root)}", targets)

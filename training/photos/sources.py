@@ -151,9 +151,9 @@ def _located(source: str, place: Place) -> tuple[str, Path]:
         if found != _SHA256.get(source, ""):
             archive.unlink()
             raise PipelineError(
-                f"{archive.name} came with SHA-256 {found[:12]}…, not {_SHA256[source][:12]}…: it was damaged "
-                f"on the way, or {source} has another file now. It is deleted; run it again, or name its "
-                f"address to take it as it is: DATA={ADDRESSES[source]}"
+                f"{archive.name} came with SHA-256 {found[:12]}…, not {_SHA256[source][:12]}…: it was "
+                f"damaged on the way, or {source} has another file now. It is deleted; run it again, or name "
+                f"its address to take it as it is: DATA={ADDRESSES[source]}"
             )
         return (source if source in ADDRESSES else "url"), archive
     local = Path(source).expanduser()
