@@ -36,7 +36,7 @@ ADDRESSES: Final = {
     "kaggle": "https://www.kaggle.com/api/v1/datasets/download/shaunthesheep/microsoft-catsvsdogs-dataset",
 }
 _SHA256: Final = {"microsoft": "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"}
-"""Of the archive as GoMLX's example of Cats vs Dogs has it too; Kaggle packs its own anew."""
+"""Of the archive as GoMLX's example of Cats vs Dogs has it too. Kaggle packs a file of its own."""
 
 
 @dataclass(frozen=True, slots=True)
