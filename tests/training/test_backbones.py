@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,15 @@ def test_arguments_of_the_architecture_come_along(tmp_path: Path):
     assert {m.eps for m in again.modules() if hasattr(m, "eps")} == {0.02}
 
 
+def test_what_a_description_leaves_out_is_that_of_the_architecture(tmp_path: Path):
+    """A `config.json` with little more than the name."""
+    publish(tmp_path / "own", "resnet18")
+    described = {"architecture": "resnet18", "num_classes": 7, "pretrained_cfg": {}}
+    (tmp_path / "own/config.json").write_text(json.dumps(described))
+    ours = build(of("resnet18", f"local-dir:{tmp_path}/own"), 2)
+    assert (ours.mean / 255).flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
 def test_a_vision_transformer_takes_the_size_that_is_set():
     """Its position embedding is made for it; another size is refused before anything is trained."""
     network = build(of(VIT, "none", side=48), 2).eval()
@@ -165,6 +175,7 @@ def wrong(folder: Path) -> dict[str, tuple[str, str, str]]:
     )
     (folder / "damaged.pth").write_bytes(b"not a file of tensors")
     (folder / "empty").mkdir()
+    torch.save(timm.create_model("resnet18"), folder / "module.pth")
     return {
         "another architecture": (
             "resnet34",
@@ -176,6 +187,9 @@ def wrong(folder: Path) -> dict[str, tuple[str, str, str]]:
         "no tensors": ("resnet18", f"{folder}/damaged.pth", "has no weights of a resnet18"),
         "no file": ("resnet18", f"{folder}/none.pth", "There is no file .* Set model.weights to pretrained"),
         "no description": ("resnet18", f"local-dir:{folder}/empty", "cannot be had: .*config.json"),
+        "an empty source": ("resnet18", "local-dir:", "cannot be had: .*Name a folder with a config.json"),
+        "an unknown tag": ("resnet18.nothing", "none", "timm has no model 'resnet18.nothing'"),
+        "a pickled module": ("resnet18", f"{folder}/module.pth", "save its state_dict.. alone"),
         "a source as backbone": (
             "hf-hub:timm/resnet18",
             "none",

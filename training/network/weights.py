@@ -60,13 +60,17 @@ def load(config: ModelConfig) -> tuple[Design, Any]:
     """
     if not timm.is_model(config.backbone):
         raise _unknown(config.backbone)
+    try:
+        usual: dict[str, Any] = cast("Any", timm.get_pretrained_cfg(config.backbone)).to_dict()
+    except RuntimeError as error:  # a name with an unknown tag
+        raise _unknown(config.backbone) from error
     if config.weights.startswith(_SOURCES):
-        return _from_source(config)
-    design = _design(config, cast("Any", timm.get_pretrained_cfg(config.backbone)).to_dict(), {})
+        return _from_source(config, usual)
+    design = _design(config, usual, {})
     if config.weights == "none":
         return design, design.empty()
     if config.weights != "pretrained":
-        return design, _from_file(design, Path(config.weights))
+        return design, _from_file(design, Path(config.weights).expanduser())
     if config.backbone in PACKAGED:
         design = Design(config.backbone, {"bn_eps": BN_EPS}, HALF, HALF)
         backbone = design.empty()
@@ -122,10 +126,10 @@ def _design(config: ModelConfig, trained: dict[str, Any], arguments: dict[str, A
     return Design(config.backbone, arguments, tuple(trained["mean"]), tuple(trained["std"]))
 
 
-def _from_source(config: ModelConfig) -> tuple[Design, Any]:
-    """A model with timm's `config.json`, on the Hugging Face hub or in a folder."""
-    source, name = parse_model_name(config.weights)
+def _from_source(config: ModelConfig, usual: dict[str, Any]) -> tuple[Design, Any]:
+    """A model with timm's `config.json`, on the hub or in a folder; what that leaves out is as `usual`."""
     try:
+        source, name = parse_model_name(config.weights)
         if source == "hf-hub":
             repository, _, revision = name.partition("@")
             path = Path(hf_hub_download(repository, "config.json", revision=revision or None))
@@ -140,7 +144,7 @@ def _from_source(config: ModelConfig) -> tuple[Design, Any]:
             f"{config.weights} is of a {architecture}. Set model.backbone={architecture}, or other "
             "model.weights."
         )
-    trained = described.get("pretrained_cfg", described)
+    trained = {**usual, **described.get("pretrained_cfg", described)}
     arguments = {k: v for k, v in described.get("model_args", {}).items() if k != "num_classes"}
     design = _design(config, trained, arguments)
     return design, _without_classifier(config, config.weights, design.arguments)
@@ -171,7 +175,7 @@ def _from_file(design: Design, path: Path) -> Any:
     except Exception as error:  # a damaged file raises several kinds, as do tensors that do not fit
         raise PipelineError(
             f"{path} has no weights of a {design.architecture}, by timm's names: {_first_lines(error)} "
-            "Set model.backbone to the architecture that the file is of."
+            "Set model.backbone to the architecture that the file is of, and save its state_dict() alone."
         ) from error
     backbone.reset_classifier(0)
     return backbone
@@ -188,6 +192,11 @@ def _without_classifier(config: ModelConfig, name: str, arguments: dict[str, Any
 
 
 def _unreachable(weights: str, error: Exception) -> PipelineError:
+    if weights.startswith("local-dir:"):
+        return PipelineError(
+            f"model.weights={weights} cannot be had: {_first_lines(error)} Name a folder with a config.json "
+            "and a model.safetensors, as timm's save_for_hf writes them."
+        )
     return PipelineError(
         f"model.weights={weights} cannot be had: {_first_lines(error)} Without a way to the Hugging Face "
         "hub, download the file elsewhere and name it: model.weights=FILE.safetensors. model.weights=none "
