@@ -182,7 +182,7 @@ def test_no_probability_is_shown_as_certain(page: Any, cat: float, shown: list[s
         changed = {"probability": cat, "probabilities": {"cat": cat, "dog": 1 - cat}}
         route.fulfill(response=reply, json=reply.json() | changed)
 
-    page.route("**/predict", answer)
+    page.route("**/predict?top=5", answer)
     choose(page, CAT)
     texts = card(page, "ms in the service").locator("dd").all_text_contents()
     assert [text for text in texts if text] == shown
@@ -191,7 +191,7 @@ def test_no_probability_is_shown_as_certain(page: Any, cat: float, shown: list[s
 
 def test_an_unreachable_service_is_reported(page: Any, url: str):
     """In words, on the card."""
-    page.route("**/predict", lambda route: route.abort())
+    page.route("**/predict?top=5", lambda route: route.abort())
     choose(page, CAT)
     card(page, "The service cannot be reached")
 
