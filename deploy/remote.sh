@@ -14,7 +14,7 @@ if [ -n "${SSH_KEY:-}" ]; then
   (umask 077; printf '%s\n' "$SSH_KEY" >"$secrets/key"; printf '%s\n' "${SSH_KNOWN_HOSTS:?SSH_KEY is set, so set this to the host key too (ssh-keyscan)}" >"$secrets/known_hosts")
   options+=(-i "$secrets/key" -o "UserKnownHostsFile=$secrets/known_hosts")
 fi
-tar -c --exclude=__pycache__ --transform 's,^\./,smoke/,' deploy.py host proxy -C "$smoke" ./ | ssh "${options[@]}" "$host" 'mkdir -p cats-dogs-deploy && tar -x -C cats-dogs-deploy'
+tar -c --exclude=__pycache__ --transform 's,^\./,smoke/,' deploy.py host proxy -C "$smoke" ./ | ssh "${options[@]}" "$host" 'mkdir -p cats-dogs-deploy && rm -rf cats-dogs-deploy/smoke && tar -x -C cats-dogs-deploy'
 # The remote shell parses one command line, so the arguments are quoted here.
 # shellcheck disable=SC2029
 ssh "${options[@]}" "$host" "python3 cats-dogs-deploy/deploy.py $(printf '%q ' "$@")"

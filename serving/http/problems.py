@@ -116,7 +116,7 @@ def detail_of(error: Exception) -> str:
     if isinstance(error, ServingError):
         return error.detail
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        return " ".join(f"{fault['key']}: {fault['message']}." for fault in error.extra)
+        return " ".join(f"{fault.get('key', 'request')}: {fault['message']}." for fault in error.extra)
     return KINDS[code_of(error)].title + "."
 
 

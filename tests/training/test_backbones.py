@@ -24,6 +24,7 @@ from training.fit import checkpoint
 from training.fit.job import Job
 from training.fit.phases import fit
 from training.network.build import build
+from training.network.predict import check
 from training.photos.manifest import read_manifest
 from training.place import Place
 
@@ -157,6 +158,14 @@ def test_a_size_that_the_network_does_not_take_ends_before_training(place: Place
     with pytest.raises(PipelineError, match=r"(?s)does not take photos of 32x32 .*finetune\.input_sizes"):
         fit(Job.plan(config, read_manifest(place), place))
     assert not list(place.work.glob("*/head.pt"))
+
+
+def test_an_error_without_words_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch):
+    """Some networks assert and say nothing."""
+    network = build(of("resnet18", "none"), 2)
+    monkeypatch.setattr(network, "features", lambda _: (_ for _ in ()).throw(AssertionError))
+    with pytest.raises(PipelineError, match=r"photos of 64x64 pixels: AssertionError"):
+        check(network, SIDE, ())
 
 
 def test_a_network_that_cannot_be_compiled_as_it_is_served_ends_before_training(place: Place):

@@ -53,7 +53,7 @@ def check(network: Classifier, size: int, others: Iterable[int]) -> None:
                     for _ in range(_UNTIL_COMPILED):
                         frozen(images[:1])
         except Exception as error:  # timm asserts, torch raises RuntimeError
-            cause = str(error).strip().splitlines()[-1]
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise PipelineError(
                 f"{network.design.architecture} does not take photos of {side}x{side} pixels: {cause}\n"
                 "Set model.input_size, finetune.input_sizes and export.read_size to sizes that it takes; "
