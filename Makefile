@@ -39,15 +39,25 @@ OUT ?=
 ENGINE ?=
 WORKERS ?= 2
 SCALE ?= 1
+ENV_FILE ?=
+SHADOW ?=
+MEMORY ?=
+CANARY ?=
+MONTH ?=
+FORCE ?=
+BAKE ?=
+# The options of a deploy that are given; the rest stays as it is.
+DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$(SHADOW)") \
+  $(if $(CANARY),--canary "$(CANARY)") $(if $(BAKE),--bake "$(BAKE)")
 
 .DEFAULT_GOAL := help
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation bench-train audit serve predict evaluate-live score drift shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
-  data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote validate evaluate-staging \
-  monitoring-test rehearse rehearse-compose
+  data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
+  monitoring-test incidents rehearse rehearse-compose rehearse-faults
 
 help: ## List the twelve targets that you need first
 	@for target in $(FIRST); do \
@@ -146,6 +156,9 @@ promote: $(VENV)/.train ## Compare models/model.pt with MODEL; release it as @ch
 	$(PY) -m evaluation release
 	$(PY) -m training promote models/model.pt
 
+retrain: $(VENV)/.train ## Train if data, code or configuration have changed, compare, and release in this checkout; FORCE=1 trains anyway
+	FORCE="$(FORCE)" bash scripts/retrain.sh
+
 data-push: $(VENV)/.train ## Push photos and models to the DVC remote DVC_REMOTE_URL=s3://bucket/path
 	bash scripts/data_remote.sh push
 
@@ -195,17 +208,25 @@ compose: ## Start the service with Prometheus, Alertmanager and Grafana; STAGING
 	$(if $(STAGING),IMAGE="$(IMAGE)" DEPLOYMENT="$(lastword $(subst @, ,$(IMAGE)))") docker compose --file deploy/compose.yml \
 	  $(if $(STAGING),--file deploy/compose.staging.yml) up --detach
 
-deploy: ## On the host: replace the running service with IMAGE=name@sha256:…, losing no request
-	python3 deploy/deploy.py deploy "$(IMAGE)"
+deploy: ## On the host: replace the running service with IMAGE=name@sha256:…, losing no request; ENV_FILE= SHADOW= CANARY= BAKE= MEMORY=
+	python3 deploy/deploy.py deploy "$(IMAGE)" $(if $(ENV_FILE),--env-file "$(ENV_FILE)") $(DEPLOY_OPTIONS)
 
-rollback: ## On the host: return to the previous release
-	python3 deploy/deploy.py rollback
+rollback: ## On the host: return to the previous release; IMAGE= only if that is what serves
+	python3 deploy/deploy.py rollback $(IMAGE)
 
-deploy-remote: ## Deploy on DEPLOY_HOST=user@host over ssh
-	bash deploy/remote.sh deploy "$(IMAGE)"
+deploy-remote: ## Deploy on DEPLOY_HOST=user@host over ssh, with the same variables
+	ENV_FILE="$(ENV_FILE)" bash deploy/remote.sh deploy "$(IMAGE)" $(DEPLOY_OPTIONS)
 
 rollback-remote: ## Roll back on DEPLOY_HOST over ssh
-	bash deploy/remote.sh rollback
+	bash deploy/remote.sh rollback $(IMAGE)
+
+backup: ## Save what this machine must not lose (STATE, MLflow's runs) into OUT=….tar.gz
+	@[ -n "$(OUT)" ] || { echo "error: name the archive: make backup OUT=backup.tar.gz" >&2; exit 2; }
+	python3 deploy/backup.py save "$(OUT)"
+
+restore: ## Restore IN=….tar.gz on an empty machine; nothing is overwritten
+	@[ -n "$(IN)" ] || { echo "error: name the archive: make restore IN=backup.tar.gz" >&2; exit 2; }
+	python3 deploy/backup.py restore "$(IN)"
 
 validate: ## Check that URL serves IMAGE=name@sha256:… and predicts correctly
 	python3 deploy/deploy.py validate "$(IMAGE)" --url "$(URL)"
@@ -216,8 +237,17 @@ evaluate-staging: $(VENV)/.train ## Judge URL on the labelled photos of the zip 
 monitoring-test: ## Check Prometheus' rules and Alertmanager's routes (promtool, amtool)
 	bash deploy/monitoring/test.sh
 
+incidents: ## Simulate incidents: how soon the right alert fires (build/incidents.md; promtool); MONTH=1 for a quiet month too (10 minutes)
+	python3 deploy/monitoring/incidents.py $(if $(MONTH),--month)
+
 rehearse-compose: ## Start deploy/compose.yml on a real engine, use it and stop it (5 minutes)
 	python3 deploy/rehearsal/compose.py
+
+rehearse-faults: $(VENV)/.dev ## Break each part of a host at each step of a deploy, under load (build/faults.md, 6 minutes; needs haproxy)
+	rm -rf build/faults
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m faults --numprocesses auto --maxprocesses 4 --timeout 900 tests/deploy/test_faults.py
+	@{ echo "| call | what fails | steps | the call | requests lost | next deploy succeeds |"; \
+	  echo "| --- | --- | --- | --- | --- | --- |"; cat build/faults/*.md; } > build/faults.md; cat build/faults.md
 
 rehearse: ## Rehearse delivery on this machine with real components and planned faults (10 minutes)
 	python3 deploy/rehearse.py

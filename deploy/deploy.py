@@ -3,14 +3,18 @@
 
     deploy.py init                            write what haproxy needs before its first start
     deploy.py deploy NAME@sha256:…            start, check, switch, drain; keep the old release for rollback
-    deploy.py rollback                        return to the previous release
+    deploy.py rollback [NAME@sha256:…]        return to the previous release, if that image is what serves
     deploy.py status                          show what serves and what is kept
     deploy.py validate [NAME@sha256:…] --url  from anywhere: does URL serve that image, and correctly?
+    deploy.py certificate FILE                give haproxy a certificate with its key (PEM)
 
 Needs docker (or podman), haproxy with proxy/haproxy.cfg, and nothing beyond Python's standard library. The
 new container starts in the idle slot, alongside the old one. It gets traffic only once it is ready, runs the
 expected image and model, and predicts the smoke photos correctly. The old container keeps running until the
 public address answers as the new release. After a kill at any step, the next call repairs the state first.
+
+Settings (--env-file), --memory and --shadow belong to the release: a deploy without them takes over those of
+the active one, and a rollback brings the earlier ones back.
 
 Exit status: 0 deployed (or deployed before), 1 refused and the old release keeps serving, 2 wrong call,
 3 another deploy is running.
@@ -22,6 +26,7 @@ import argparse
 import contextlib
 import os
 import re
+import ssl
 import sys
 from pathlib import Path
 
@@ -30,7 +35,8 @@ from host.checks import validate
 from host.containers import Containers
 from host.errors import DeployError, RefusedError, WrongCallError
 from host.proxy import Proxy
-from host.steps import Deployer, say
+from host.settings import SettingsFolder, first_key, parse_settings, read_file, shown
+from host.steps import Deployer, Wish, say
 
 SMOKE = Path(__file__).resolve().parent / "smoke"
 
@@ -51,9 +57,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    commands = ["deploy", "rollback", "status", "validate", "init"]
+    commands = ["deploy", "rollback", "status", "validate", "certificate", "init"]
     add("command", choices=commands, metavar="COMMAND", help=", ".join(commands))
-    add("image", nargs="?", default="", help="image by digest: NAME@sha256:…")
+    add("image", nargs="?", default="", help="image by digest, NAME@sha256:…; the file for certificate")
     add(
         "--state",
         type=Path,
@@ -72,8 +78,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="publish",
         help="how the host reaches the container: a published port (default) or the host's network",
     )
-    add("--memory", default="2g", help="memory limit of the container, default 2g")
-    add("--env-file", type=Path, help="settings of the service, one NAME=value per line")
+    add("--memory", help="memory limit of the container, for the first deploy 2g")
+    add("--env-file", type=Path, help="settings of the service, one NAME=value per line; /dev/null for none")
+    add(
+        "--shadow", help="image by digest whose model answers in the background, for comparison; none ends it"
+    )
+    add("--canary", type=percent, default=0, help="percent of the traffic that the candidate gets at first")
+    add("--bake", type=duration, default="10m", help="how long, as 90s, 10m or 2h, default 10m")
     add(
         "--smoke",
         type=Path,
@@ -82,15 +93,45 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--ready-seconds", type=float, default=60, help="how long to wait until it is ready, default 60")
     options = parser.parse_args(arguments)
-    found = re.fullmatch(r".+@(sha256:[0-9a-f]{64})", options.image)
-    if (options.command == "deploy" or options.image) and not found:
+    options.digest = ""
+    if options.command == "certificate":
+        if not options.image:
+            parser.error("name the file with certificate and key: deploy.py certificate FILE")
+    elif options.image or options.command == "deploy":
+        options.digest = digest(parser, options.image)
+    if options.shadow == "none":
+        options.shadow = ""
+    elif options.shadow:
+        digest(parser, options.shadow)
+    options.url = options.url.rstrip("/")
+    return options
+
+
+def digest(parser: argparse.ArgumentParser, image: str) -> str:
+    """Return the digest of an image that is named by it; exits with 2 if it is not."""
+    found = re.fullmatch(r".+@(sha256:[0-9a-f]{64})", image)
+    if not found:
         parser.error(
             "name the image by digest, NAME@sha256:…: a tag can point to another image tomorrow "
             "('docker inspect --format {{.RepoDigests}} NAME' prints the digest)"
         )
-    options.digest = found[1] if found else ""
-    options.url = options.url.rstrip("/")
-    return options
+    return found[1]
+
+
+def percent(text: str) -> int:
+    """Return a share of the traffic in percent, which leaves some for the active release."""
+    number = int(text)
+    if not 0 <= number <= 99:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 1 to 99 percent; 0 is none")
+    return number
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `90s`, `10m` or `2h`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 10m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def run(options: argparse.Namespace) -> str:
@@ -99,49 +140,65 @@ def run(options: argparse.Namespace) -> str:
     Raises:
         DeployError: the command was not carried out.
     """
-    key = api_key(options.env_file)
+    text = read_file(options.env_file) if options.env_file else None
     if options.command == "validate":
+        key = first_key(parse_settings(text or ""))
         model = validate(options.url, options.digest, options.smoke, key, options.ready_seconds)
         return f"{options.url} predicts correctly: model {model['name']} {model['version']} {options.digest}"
     books, proxy = Books(options.state), Proxy(options.state, options.url)
     if options.command == "status":
-        return status(books, proxy)
-    engine = Containers(options.engine, options.network, options.env_file, options.memory, options.state)
-    deployer = Deployer(books, engine, proxy, options.smoke, options.ready_seconds, key)
+        return status(books, Proxy(options.state, options.url, restart_seconds=0))
+    engine = Containers(options.engine, options.network, options.state)
+    deployer = Deployer(books, engine, proxy, options.smoke, options.ready_seconds)
     with books.locked():
         proxy.prepare()
         if options.command == "init":
+            books.save()
             return f"haproxy can start now: STATE={options.state} PORT=80 haproxy -f proxy/haproxy.cfg"
-        return deployer.deploy(options.image) if options.command == "deploy" else deployer.rollback()
+        if options.command == "certificate":
+            return certificate(proxy, Path(options.image))
+        if options.command == "rollback":
+            return deployer.rollback(options.image)
+        wish = Wish(text, options.memory, options.shadow, options.canary, options.bake)
+        return deployer.deploy(options.image, wish)
+
+
+def certificate(proxy: Proxy, path: Path) -> str:
+    """Install a certificate for haproxy.
+
+    Raises:
+        DeployError: the file is no certificate with its key, or it cannot be installed.
+    """
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(path)
+    except (OSError, ssl.SSLError) as error:
+        raise WrongCallError(
+            f"{path} is not usable: {error}. It must hold certificate, chain and key, in PEM, "
+            "without a password."
+        ) from error
+    proxy.install_certificate(path.read_text(encoding="utf-8"))
+    return f"{path} is installed; haproxy listens with it on TLS_PORT, if it was started with one."
 
 
 def status(books: Books, proxy: Proxy) -> str:
-    """Describe the release that serves and those that are kept."""
-    state = books.state
-    lines = [
-        f"{name:9} {release.image} ({release.slot}, model {release.model}, {release.deployed_at})"
-        for name in ("active", "previous", "candidate")
-        if (release := getattr(state, name))
-    ]
+    """Describe the release that serves and those that are kept, with their settings."""
+    state, folder = books.state, SettingsFolder(books.folder)
+    lines = []
+    for name in ("active", "previous", "candidate"):
+        release = getattr(state, name)
+        if not release:
+            continue
+        lines.append(
+            f"{name:9} {release.image} ({release.slot}, model {release.model}, {release.deployed_at})"
+        )
+        settings = [shown(*setting) for setting in folder.read(release.settings).items()]
+        with_shadow = [f"shadow {release.shadow}"] if release.shadow else []
+        lines.append(f"{'':9} {', '.join([*settings, *with_shadow, f'memory {release.memory}'])}")
+    if state.phase != "idle":
+        lines.append(f"phase     {state.phase}")
     with contextlib.suppress(RefusedError):
         lines.append(f"traffic   {proxy.active()}")
     return "\n".join(lines or ["nothing has been deployed on this host yet"])
-
-
-def api_key(env_file: Path | None) -> str:
-    """Return the service's API key from its settings, for the smoke test; empty if it has none.
-
-    Raises:
-        WrongCallError: the settings file cannot be read.
-    """
-    try:
-        text = env_file.read_text(encoding="utf-8") if env_file else ""
-    except OSError as error:
-        raise WrongCallError(f"cannot read {env_file}: {error.strerror}. Check --env-file.") from error
-    if not text and "SERVING_API_KEY" in os.environ:
-        return os.environ["SERVING_API_KEY"]
-    found = re.search(r"^SERVING_API_KEY=(.*)$", text, re.MULTILINE)
-    return found[1].strip() if found else ""
 
 
 if __name__ == "__main__":

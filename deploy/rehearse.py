@@ -24,7 +24,7 @@ from rehearsal.engine import COMMANDS, base_image, build, build_arguments, docke
 from rehearsal.load import Load, failures, show
 from rehearsal.machine import HERE, PORTS, ROOT, STATE, WORK, Transcript, process, sh, until
 from rehearsal.monitoring import Webhook, monitoring_files, rehearse_monitoring
-from rehearsal.scenes import deploy, rehearse_deploys, rehearse_hardening
+from rehearsal.scenes import deploy, rehearse_canary, rehearse_deploys, rehearse_hardening, rehearse_night
 
 
 def damage(model: Path, to: Path) -> Path:
@@ -119,11 +119,13 @@ def main() -> int:
         with Load((HERE / "smoke" / "dog.jpg").read_bytes()) as load:
             rehearse_deploys(record, first, second, damaged, load)
             rehearse_hardening(record)
+            rehearse_canary(record, first, second, load)
         record.check(
             "all requests of the rehearsal",
             not failures(Counter(outcome for _, outcome in load.seen)),
             show(Counter(outcome for _, outcome in load.seen)),
         )
+        rehearse_night(record, first, second, damaged)
         with Load((HERE / "smoke" / "cat.jpg").read_bytes()):
             rehearse_monitoring(record)
     head = "| check | figure | passed |\n| --- | --- | --- |\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,75 @@ def rehearse_deploys(record: Transcript, first: str, second: str, damaged: str, 
         "one container runs and one is kept",
         sorted(line.split()[-1] for line in containers if line) == ["exited", "running"],
     )
+
+
+def rehearse_canary(record: Transcript, first: str, second: str, load: Load) -> None:
+    """Give a candidate a share of the traffic first."""
+    digest = {image: image.rsplit("@", 1)[-1] for image in (first, second)}
+    with load.during() as counted:
+        done = deploy("deploy", second, "--canary", "30", "--bake", "40s")
+    bakes = [line for line in done.stdout.splitlines() if "of the bake" in line]
+    seen = bakes[-1].split(": ", 1)[-1] if bakes else done.stderr[-200:].replace("\n", " ")
+    record.check("a canary takes 30 % for 40 s, then all", serving() == digest[second], seen)
+    record.check("no request fails meanwhile", failures(counted) == 0, show(counted))
+
+
+def rehearse_night(record: Transcript, first: str, second: str, damaged: str) -> None:
+    """Settings stay with the release; it dies and a bad one comes; then the whole host is lost."""
+    settings = WORK / "service.env"
+    settings.write_text("SERVING_FEEDBACK=/data/feedback.db\nSERVING_API_KEY=rehearsal\n")
+    done = deploy("deploy", second, "--env-file", str(settings), "--shadow", first)
+    shown = deploy("status").stdout
+    record.check(
+        "settings and a shadow model belong to the release, and feedback has its folder",
+        done.returncode == 0
+        and "SERVING_API_KEY=(hidden)" in shown
+        and f"shadow {first}" in shown
+        and (STATE / "data/feedback.db").exists(),
+        done.stderr[-200:].replace("\n", " "),
+    )
+    active = release("active")
+    sh("docker", "rm", "--force", active["container"])
+    done = deploy("deploy", damaged)
+    reason = next((line for line in done.stderr.splitlines() if "check" in line), "")
+    record.check(
+        "the release is dead and a bad image comes: it is refused for its own fault",
+        done.returncode == 1 and "check 'ready' failed" in done.stderr,
+        reason.replace("|", "/"),
+    )
+    done = deploy("deploy", first)
+    record.check(
+        "the next good image is deployed", done.returncode == 0, done.stderr[-200:].replace("\n", " ")
+    )
+    archive = WORK / "backup.tar.gz"
+    backup = (sys.executable, "-c", _BACKUP, str(HERE), str(archive), str(STATE))
+    saved = sh(*backup, "save").stdout
+    label = f"label=deploy.state={STATE}"
+    sh("docker", "rm", "--force", *sh("docker", "ps", "--all", "--quiet", "--filter", label).stdout.split())
+    for name in ("state.json", "history.jsonl", "active.map", "targets.json"):
+        (STATE / name).unlink()
+    for name in ("settings", "data"):
+        shutil.rmtree(STATE / name)
+    sh(*backup, "restore")
+    done = deploy("deploy", first)
+    record.check(
+        "the host is lost: from its backup the release serves again, with its settings",
+        done.returncode == 0
+        and serving() == first.rsplit("@", 1)[-1]
+        and "SERVING_API_KEY=(hidden)" in deploy("status").stdout
+        and (STATE / "data/feedback.db").exists(),
+        saved.splitlines()[0].rsplit(": ", 1)[-1],
+    )
+    done = deploy("deploy", second, "--env-file", "/dev/null", "--shadow", "none")
+    said = "SERVING_API_KEY is dropped: from now on the service answers everybody" in done.stdout
+    record.check("a deploy that drops the key says so", done.returncode == 0 and said)
+
+
+_BACKUP = """
+import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import backup
+print(*getattr(backup, sys.argv[4])(Path(sys.argv[2]), {"state": Path(sys.argv[3])}))
+"""
+"""`backup.py` of the state alone: MLflow's runs of this checkout stay where they are."""
 
 
 def rehearse_hardening(record: Transcript) -> None:

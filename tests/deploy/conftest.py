@@ -17,13 +17,13 @@ sys.path.extend(deploy.__path__)  # where a copied deploy.py finds host/
 
 import host.proxy as proxy_module
 from deploy import deploy as command
-from host.books import Books, Release
-from host.containers import PORTS, Containers
+from host.books import PORTS, Books, Release
+from host.containers import Containers
 from host.proxy import Proxy
 from tests.deploy.haproxy import Haproxy
 from tests.deploy.stand_ins import LABELS, Clock, Engine, Image, free_port, photo
 
-RELEASE = Release("registry/api@sha256:" + "c" * 64, "api-1", "green", "7", "2026-01-01T00:00:00Z")
+RELEASE = Release("registry/api@sha256:" + "c" * 64, "api-1", "green", "7", "2026-01-01T00:00:00Z", "")
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,12 @@ class Host:
         containers = self.engine.containers
         assert {name for name, container in containers.items() if container.running} == {active["container"]}
         assert set(containers) == {release["container"] for release in (active, previous) if release}
-        assert (self.state_folder / "active.map").read_text() == f"active {self.haproxy.active}\n"
-        assert self.haproxy.active == active["slot"]
+        assert (self.state_folder / "active.map").read_text() == f"active {self.traffic()}\n"
+        assert self.traffic() == active["slot"]
+
+    def traffic(self) -> str:
+        """Return the slot that has the traffic."""
+        return self.haproxy.active
 
 
 @pytest.fixture

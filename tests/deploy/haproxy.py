@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from host.containers import PORTS
+from host.books import PORTS
 from tests.deploy.stand_ins import Answer, Engine, served, serving
 
 
@@ -18,6 +18,9 @@ class Haproxy:
         self._engine, self._map = engine, folder / "active.map"
         self.active = "blue"
         self.states = {(backend, slot): "ready" for backend in PORTS for slot in PORTS}
+        self.weights = dict.fromkeys(PORTS, 100)
+        """Of the servers in the backend canary."""
+        self._turn = 0
         self.open_requests = {slot: [0] for slot in PORTS}
         """What `show stat` counts, one number per call; the last one repeats."""
         self.blind = False
@@ -27,9 +30,13 @@ class Haproxy:
 
     def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         """Answer as the container of the active slot, or as that of the other one if it is down."""
-        for slot in sorted(PORTS, key=lambda slot: slot != self.active):
+        first = self.active
+        if first == "canary":  # in turn, by the weights
+            self._turn = (self._turn + 37) % 100
+            first = "blue" if self._turn < self.weights["blue"] else "green"
+        for slot in sorted(PORTS, key=lambda slot: slot != first):
             container = self._engine.listening(PORTS[slot])
-            if container and self.states[self.active, slot] == "ready":
+            if container and self.states[first, slot] == "ready":
                 return container.answer(path, body, headers)
         return 503, "no server is available"
 
@@ -44,6 +51,9 @@ class Haproxy:
                 return ""
             case ["get" | "set", "map", *_]:
                 return "Unknown map identifier. Please use #<id> or <file>."
+            case ["set", "server", where, "weight", weight]:
+                self.weights[where.removeprefix("canary/")] = int(weight)
+                return ""
             case ["set", "server", where, "state", state]:
                 backend, slot = where.split("/")
                 if (backend, slot) not in self.states:
@@ -62,6 +72,9 @@ class Haproxy:
             counts = self.open_requests[slot]
             count = (counts.pop(0) if len(counts) > 1 else counts[0]) if backend == slot else 0
             lines.append(f"{backend},{slot},0,0,{count},9,{status},1")
+        for slot in PORTS:
+            followed = next(line.split(",")[6] for line in lines if line.startswith(f"{slot},{slot},"))
+            lines.append(f"canary,{slot},0,0,0,9,{followed} (via {slot}/{slot}),1")
         return "\n".join(lines) + "\n"
 
     @contextmanager

@@ -15,9 +15,13 @@ import socketserver
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from itertools import pairwise
+from pathlib import Path
 
 Answer = tuple[int, str]
 PHOTO_BYTES = 400
@@ -34,6 +38,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What the rest of the world does during each sleep."""
         self.strftime, self.gmtime = time.strftime, time.gmtime
 
     def monotonic(self) -> float:
@@ -43,6 +49,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Advance the clock and return at once."""
         self.seconds += seconds
+        self.meanwhile()
 
 
 @dataclass
@@ -62,6 +69,10 @@ class Image:
     """The engine restarts it again and again."""
     cannot_start: bool = False
     key: str = ""
+    fails_after: float = float("inf")
+    """Number of requests to /predict after which each gets 500."""
+    dogs_after: float = float("inf")
+    """Number of requests to /predict after which each photo is a dog."""
     answers: dict[str, Answer] = field(default_factory=dict)
     """By path: the answer that replaces the correct one."""
 
@@ -86,6 +97,8 @@ class Image:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    wbufsize = -1  # an answer is sent whole or not at all
+
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, text = self.server.answer(self.path, body, dict(self.headers))
@@ -137,9 +150,10 @@ def free_port() -> int:
 class Container:
     """A container; it listens while it runs."""
 
-    def __init__(self, image: Image, port: int, deployment: str) -> None:
-        self.image, self.port, self.deployment = image, port, deployment
+    def __init__(self, image: Image, port: int, variables: dict[str, str]) -> None:
+        self.image, self.port, self.variables = image, port, variables
         self._server = None
+        self._counting, self.counted = threading.Lock(), Counter[tuple[str, str]]()
         self.restarts = 0
 
     @property
@@ -148,8 +162,32 @@ class Container:
         return self._server is not None
 
     def answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """Answer a request, whatever address it came to."""
-        return self.image.answer(path, body, headers, self.deployment)
+        """Answer a request, whatever address it came to, and count it as the service does."""
+        status, text = self.image.answer(path, body, headers, self.variables["DEPLOYMENT"])
+        if path == "/metrics" and status == HTTPStatus.OK and path not in self.image.answers:
+            return status, self._metrics()
+        if path == "/predict":
+            with self._counting:
+                before = sum(count for (kind, _), count in self.counted.items() if kind == "outcome")
+                if before >= self.image.fails_after:
+                    status, text = 500, "a fault"
+                elif before >= self.image.dogs_after and status == HTTPStatus.OK:
+                    text = json.dumps({"prediction": "dog"})
+                self.counted["outcome", {200: "ok", 500: "internal"}.get(status, "unsupported-image")] += 1
+                if status == HTTPStatus.OK and path not in self.image.answers:
+                    self.counted["label", json.loads(text)["prediction"]] += 1
+        return status, text
+
+    def _metrics(self) -> str:
+        names = {"outcome": "classifier_requests_total", "label": "classifier_predictions_total"}
+        with self._counting:
+            lines = [f'{names[kind]}{{{kind}="{value}"}} {n}.0' for (kind, value), n in self.counted.items()]
+            answered = self.counted["outcome", "ok"]
+        lines += [f'classifier_request_duration_seconds_bucket{{le="0.5"}} {answered}.0']
+        lines += [f"classifier_request_duration_seconds_count {answered}.0"]
+        return "\n".join(
+            ["# classifier_requests_total", *lines, "classifier_predictions_uncertain_total 0.0"]
+        )
 
     def start(self) -> None:
         """Start to listen, unless the image crashes."""
@@ -170,6 +208,8 @@ class Engine:
     def __init__(self) -> None:
         self.images: dict[str, Image] = {}
         self.containers: dict[str, Container] = {}
+        self.removed: list[str] = []
+        """Images that were removed; they can be pulled again."""
 
     def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         """Run a command; return its status and output."""
@@ -194,11 +234,32 @@ class Engine:
             raise OSError(f"the name {name} is in use")
         image = self.images[words[-1]]
         port = int(words[words.index("--publish") + 1].split(":")[1])
-        deployment = next(word.partition("=")[2] for word in words if word.startswith("DEPLOYMENT="))
-        container = self.containers[name] = Container(image, port, deployment)
+        lines = [word for option, word in pairwise(words) if option == "--env"]
+        for option, word in pairwise(words):
+            if option == "--env-file":
+                lines += Path(word).read_text().splitlines()
+        variables = dict(line.split("=", 1) for line in lines)
+        container = self.containers[name] = Container(image, port, variables)
         if image.cannot_start:
             raise OSError("no space left on device")
         container.start()
+
+    def _create(self, image: str) -> str:
+        self.containers["created"] = Container(self.images[image], 0, {})
+        return "created\n"
+
+    def _cp(self, source: str, target: str) -> None:
+        container, path = source.split(":")
+        Path(target).write_text(f"{path} of {self.containers[container].image.name}")
+
+    def _ps(self, *_: str) -> str:
+        return "".join(f"{name}\n" for name in self.containers)
+
+    def _image(self, verb: str, image: str) -> None:
+        assert verb == "rm"
+        if any(container.image is self.images[image] for container in self.containers.values()):
+            raise OSError(f"{image} is in use")
+        self.removed.append(image)
 
     def _start(self, name: str) -> None:
         container = self.containers[name]
@@ -217,6 +278,8 @@ class Engine:
 
     def _inspect(self, _: str, form: str, name: str) -> str:
         container = self.containers[name]
+        if "Env" in form:
+            return json.dumps([f"{name}={value}" for name, value in container.variables.items()])
         if "Running" in form:
             return f"{container.running}\n".lower()
         if "RestartCount" in form:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from host.books import Books
-from host.errors import LockedError, WrongCallError
+from host.errors import DeployError, LockedError, WrongCallError
 from tests.deploy.conftest import RELEASE
 
 
@@ -31,11 +31,11 @@ def test_a_crash_while_saving_leaves_the_state_as_it_was(tmp_path: Path, monkeyp
     books.state.active = None
 
     def full(*_: object, **__: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(DeployError, match="no space"):
             books.save()
     assert Books(tmp_path).state.active == RELEASE
 

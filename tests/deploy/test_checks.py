@@ -79,7 +79,7 @@ def test_wrong_calls_are_refused_before_anything_starts(host: Host, tmp_path: Pa
     )
     done = host.call("deploy", image, "--env-file", tmp_path / "missing.env")
     assert done.status == 2
-    assert "missing.env: No such file or directory. Check --env-file." in done.err
+    assert "missing.env: No such file or directory. Name a file of NAME=value lines" in done.err
     assert host.engine.containers == {}
     assert not (host.state_folder / "state.json").exists()
 

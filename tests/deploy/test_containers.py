@@ -23,9 +23,10 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return script
 
 
-def containers(tmp_path: Path, network: str = "publish", env_file: Path | None = None) -> Containers:
+def containers(tmp_path: Path, network: str = "publish") -> Containers:
     """Return what deploy.py uses."""
-    return Containers("engine", network, env_file, "2g", tmp_path / "state")
+    (tmp_path / "state").mkdir(exist_ok=True)
+    return Containers("engine", network, tmp_path / "state")
 
 
 @pytest.mark.parametrize(
@@ -40,18 +41,21 @@ def test_a_container_runs_without_privileges_and_within_limits(
 ):
     """Read-only, without capabilities, labelled, and reachable from this machine only."""
     engine.with_name("engine.start").write_text("exit 1")
-    containers(tmp_path, network, tmp_path / "service.env").start(RELEASE)
+    containers(tmp_path, network).start(RELEASE, tmp_path / "service.env")
+    user = f"--user {os.geteuid()}:{os.getegid()} " if os.geteuid() else ""
     started = engine.with_name("engine.calls").read_text().splitlines()[-1]
     assert started == (
         "run --detach --name api-1 --read-only --cap-drop ALL --security-opt no-new-privileges "
-        f"--pids-limit 256 --restart unless-stopped --label deploy.state={tmp_path / 'state'} --memory 2g "
-        f"{where} --env DEPLOYMENT={RELEASE.digest} --env-file {tmp_path / 'service.env'} {RELEASE.image}"
+        "--pids-limit 256 --restart unless-stopped --log-opt max-size=20m "
+        f"--label deploy.state={tmp_path / 'state'} --memory 2g --log-driver json-file --log-opt max-file=5 "
+        f"{user}--volume {tmp_path / 'state/data'}:/data {where} --env DEPLOYMENT={RELEASE.digest} "
+        f"--env-file {tmp_path / 'service.env'} {RELEASE.image}"
     )
 
 
 def test_an_existing_container_is_started_again(engine: Path, tmp_path: Path):
     """None is created."""
-    containers(tmp_path).start(RELEASE)
+    containers(tmp_path).start(RELEASE, None)
     assert engine.with_name("engine.calls").read_text() == "start api-1\n"
 
 
@@ -82,6 +86,6 @@ def test_a_failed_command_is_reported_in_the_engine_s_words(engine: Path, tmp_pa
 
 def test_a_missing_engine_is_reported_with_what_to_install(tmp_path: Path):
     """It is a wrong call: nothing was attempted."""
-    missing = Containers("no-such-engine", "publish", None, "2g", tmp_path)
+    missing = Containers("no-such-engine", "publish", tmp_path)
     with pytest.raises(WrongCallError, match=r"There is no command 'no-such-engine'\. Install it, or"):
         missing.run("version")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from host.containers import PORTS
+from host.books import PORTS
 from tests.deploy.conftest import Host
 from tests.deploy.stand_ins import photo
 
@@ -39,12 +39,83 @@ def test_deploying_the_active_image_changes_nothing(host: Host):
 
 
 def test_the_same_image_replaces_a_container_that_has_died(host: Host):
-    """An image counts as serving only if it answers."""
+    """An image counts as serving only if it answers; it does not start again."""
+    image = host.image("first")
+    host.deploy(image)
+    died = host.engine.containers[host.state["active"]["container"]]
+    died.stop()
+    died.start = lambda: None
+    assert "serves, model 1." in host.deploy(image).out
+    host.assert_in_order(image, image)
+
+
+def test_a_release_that_has_died_starts_again_with_the_next_call(host: Host):
+    """The engine may have given it up, or an operator may have stopped it."""
     image = host.image("first")
     host.deploy(image)
     host.engine.containers[host.state["active"]["container"]].stop()
-    assert "serves, model 1." in host.deploy(image).out
-    host.assert_in_order(image, image)
+    done = host.deploy(image)
+    assert "the active release, is not running; start it again" in done.out
+    assert "is serving already." in done.out
+    host.assert_in_order(image)
+
+
+def test_images_that_no_release_needs_are_removed(host: Host):
+    """Each takes hundreds of megabytes; the two that are kept stay."""
+    images = [host.image(name) for name in ("first", "second", "third")]
+    for image in images:
+        host.deploy(image)
+    assert host.engine.removed == images[:1]
+    bad = host.image("bad", label="b" * 64)
+    host.call("deploy", bad)
+    assert host.engine.removed == [images[0], bad]
+
+
+def test_the_reason_is_shown_even_if_nothing_is_left_that_serves(host: Host):
+    """The candidate's fault comes first, then what became of the release."""
+    first = host.image("first")
+    host.deploy(first)
+    died = host.engine.containers[host.state["active"]["container"]]
+    died.stop()
+    died.start = lambda: None
+    done = host.call("deploy", host.image("bad", label="b" * 64))
+    assert done.status == 1
+    assert done.err.startswith("refused: check 'model' failed")
+    assert f"{first} does not answer either: deploy another image, or roll back." in done.err
+    host.deploy(host.image("good"))
+
+
+def test_a_container_that_nobody_knows_is_removed(host: Host):
+    """An engine that was away could not remove it, and it has the port."""
+    first = host.image("first")
+    host.deploy(first)
+    host.engine.run(
+        [
+            "docker",
+            "run",
+            "--name",
+            "lost",
+            "--publish",
+            f"h:{PORTS['green']}:8000",
+            "--env",
+            "DEPLOYMENT=",
+            first,
+        ]
+    )
+    second = host.image("second")
+    assert "remove lost, which an earlier call left" in host.deploy(second).out
+    host.assert_in_order(second, first)
+
+
+def test_prometheus_finds_the_slot_that_serves(host: Host):
+    """The idle one is no target, so it raises no alert."""
+    targets = host.state_folder / "targets.json"
+    assert host.call("init").status == 0
+    assert json.loads(targets.read_text()) == []
+    for name, slot in (("first", "blue"), ("second", "green")):
+        host.deploy(host.image(name))
+        found = {"targets": [f"127.0.0.1:{PORTS[slot]}"], "labels": {"job": "classifier", "slot": slot}}
+        assert json.loads(targets.read_text()) == [found]
 
 
 REFUSED = {
