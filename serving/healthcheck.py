@@ -18,22 +18,30 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    port = int(os.environ.get("PORT") or 8000)
-    host = os.environ.get("HOST", "")
-    answer = b""
+    host, port = os.environ.get("HOST", ""), int(os.environ.get("PORT") or 8000)
+    where, answer = host if host.startswith("unix:") else f"port {port}", b""
     try:
-        with socket.create_connection((_LOCAL.get(host, host), port), _TIMEOUT_SECONDS) as connection:
+        with _connect(host, port) as connection:
             connection.sendall(_REQUEST)
             while more := connection.recv(65536):
                 answer += more
     except OSError as error:
-        print(f"port {port} does not answer: {error}", file=sys.stderr)
+        print(f"{where} does not answer: {error}", file=sys.stderr)
         return 1
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.split(b" ")[1:2] == [b"200"]:
         return 0
-    print(body[:1000].decode(errors="replace") or f"port {port} does not speak HTTP", file=sys.stderr)
+    print(body[:1000].decode(errors="replace") or f"{where} does not speak HTTP", file=sys.stderr)
     return 1
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    if not host.startswith("unix:"):
+        return socket.create_connection((_LOCAL.get(host, host), port), _TIMEOUT_SECONDS)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_TIMEOUT_SECONDS)
+    connection.connect(host.removeprefix("unix:"))
+    return connection
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Where to listen, what to serve, and the limits of a request."""
 
     host: str = "127.0.0.1"
-    """HOST: address to listen on."""
+    """HOST: address to listen on, or unix:/path of a socket; a socket of systemd goes before it."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     """PORT: TCP port to listen on; 0 picks a free one."""
     model: str = "models/release/model.pt"
@@ -107,11 +107,18 @@ class Settings(msgspec.Struct, frozen=True):
     max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
     """SERVING_MAX_PARTS: most parts of a multipart body."""
     api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
-    """SERVING_API_KEY: if set, requests must carry it as "Authorization: Bearer KEY" or "X-API-Key: KEY"."""
+    """SERVING_API_KEY: keys, by commas; a request needs one ("X-API-Key: KEY", or Bearer token)."""
+    api_key_file: str = ""
+    """SERVING_API_KEY_FILE: path of a file with the API keys, one per line, instead of SERVING_API_KEY."""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """SERVING_LOG_LEVEL: debug, info, warning or error."""
     log_format: Annotated[str, Meta(pattern="^(json|console)$")] = "json"
     """SERVING_LOG_FORMAT: json or console."""
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """The valid keys; none if anyone may ask."""
+        return tuple(filter(None, self.api_key.split(",")))
 
     @property
     def model_path(self) -> Path:
@@ -149,12 +156,39 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             raise ConfigurationError(f"{name}={value!r} is not valid: {reason}.") from error
         values[field] = value
     settings = msgspec.convert(values, Settings, strict=False)
+    if settings.api_key_file:
+        settings = _with_keys(settings)
+    if settings.api_key and not settings.api_keys:
+        raise ConfigurationError("SERVING_API_KEY has only commas. Set a key, or unset it.")
     if settings.feedback and not settings.api_key:
         raise ConfigurationError(
             "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset "
             "SERVING_FEEDBACK."
         )
     return settings
+
+
+def _with_keys(settings: Settings) -> Settings:
+    """Read the API keys from their file; a file without one is an error, or the service would be open."""
+    if settings.api_key:
+        raise ConfigurationError("SERVING_API_KEY and SERVING_API_KEY_FILE are both set. Unset one of them.")
+    try:
+        keys = Path(settings.api_key_file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(
+            f"cannot read SERVING_API_KEY_FILE={settings.api_key_file}: {reason}. Name a readable file."
+        ) from error
+    if not keys:
+        raise ConfigurationError(
+            f"SERVING_API_KEY_FILE={settings.api_key_file} holds no key. Write one key per line."
+        )
+    if not all(re.fullmatch(r"[!-+\--~]+", key) for key in keys):
+        raise ConfigurationError(
+            f"SERVING_API_KEY_FILE={settings.api_key_file} has a key that is not of printable ASCII without "
+            "commas."
+        )
+    return msgspec.structs.replace(settings, api_key=",".join(keys))
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -60,9 +60,19 @@ def _problem_type(response: httpx.Response) -> str:
 
 
 def key_header() -> dict[str, str]:
-    """The header for a service that demands a key, `SERVING_API_KEY`; none without that variable."""
-    key = os.environ.get("SERVING_API_KEY", "")
-    return {"X-API-Key": key} if key else {}
+    """The header for a service that demands a key: the first in SERVING_API_KEY or SERVING_API_KEY_FILE.
+
+    Raises:
+        LiveError: the file cannot be read.
+    """
+    keys, path = os.environ.get("SERVING_API_KEY", ""), os.environ.get("SERVING_API_KEY_FILE", "")
+    if not keys and path:
+        try:
+            keys = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise LiveError(f"cannot read SERVING_API_KEY_FILE={path}: {error.strerror}.") from error
+    key = keys.replace(",", " ").split()[:1]
+    return {"X-API-Key": key[0]} if key else {}
 
 
 async def ask_all(

@@ -13,17 +13,17 @@ from serving.http.request import ServiceRequest
 
 
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-    """Compare the key in constant time, if the service has one, before the body is read.
+    """Compare with each key in constant time, if the service has any, before the body is read.
 
     It awaits nothing, but Litestar would run a plain function in a thread, at 0.1 ms per request.
 
     Raises:
         Unauthorized: the key is missing or wrong.
     """
-    key = cast("ServiceRequest", connection).service.settings.api_key
-    if not key:
+    keys = cast("ServiceRequest", connection).service.settings.api_keys
+    if not keys:
         return
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     shown = connection.headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
-    if not hmac.compare_digest(shown.encode(), key.encode()):
+    if not any([hmac.compare_digest(shown.encode(), key.encode()) for key in keys]):  # noqa: C419 (all of them)
         raise Unauthorized('Send the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".')

@@ -137,7 +137,9 @@ def serve(settings: Settings) -> int:
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     service: Service = app.state.service
     log.writer.report_drops(service.metrics.log_lines_dropped.inc)
-    connections = Connections(allowed(settings.max_connections), service.metrics)
+    most = allowed(settings.max_connections)
+    service.metrics.max_connections.set(most)
+    connections = Connections(most, service.metrics)
     service.metrics.open_connections.set_function(lambda: len(connections))
     config = uvicorn.Config(
         app,
@@ -151,11 +153,12 @@ def serve(settings: Settings) -> int:
         timeout_keep_alive=settings.keep_alive_seconds,
     )
     server = Server(config, service, connections, log)
-    host, port = bound.getsockname()[:2]
-    structlog.get_logger().info("listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    address = listener.address(bound)
+    structlog.get_logger().info("listening", address=address)
     try:
         server.run(sockets=[bound])
     finally:
+        listener.remove(bound, address)
         log.close(_LAST_SECONDS)
     return 1 if service.lifecycle.failed else 0
 

@@ -23,13 +23,19 @@ from serving.contract.answer import Answer
 from serving.contract.errors import FeedbackUnavailable, Overloaded, UnknownLabel, UnknownRequest
 from serving.observation import Observation
 
-_SCHEMA: Final = """
+_MIGRATIONS: Final = (
+    """
 create table if not exists answers (
   request_id text primary key, at real not null, prediction text not null, probability real not null,
   version text not null, sha256 text not null, photo blob, label text, labelled_at real
 );
 create index if not exists answers_by_time on answers (at);
-create index if not exists answers_by_label on answers (labelled_at) where label is not null;
+create index if not exists answers_by_label on answers (labelled_at) where label is not null
+""",
+)
+"""What makes each version of the schema from the one before, in statements separated by semicolons.
+
+They only add tables, indices and columns with a default: after a rollback the release before still works.
 """
 _MOST_WAITING: Final = 1000
 _MOST_WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -325,6 +331,24 @@ class Feedback:
         return (pages - free) * size
 
 
+def _migrate(database: sqlite3.Connection) -> None:
+    """Bring the schema to the present version; leave a later one as it is."""
+    if _version(database) >= len(_MIGRATIONS):
+        return
+    database.execute("begin immediate")  # two releases may open it at once
+    with database:
+        for script in _MIGRATIONS[_version(database) :]:
+            for statement in script.split(";"):
+                database.execute(statement)
+        database.execute(f"pragma user_version = {len(_MIGRATIONS)}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    if not database.execute("select 1 from sqlite_master where name = 'answers'").fetchone():
+        return 0  # new, or somebody dropped the table
+    return int(database.execute("pragma user_version").fetchone()[0])
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The database with its tables; a commit is on disk before it returns."""
     database = sqlite3.connect(path, check_same_thread=False)
@@ -332,7 +356,7 @@ def connect(path: Path) -> sqlite3.Connection:
         database.execute(f"pragma busy_timeout = {_BUSY_MS}")
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = full")
-        database.executescript(_SCHEMA)
+        _migrate(database)
     except sqlite3.Error:
         database.close()
         raise

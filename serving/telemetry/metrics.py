@@ -38,6 +38,8 @@ _USUAL_STATUSES: Final = (200, 500)
 OTHER: Final = "other"
 _MOST_LABELS: Final = 100
 """Labels of a model with a series of their own; further ones are counted together, as `other`."""
+BOUNDS: Final = ("value", "low", "high")
+"""What is exposed of the accuracy on the card."""
 DROP_REASONS: Final = ("backlog", "failed", "duplicate")
 """Why an answer was not stored for feedback."""
 CLOSE_REASONS: Final = (
@@ -92,6 +94,9 @@ class Metrics:
         )
         self.open_connections = Gauge(
             "classifier_open_connections", "Connections that are open.", registry=registry
+        )
+        self.max_connections = Gauge(
+            "classifier_max_connections", "Connections that may be open.", registry=registry
         )
         self.connections_closed = Counter(
             "classifier_connections_closed_total",
@@ -219,6 +224,13 @@ class Metrics:
     def _register_models(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge("classifier_ready", "1 while the service is ready.", registry=registry)
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
+        self.model_accuracy = Gauge(
+            "classifier_model_accuracy_ratio",
+            "Accuracy of the served model on the test split, by its card, and its 95 % interval: value, low, "
+            "high.",
+            ["bound"],
+            registry=registry,
+        )
         self.reloads = Counter(
             "classifier_model_reloads_total",
             "Attempts to reload the model.",
@@ -289,6 +301,9 @@ class Metrics:
         """Publish the model that answers from now on."""
         card = artifact.card
         self.model.info({"name": card.name, "version": card.version, "sha256": artifact.sha256})
+        accuracy = card.metrics.get("accuracy")
+        for bound in BOUNDS:
+            self.model_accuracy.labels(bound).set(getattr(accuracy, bound) if accuracy else math.nan)
         for label in card.labels:
             self.predictions.labels(_series(label, card.labels))
 

@@ -262,6 +262,10 @@ def test_the_api_key_of_the_environment_is_sent(
         assert main([*arguments, "--out", str(tmp_path / "with")]) == 0
         monkeypatch.delenv("SERVING_API_KEY")
         assert main([*arguments, "--out", str(tmp_path / "without")]) == 1
+        monkeypatch.setenv("SERVING_API_KEY_FILE", str(tmp_path / "key"))
+        assert main([*arguments, "--out", str(tmp_path / "unreadable")]) == 2
+        (tmp_path / "key").write_text("secret\nold\n")
+        assert main([*arguments, "--out", str(tmp_path / "with-file")]) == 0
     assert "unauthorized" in (tmp_path / "without/live.json").read_text()
 
 

@@ -575,6 +575,13 @@ def test_odd_keys_are_refused_and_nothing_worse(model: Path, key: str | bytes):
             assert client.get("/metrics", headers=header).status_code == 401
 
 
+def test_each_of_several_keys_is_valid(model: Path):
+    """So that callers can change to a new one before the old one goes."""
+    with running(Settings(model=str(model), api_key="new,old")) as client:
+        for key, status in (("new", 200), ("old", 200), ("new,old", 401), ("ne", 401)):
+            assert client.get("/metrics", headers={"X-API-Key": key}).status_code == status
+
+
 def test_a_garbage_collection_does_not_look_at_what_was_there_at_the_start(client: Client):
     """All the objects of torch and its libraries: a full collection of them would hold up every request."""
     assert client.get("/health").status_code == 200

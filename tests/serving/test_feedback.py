@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -25,6 +26,7 @@ from serving.contract.answer import Answer
 from serving.contract.artifact import Artifact
 from serving.contract.errors import BrokenImage, FeedbackUnavailable, Overloaded, UnknownLabel, UnknownRequest
 from serving.observation import Observation
+from serving.observers import feedback
 from serving.observers.feedback import Feedback, connect
 from serving.settings import Settings
 from tests import processes, tiny
@@ -218,6 +220,43 @@ def stored(tmp_path: Path) -> list[tuple[object, ...]]:
     """The answers in the file: id, prediction and label."""
     with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as database:
         return database.execute("select request_id, prediction, label from answers").fetchall()
+
+
+def test_a_later_schema_is_reached_and_the_release_before_still_works_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A database of any age is brought up to date, with its rows; after a rollback it is used as it is."""
+    store = opened(tmp_path)
+    store_answers(store, "a")
+    store.label("a", "dog", LABELS)
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as database:
+        assert database.execute("pragma user_version").fetchone() == (1,)
+        database.execute("pragma user_version = 0")  # as a version without migrations left it
+    later = (*feedback._MIGRATIONS, "alter table answers add column reviewer text; create table extra (x)")
+    with monkeypatch.context() as patch:
+        patch.setattr(feedback, "_MIGRATIONS", later)
+        store = opened(tmp_path)
+        store_answers(store, "b")
+        store.label("b", "cat", LABELS)
+        store.close()
+    store = opened(tmp_path)
+    store_answers(store, "c")
+    assert store.label("c", "cat", LABELS)
+    store.close()
+    assert [row[0] for row in stored(tmp_path)] == ["a", "b", "c"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.db")) as database:
+        assert database.execute("pragma user_version").fetchone() == (2,)
+        assert database.execute("select reviewer from answers").fetchall() == [(None,)] * 3
+
+
+def test_migrations_only_add():
+    """Nothing that the release before needs may go, or a rollback would fail."""
+    for script in feedback._MIGRATIONS:
+        for statement in script.strip().split(";"):
+            assert re.match(
+                r"\s*(create (table|index) if not exists|alter table \w+ add column)\b", statement
+            )
 
 
 def test_an_id_that_is_sent_twice_keeps_the_first_answer_and_its_label(tmp_path: Path):

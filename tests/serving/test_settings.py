@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from serving.contract.errors import ConfigurationError
@@ -32,6 +34,8 @@ def test_every_setting_is_read_from_its_variable():
         given = text.get(field, "2000")
         if field in ("workers", "max_batch", "max_delay_ms", "max_parts"):
             given = "3"
+        if field == "api_key_file":
+            continue  # test_keys_come_from_a_file
         value = getattr(from_environment({"SERVING_API_KEY": "k", variable(field): given}), field)
         assert str(value) in (given, f"{given}.0")
 
@@ -67,6 +71,10 @@ def test_variables_of_kubernetes_services_are_no_settings():
         ({"SERVING_DEADLINE_SECONDS": "-1"}, ["SERVING_DEADLINE_SECONDS", "> 0"]),
         ({"SERVING_LOG_LEVEL": "loud"}, ["SERVING_LOG_LEVEL", "loud"]),
         ({"SERVING_API_KEY": "with space"}, ["SERVING_API_KEY"]),
+        ({"SERVING_API_KEY": ",,"}, ["SERVING_API_KEY has only commas"]),
+        ({"SERVING_API_KEY": "k", "SERVING_API_KEY_FILE": "f"}, ["both set"]),
+        ({"SERVING_API_KEY_FILE": "/no/such"}, ["SERVING_API_KEY_FILE=/no/such", "No such file"]),
+        ({"SERVING_API_KEY_FILE": "/dev/null"}, ["holds no key", "one key per line"]),
         ({"SERVING_DEADLINE": "1"}, ["SERVING_DEADLINE ", "SERVING_DEADLINE_SECONDS"]),
         ({"SERVING_FEEDBACK": "f.db"}, ["SERVING_FEEDBACK needs SERVING_API_KEY"]),
         ({"SERVING_XYZ": "1"}, ["SERVING_XYZ", "Known:"]),
@@ -78,3 +86,19 @@ def test_a_wrong_variable_is_named(environment: dict[str, str], words: list[str]
         from_environment(environment)
     for word in words:
         assert word in error.value.detail
+
+
+def test_keys_come_from_a_file_or_a_list(tmp_path: Path):
+    """Several are valid at once, so that they can be turned over; one that could not be sent is refused."""
+    path = tmp_path / "keys"
+    path.write_text("new\n\nold\n")
+    assert from_environment({"SERVING_API_KEY_FILE": str(path)}).api_keys == ("new", "old")
+    assert from_environment({"SERVING_API_KEY": "new,,old"}).api_keys == ("new", "old")
+    assert from_environment({}).api_keys == ()
+    for text in ("cl\u00e9\n", "a,b\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="a key that is not of printable ASCII"):
+            from_environment({"SERVING_API_KEY_FILE": str(path)})
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="it is not text"):
+        from_environment({"SERVING_API_KEY_FILE": str(path)})
