@@ -33,10 +33,28 @@ _NOTE: Final = "Made by `make reference` from {source}; do not edit.\n"
 
 
 def main() -> int:
-    """Write every page."""
-    for name, text in pages().items():
-        (ROOT / "docs/reference" / name).write_text(text, encoding="utf-8")
+    """Write every page, and the rules as the Prometheus operator takes them."""
+    for path, text in files().items():
+        (ROOT / path).write_text(text, encoding="utf-8")
     return 0
+
+
+def files() -> dict[str, str]:
+    """The text of each file by its path in the repository."""
+    written = {f"docs/reference/{name}": text for name, text in pages().items()}
+    return written | {"deploy/monitoring/kubernetes/rules.yaml": prometheus_rule()}
+
+
+def prometheus_rule() -> str:
+    """`deploy/monitoring/rules.yml` as a PrometheusRule: its text, indented, below the resource's head."""
+    text = (ROOT / "deploy/monitoring/rules.yml").read_text(encoding="utf-8")
+    head = (
+        f"# {_NOTE.format(source='deploy/monitoring/rules.yml')}"
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: classifier\n"
+        "  labels: {release: kube-prometheus-stack}\nspec:\n"
+    )
+    body = text[text.index("groups:") :]
+    return head + "".join(f"  {line}" if line.strip() else line for line in body.splitlines(keepends=True))
 
 
 def pages() -> dict[str, str]:

@@ -128,9 +128,9 @@ def test_the_readme_is_short():
 
 
 def test_the_reference_is_what_the_code_says():
-    """Pages of docs/reference as `make reference` writes them now."""
-    for name, text in reference.pages().items():
-        assert (ROOT / "docs/reference" / name).read_text() == text, f"{name}: make reference"
+    """Pages of docs/reference, and the rules for a cluster, as `make reference` writes them now."""
+    for path, text in reference.files().items():
+        assert (ROOT / path).read_text() == text, f"{path}: make reference"
 
 
 def claims(first_column: str = "claim") -> list[list[str]]:

@@ -20,4 +20,6 @@ promtool test rules rules_test.yml
 amtool check-config alertmanager.yml
 [ "$(amtool config routes test --config.file=alertmanager.yml severity=page)" = pager ]
 [ "$(amtool config routes test --config.file=alertmanager.yml severity=ticket)" = tickets ]
-echo "routes: pages to pager, tickets to tickets"
+[ "$(amtool config routes test --config.file=alertmanager.yml severity=page environment=staging)" = tickets ]
+[ "$(amtool config routes test --config.file=alertmanager.yml severity=none alertname=ClassifierWatchdog)" = deadman ]
+echo "routes: pages to pager, tickets and staging to tickets, the watchdog to deadman"

@@ -47,7 +47,7 @@ def rehearse_monitoring(record: Transcript) -> None:
         panel["title"]
         for panel in board["panels"]
         for target in panel["targets"]
-        if not query(target["expr"].replace("$__rate_interval", "1m").replace("$job", "classifier"))
+        if not query(_filled(target["expr"], "1m"))
     ]
     record.check(
         "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
@@ -74,7 +74,7 @@ def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
     end = time.time()
     series = {}
     for target in panel["targets"]:
-        expression = target["expr"].replace("$__rate_interval", "20s").replace("$job", "classifier")
+        expression = _filled(target["expr"], "20s")
         parameters = {"query": expression, "start": end - _SHOWN_SECONDS, "end": end, "step": 2}
         _, text = get(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(parameters)}")
         for found in json.loads(text)["data"]["result"]:
@@ -90,6 +90,13 @@ def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
         "at": panel["gridPos"],
         "series": series,
     }
+
+
+def _filled(expression: str, interval: str) -> str:
+    """Replace the dashboard's variables."""
+    for name, value in (("$__rate_interval", interval), ("$job", "classifier"), ("$environment", ".*")):
+        expression = expression.replace(name, value)
+    return expression
 
 
 def monitoring_files() -> None:

@@ -21,7 +21,7 @@ CASES = yaml.safe_load((MONITORING / "rules_test.yml").read_text())["tests"]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 
 _OF_PROMETHEUS = {"up"}
-_OF_THE_TARGET = {"job", "instance"}
+_OF_THE_TARGET = {"job", "instance", "environment"}
 """Labels that Prometheus adds to every scraped series."""
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SELECTOR = re.compile(r"\b([a-zA-Z_][\w:]*)\b(?!\s*\()\s*(?:\{([^}]*)\})?")
