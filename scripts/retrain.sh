@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Train again if what dvc.lock names has changed, compare the candidate with the released model, and release it in
+# this checkout if the comparison allows it. Writes build/retrain.md; in CI also the outputs `trained` and `released`.
+# Usage: [FORCE=1] scripts/retrain.sh      FORCE=1 trains although nothing has changed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+mkdir -p build
+report=build/retrain.md
+output() { [ -z "${GITHUB_OUTPUT:-}" ] || echo "$1" >>"$GITHUB_OUTPUT"; }
+changes() { # what of each stage differs from dvc.lock; an output that is merely absent is no change
+  # shellcheck disable=SC2016 # the backquotes are Markdown's
+  dvc status --json train export evaluate | python -c '
+import json, sys
+for stage, entries in json.load(sys.stdin).items():
+    for entry in entries:
+        for names in (kinds for what, kinds in entry.items() if what != "changed outs") if isinstance(entry, dict) else [{entry: ""}]:
+            print(f"- `{stage}`: {", ".join(names)}")'
+}
+
+changed=$(changes)
+if [ -z "$changed" ] && [ -z "${FORCE:-}" ]; then
+  echo "Data, code and configuration are those of the last training (dvc.lock): nothing was trained." | tee "$report"
+  exit
+fi
+released=$(sha256sum models/release/model.pt | cut -c 1-12)
+{ echo "## What has changed since the last training"; echo; echo "${changed:-nothing; the training was forced}"; echo; } >"$report"
+if [ -n "${FORCE:-}" ]; then dvc repro --force --downstream train; else dvc repro; fi
+output trained=true
+python -m evaluation slices --model models/model.pt
+status=0
+python -m evaluation compare --candidate models/model.pt --champion models/release/model.pt || status=$?
+[ ! -f reports/compare/summary.md ] || cat reports/compare/summary.md >>"$report"
+if [ "$status" != 0 ]; then
+  echo "error: the candidate may not replace the released model $released; $report says why. models/release is unchanged." >&2
+  exit "$status"
+fi
+python -m evaluation release
+python -m training promote models/model.pt
+python -m evaluation.release.card
+output released=true
