@@ -10,10 +10,11 @@ check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workfl
 check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/{bug,feature}.yml
 check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml deploy/compose.staging.yml
-yamllint --strict .github deploy configs dvc.yaml
+check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml deploy/compose.yml deploy/compose.staging.yml
+yamllint --strict compose.yaml .github deploy configs dvc.yaml
 git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck
-kubernetes-validate --quiet --strict deploy/kubernetes/base/{serviceaccount,deployment,service,autoscaler,disruption,network}.yaml
+kubernetes-validate --quiet --strict deploy/kubernetes/base/{serviceaccount,deployment,service,autoscaler,disruption,network}.yaml \
+  deploy/kubernetes/components/ingress/ingress.yaml
 
 # kubectl renders the overlays. Before 1.24 it does not report its kustomize version and cannot read ours.
 renders() { [[ $(kubectl version --client 2>/dev/null) == *Kustomize* ]]; }
@@ -29,14 +30,16 @@ fi
 mkdir -p build
 for overlay in staging production; do
   kubectl kustomize "deploy/kubernetes/overlays/$overlay" >"build/$overlay.yaml"
-  # ServiceMonitor belongs to the Prometheus operator, whose schema is not available offline.
-  python - "build/$overlay.yaml" <<'BUILTIN'
-import pathlib, sys, yaml
-path = pathlib.Path(sys.argv[1])
-documents = [d for d in yaml.safe_load_all(path.read_text()) if d["kind"] != "ServiceMonitor"]
-assert len(documents) == 6, [d["kind"] for d in documents]
-path.write_text(yaml.safe_dump_all(documents))
-BUILTIN
   kubernetes-validate --quiet --strict "build/$overlay.yaml"
+  # /health must report the digest of the image.
+  python - "build/$overlay.yaml" <<'DIGEST'
+import pathlib, sys, yaml
+documents = list(yaml.safe_load_all(pathlib.Path(sys.argv[1]).read_text()))
+assert len(documents) == 6, [d["kind"] for d in documents]
+[container] = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
+[deployment] = [variable["value"] for variable in container["env"] if variable["name"] == "DEPLOYMENT"]
+assert container["image"].endswith(f"@{deployment}"), (container["image"], deployment)
+DIGEST
 done
+kubectl kustomize deploy/monitoring >build/monitoring.yaml
 echo "delivery: no problems found"
