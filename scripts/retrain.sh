@@ -14,8 +14,9 @@ changes() { # what of each stage differs from dvc.lock; an output that is merely
 import json, sys
 for stage, entries in json.load(sys.stdin).items():
     for entry in entries:
-        for names in (kinds for what, kinds in entry.items() if what != "changed outs") if isinstance(entry, dict) else [{entry: ""}]:
-            print(f"- `{stage}`: {", ".join(names)}")'
+        for what, names in (entry if isinstance(entry, dict) else {entry: {}}).items():
+            if what != "changed outs":
+                print(f"- `{stage}`: {what}:", *names)'
 }
 
 changed=$(changes)

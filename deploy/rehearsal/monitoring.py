@@ -11,7 +11,7 @@ import time
 import urllib.parse
 from typing import Any, ClassVar
 
-from rehearsal.machine import HERE, PORTS, WORK, Transcript, get, sh, until
+from rehearsal.machine import HERE, PORTS, STATE, WORK, Transcript, get, sh, until
 from rehearsal.scenes import release
 
 _SHOWN_SECONDS = 120
@@ -54,6 +54,8 @@ def rehearse_monitoring(record: Transcript) -> None:
     )
     panels = [_panel(prometheus, panel) for panel in board["panels"]]
     (WORK / "panels.json").write_text(json.dumps(panels))  # rehearsal.dashboard draws it
+    heard = until(lambda: ("ClassifierWatchdog", "firing") in Webhook.alerts, 30)
+    record.check("the watchdog reaches the dead man's switch", heard)
     active = release("active")
     sh("docker", "stop", active["container"])
     began = time.monotonic()
@@ -104,9 +106,10 @@ def monitoring_files() -> None:
     monitoring = HERE / "monitoring"
     shutil.copy(monitoring / "rules.yml", WORK)
     text = (monitoring / "prometheus.yml").read_text().replace("15s", "1s")
-    text = text.replace("api:8000", f"127.0.0.1:{PORTS['proxy']}").replace(
-        "alertmanager:9093", f"127.0.0.1:{PORTS['alertmanager']}"
-    )
+    text = text.replace("alertmanager:9093", f"127.0.0.1:{PORTS['alertmanager']}")
+    text = text.replace("/var/lib/cats-dogs/targets*.json", str(STATE / "targets.json"))
+    compose = text.index("  - job_name: classifier\n"), text.index("  - job_name: classifier-host\n")
+    text = text[: compose[0]] + text[compose[1] :]
     (WORK / "prometheus.yml").write_text(text)
     text = (monitoring / "alertmanager.yml").read_text().replace("group_interval: 5m", "group_interval: 5s")
     (WORK / "alertmanager.yml").write_text(text.replace("127.0.0.1:9095", f"127.0.0.1:{PORTS['webhook']}"))

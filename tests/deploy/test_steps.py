@@ -276,6 +276,21 @@ def test_a_rollback_returns_to_the_previous_release_and_a_second_one_undoes_it(h
     assert set(host.engine.containers) == before
 
 
+def test_a_rollback_from_another_image_than_what_serves_is_refused(host: Host):
+    """A pipeline takes back what it has deployed, and nothing that came since or before."""
+    first, second = host.image("first"), host.image("second")
+    host.deploy(first)
+    host.deploy(second)
+    done = host.call("rollback", first)
+    assert (done.status, done.err) == (
+        1,
+        f"refused: {second} is deployed, not {first}: nothing to roll back.\n",
+    )
+    host.assert_in_order(second, first)
+    assert host.call("rollback", second).status == 0
+    host.assert_in_order(first, second)
+
+
 def test_a_rollback_without_a_previous_release_is_refused(host: Host):
     """Nothing changes."""
     first = host.image("first")
