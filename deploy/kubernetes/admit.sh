@@ -21,6 +21,7 @@ admit() { # folder, namespace
   kubectl apply --dry-run=server --kustomize "$1"
 }
 
+kubectl get --raw /readyz >/dev/null || { echo "error: the API server of KUBECONFIG is not ready" >&2; exit 1; }
 cp -r ../kubernetes ../monitoring "$work"
 components=("../../components/ingress")
 if has httproutes.gateway.networking.k8s.io; then components+=("../../components/gateway"); fi
