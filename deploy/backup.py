@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _SQLITE = b"SQLite format 3\0"
 _PASSING = ("lock", "haproxy.sock", "targets.json")
-"""Files of the state that are made anew, and half-written ones."""
+"""Files of the state that the next call writes again."""
 
 
 def places(state: Path, checkout: Path) -> dict[str, Path]:

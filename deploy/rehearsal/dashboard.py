@@ -51,9 +51,9 @@ def draw(panels: list[dict[str, Any]], out: Path) -> Path:
 
 
 def _number(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
-    """Write the last value, or the series' name if its value is a constant 1."""
+    """Write the last value of the latest series, or its name if the value is a constant 1."""
     axes.axis("off")
-    for name, points in series.items():
+    for name, points in sorted(series.items(), key=lambda item: item[1][-1][0])[-1:]:
         text = name if name and points[-1][1] == 1 and name != "ready" else f"{points[-1][1]:.3g}"
         axes.text(0, 0.5, text, fontsize=18 if len(text) < 8 else 9, va="center", color=pictures.BLUE)
 

@@ -1,4 +1,4 @@
-"""The archive of what a machine must not lose, and its way back."""
+"""The archive of what a machine must not lose, and its restoration."""
 
 from __future__ import annotations
 
