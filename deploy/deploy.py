@@ -120,10 +120,10 @@ def digest(parser: argparse.ArgumentParser, image: str) -> str:
 
 def percent(text: str) -> int:
     """Return a share of the traffic in percent, which leaves some for the active release."""
-    number = int(text)
-    if not 0 <= number <= 99:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 1 to 99 percent; 0 is none")
-    return number
+    number = text.removesuffix("%")
+    if not number.isdecimal() or int(number) > 99:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 1 to 99 percent; 0 is none")
+    return int(number)
 
 
 def duration(text: str) -> float:

@@ -79,9 +79,6 @@ class Deployer:
     def _settings(self, wish: Wish) -> str:
         """Store the settings that are asked for, or else those of the active release; say what changes."""
         active = self.state.active
-        if active and active.settings is None:  # an earlier version of this program did not keep them
-            adopted = self.settings.keep(self.engine.settings(active.container))
-            active = self.state.active = replace(active, settings=adopted)
         before = active.settings or "" if active else ""
         if wish.settings is None:
             if before:
@@ -137,6 +134,7 @@ class Deployer:
             )
             for problem in self._revert(state.candidate):
                 say(f"warning: {problem}")
+        state.active, state.previous = self._adopted(state.active), self._adopted(state.previous)
         kept = {release.container for release in (state.active, state.previous) if release}
         for container in self.engine.ours() if self.books.written else []:
             if container not in kept:
@@ -145,6 +143,12 @@ class Deployer:
         if state.active and not self.engine.running(state.active.container):
             say(f"{state.active.container}, the active release, is not running; start it again")
             self._start_again(state.active)
+
+    def _adopted(self, release: Release | None) -> Release | None:
+        """Return the release with its container's settings, if an earlier version of this program made it."""
+        if release is None or release.settings is not None:
+            return release
+        return replace(release, settings=self.settings.keep(self.engine.settings(release.container)))
 
     def _start_again(self, release: Release) -> None:
         """Start a release that has died, as far as that is possible: it may be what is broken."""

@@ -105,6 +105,12 @@ def test_settings_that_an_earlier_version_did_not_keep_are_read_from_the_contain
     (host.state_folder / "state.json").write_text(json.dumps(state))
     host.deploy(host.image("second", key="s3cret"))
     assert variables(host) == {"SERVING_API_KEY": "s3cret"}
+    state = host.state
+    del state["previous"]["settings"]
+    state["previous"]["slot"] = state["active"]["slot"]  # so that a rollback makes a new container
+    (host.state_folder / "state.json").write_text(json.dumps(state))
+    assert host.call("rollback").status == 0
+    assert variables(host) == {"SERVING_API_KEY": "s3cret"}
 
 
 @pytest.mark.parametrize(
