@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
 
 from evaluation.figures import pictures
 
@@ -91,4 +92,5 @@ _KINDS: Final = {"stat": _number, "heatmap": _heatmap}
 
 
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    drawn = draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    Image.open(drawn).quantize(64).save(drawn, optimize=True)  # lines need no more colours

@@ -29,23 +29,27 @@ from tests.tiny import ROOT
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-@pytest.fixture(params=["a stand-in", HAPROXY] if HAPROXY else ["a stand-in"])
-def proxy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy with a service in each slot; the real haproxy, if installed, keeps the stand-in honest."""
-    for slot in PORTS:
-        monkeypatch.setitem(PORTS, slot, free_port())
+@pytest.fixture
+def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine with a service in each slot, on free ports."""
     engine = Engine()
     engine.images["x"] = Image("x")
-    for slot, port in PORTS.items():
-        engine.run(
-            ["engine", "run", "--name", slot, "--publish", f"h:{port}:8000", "--env", "DEPLOYMENT=", "x"]
-        )
-    made = Proxy(tmp_path, "http://127.0.0.1")
-    made.prepare()
-    with Haproxy(engine, tmp_path).serve() if request.param == "a stand-in" else real_haproxy(tmp_path):
-        yield made
+    for slot in PORTS:
+        monkeypatch.setitem(PORTS, slot, free_port())
+        where = f"h:{PORTS[slot]}:8000"
+        engine.run(["engine", "run", "--name", slot, "--publish", where, "--env", "DEPLOYMENT=", "x"])
+    yield engine
     for container in engine.containers.values():
         container.stop()
+
+
+@pytest.fixture(params=["a stand-in", HAPROXY] if HAPROXY else ["a stand-in"])
+def proxy(request: pytest.FixtureRequest, tmp_path: Path, slots: Engine) -> Iterator[Proxy]:
+    """A proxy with a service in each slot; the real haproxy, if installed, keeps the stand-in honest."""
+    made = Proxy(tmp_path, "http://127.0.0.1")
+    made.prepare()
+    with Haproxy(slots, tmp_path).serve() if request.param == "a stand-in" else real_haproxy(tmp_path):
+        yield made
 
 
 def haproxy_configuration(folder: Path) -> Path:
@@ -128,25 +132,9 @@ def test_the_ports_of_the_slots_are_those_in_haproxy_s_configuration():
 
 @pytest.mark.slow
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
-def test_unfinished_heads_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("slots")
+def test_unfinished_heads_keep_nobody_out(tmp_path: Path):
     """More of them than haproxy has connections: another caller is answered within seconds."""
-    for slot in PORTS:
-        monkeypatch.setitem(PORTS, slot, free_port())
-    engine = Engine()
-    engine.images["x"] = Image("x")
-    engine.run(
-        [
-            "engine",
-            "run",
-            "--name",
-            "blue",
-            "--publish",
-            f"h:{PORTS['blue']}:8000",
-            "--env",
-            "DEPLOYMENT=",
-            "x",
-        ]
-    )
     Proxy(tmp_path, "http://127.0.0.1").prepare()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
@@ -165,24 +153,24 @@ def test_unfinished_heads_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.Mo
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for connection in waiting:
             connection.close()
-        for container in engine.containers.values():
-            container.stop()
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
-def test_a_share_of_the_traffic_goes_to_the_candidate_until_haproxy_restarts(proxy: Proxy, tmp_path: Path):
+@pytest.mark.usefixtures("slots")
+def test_a_share_of_the_traffic_goes_to_the_candidate_until_haproxy_restarts(tmp_path: Path):
     """The map in the file keeps the active slot."""
-    if not (tmp_path / "port").exists():
-        return  # the stand-in has its own arithmetic; the real one has to prove it
-    proxy.share("green", 10)
-    assert proxy.active() == "canary"
-    assert (tmp_path / "active.map").read_text() == "active blue\n"
-    url = f"http://127.0.0.1:{(tmp_path / 'port').read_text()}/health"
-    with httpx.Client() as client:
-        assert {client.get(url).status_code for _ in range(200)} == {200}
-    rows = {row["svname"]: row for row in proxy._rows() if row["pxname"] == "canary"}
-    assert 15 <= int(rows["green"]["stot"]) <= 25
-    assert int(rows["blue"]["stot"]) + int(rows["green"]["stot"]) == 200
+    proxy = Proxy(tmp_path, "http://127.0.0.1")
+    proxy.prepare()
+    with real_haproxy(tmp_path):
+        proxy.share("green", 10)
+        assert proxy.active() == "canary"
+        assert (tmp_path / "active.map").read_text() == "active blue\n"
+        url = f"http://127.0.0.1:{(tmp_path / 'port').read_text()}/health"
+        with httpx.Client() as client:
+            assert {client.get(url).status_code for _ in range(200)} == {200}
+        rows = {row["svname"]: row for row in proxy._rows() if row["pxname"] == "canary"}
+        assert 15 <= int(rows["green"]["stot"]) <= 25
+        assert int(rows["blue"]["stot"]) + int(rows["green"]["stot"]) == 200
 
 
 @contextmanager
@@ -212,18 +200,8 @@ def killed_with(requests: int, port: int) -> Iterator[None]:
 
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 @pytest.mark.parametrize("how", ["requests are inside", "it is gone"])
-def test_a_request_goes_to_the_other_container_if_one_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-):
+def test_a_request_goes_to_the_other_container_if_one_dies(tmp_path: Path, slots: Engine, how: str):
     """At once, before a health check has noticed, and although the request arrives in two parts."""
-    for slot in PORTS:
-        monkeypatch.setitem(PORTS, slot, free_port())
-    engine = Engine()
-    engine.images["x"] = Image("x")
-    for slot, port in PORTS.items():
-        engine.run(
-            ["engine", "run", "--name", slot, "--publish", f"h:{port}:8000", "--env", "DEPLOYMENT=", "x"]
-        )
     proxy = Proxy(tmp_path, "http://127.0.0.1")
     proxy.prepare()
     body = photo("dog")
@@ -237,15 +215,13 @@ def test_a_request_goes_to_the_other_container_if_one_dies(
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         for caller in callers:
             caller.sendall(head.encode())
-        engine.containers["green"].stop()
+        slots.containers["green"].stop()
         if how == "requests are inside":
             stack.enter_context(killed_with(5, PORTS["green"]))
         time.sleep(0.05)
         for caller in callers:
             caller.sendall(body)
         assert [caller.recv(1000).split()[1] for caller in callers] == [b"200"] * 5
-    for container in engine.containers.values():
-        container.stop()
 
 
 def certificate(folder: Path, name: str) -> str:
@@ -271,27 +247,11 @@ def certificate(folder: Path, name: str) -> str:
 @pytest.mark.skipif(
     HAPROXY is None or shutil.which("openssl") is None, reason="haproxy or openssl is missing"
 )
+@pytest.mark.usefixtures("slots")
 def test_tls_is_terminated_with_a_certificate_that_can_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The next certificate is served without a restart; a file without its key is refused."""
-    for slot in PORTS:
-        monkeypatch.setitem(PORTS, slot, free_port())
-    engine = Engine()
-    engine.images["x"] = Image("x")
-    engine.run(
-        [
-            "engine",
-            "run",
-            "--name",
-            "blue",
-            "--publish",
-            f"h:{PORTS['blue']}:8000",
-            "--env",
-            "DEPLOYMENT=",
-            "x",
-        ]
-    )
     (tmp_path / "given.pem").write_text(certificate(tmp_path, "first"))
     call = ["certificate", str(tmp_path / "given.pem"), "--state", str(tmp_path)]
     Proxy(tmp_path, "", restart_seconds=0).prepare()
@@ -311,5 +271,3 @@ def test_tls_is_terminated_with_a_certificate_that_can_be_replaced(
         (tmp_path / "given.pem").write_text(served)
         assert command.main(call) == 2
         assert "It must hold certificate, chain and key" in capsys.readouterr().err
-    for container in engine.containers.values():
-        container.stop()
