@@ -185,6 +185,7 @@ def in_terminal(model: Path, environment: Environment, *prefix: str) -> tuple[in
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
         command = [*prefix, sys.executable, "-m", "serving"]
         os.execvpe(command[0], command, environment(MODEL=str(model), PORT="0"))  # noqa: S606
     text = b""
