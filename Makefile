@@ -33,6 +33,7 @@ FILE ?=
 IMAGE ?=
 NAME ?=
 STAGING ?=
+AS_TAKEN ?=
 ONLY ?=
 IN ?=
 OUT ?=
@@ -133,13 +134,13 @@ train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DA
 export: $(VENV)/.train ## Write models/model.pt from the best checkpoint
 	dvc repro export
 
-evaluate: $(VENV)/.train ## Evaluate models/model.pt on the test split
+evaluate: $(VENV)/.train ## Evaluate models/model.pt on the validation split
 	dvc repro evaluate
 
-slices: $(VENV)/.train ## Measure where MODEL is weak, by kind of photo and of damage (build/slices)
-	$(PY) -m evaluation slices --model "$(MODEL)"
+slices: $(VENV)/.train ## Measure on validation where MODEL is weak, by kind of photo and of damage (build/slices)
+	$(PY) -m evaluation slices --model "$(MODEL)" $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
-ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten short trainings (build/ablation, 1 hour)
+ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten short trainings with three seeds each (build/ablation, 3 hours)
 	$(PY) -m training ablation
 
 bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources of batches (build/bench-train)
@@ -148,13 +149,13 @@ bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
 
-release: $(VENV)/.train ## Put the evaluated models/model.pt in models/release, if its gates pass
-	$(PY) -m evaluation release
+release: $(VENV)/.train ## Measure models/model.pt on the test split; put it in models/release if its gates pass; AS_TAKEN=
+	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
-promote: $(VENV)/.train ## Compare models/model.pt with MODEL; release it as @champion if it may replace it
-	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)"
-	$(PY) -m evaluation release
-	$(PY) -m training promote models/model.pt
+promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on the test split; release it as @champion if it may replace it
+	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)" $(if $(LABELLED),--labelled "$(LABELLED)",--split test)
+	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
+	$(PY) -m training promote "$(MODEL)"
 
 retrain: $(VENV)/.train ## Train if data, code or configuration have changed, compare, and release in this checkout; FORCE=1 trains anyway
 	FORCE="$(FORCE)" bash scripts/retrain.sh
@@ -181,7 +182,7 @@ predict: ## Send FILE to the running service
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
 	@status=0; $(PY) -m evaluation live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
-	  if [ $$status -le 1 ]; then $(PY) -m training track reports/live; fi; exit $$status
+	  if [ -s reports/live/live.json ] && [ $$status -ne 2 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
 score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Score the photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster
 	@[ -n "$(IN)" ] && [ -n "$(OUT)" ] || { echo "error: make score IN=folder-or-list OUT=answers.parquet" >&2; exit 2; }

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from evaluation.figures.gates import GATES
 
+PHOTOS: Final = 300
+"""Photos for each corruption."""
+
 
 def offline(parser: argparse.ArgumentParser) -> None:
-    """Evaluate an artefact on the test split, through the handler that serves.
+    """Evaluate an artefact on one split, through the handler that serves.
 
     Photos go in as encoded bytes, so decoding, preprocessing and artefact are those of production. Writes
-    `reports/evaluation/`. Exits 1 if a gate of `configs/gates.yaml` fails.
+    `reports/evaluation/`. Exits 1 if a gate of `configs/gates.yaml` fails, 3 if there are too few photos to
+    tell. A look at the test split is recorded in `data/test-ledger.csv`.
     """
     _model(parser, "models/model.pt")
     _photos(parser)
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=["train", "validation", "test"],
-        help="split to evaluate (default: %(default)s)",
-    )
+    _split(parser)
     _out(parser, "reports/evaluation")
     _gates(parser)
     parser.add_argument("--report-only", action="store_true", help="exit 0 even if a gate fails")
@@ -32,12 +32,14 @@ def compare(parser: argparse.ArgumentParser) -> None:
 
     Compares accuracy by McNemar's test and by a bound on the difference, on all photos and on each slice;
     calibration, latency and size by limits. Writes `reports/compare/`. Exits 1 if a gate of
-    `configs/gates.yaml` fails.
+    `configs/gates.yaml` fails, 3 if there are too few photos to tell. A look at the test split is recorded in
+    `data/test-ledger.csv`.
     """
     _path(parser, "--candidate", "models/model.pt", "artefact that may replace the champion")
     _path(parser, "--champion", "models/release/model.pt", "released artefact")
     _photos(parser)
     _labelled(parser)
+    _split(parser)
     _out(parser, "reports/compare")
     _gates(parser)
 
@@ -45,14 +47,17 @@ def compare(parser: argparse.ArgumentParser) -> None:
 def slices(parser: argparse.ArgumentParser) -> None:
     """Find where a model is weak, by kind of photo and by corruption.
 
-    Reports accuracy with its interval on the test split by size, shape, light, sharpness, colour and JPEG
-    quality, and on some of its photos under eleven corruptions at five strengths. Writes `build/slices/`.
+    Reports accuracy with its interval on one split by size, shape, light, sharpness, colour and JPEG quality,
+    and on some of its photos under eleven corruptions at five strengths. Writes `build/slices/`. A look at
+    the test split is recorded in `data/test-ledger.csv`.
     """
     _model(parser, "models/model.pt")
     _photos(parser)
+    _split(parser)
     parser.add_argument(
-        "--photos", type=int, default=300, help="test photos for each corruption (default: %(default)s)"
+        "--photos", type=_positive, default=PHOTOS, help="photos for each corruption (default: %(default)s)"
     )
+    _as_taken(parser)
     _out(parser, "build/slices")
 
 
@@ -78,7 +83,8 @@ def live(parser: argparse.ArgumentParser) -> None:
 
     Reports accuracy with its interval, calibration, latency by stage and every error by type. Compares the
     accuracy with the model's on its test split and, given --model, every prediction with the offline
-    handler's. Writes `reports/live/`. Exits 1 if a gate of `configs/gates.yaml` fails.
+    handler's. Writes `reports/live/`. Exits 1 if a gate of `configs/gates.yaml` fails, 3 if
+    there are too few photos to tell.
     """
     parser.add_argument("--url", required=True, help="URL of the service, such as http://127.0.0.1:8000")
     parser.add_argument(
@@ -126,8 +132,15 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def release(parser: argparse.ArgumentParser) -> None:
-    """Copy the evaluated artefact to models/release, with its card and figures, if its gates pass."""
-    del parser  # no arguments
+    """Measure models/model.pt on the test split, and release it to models/release if its gates pass.
+
+    The released artefact's card has the figures of the test split; the network is the same. Slices, figures
+    and card lie next to it. The look is recorded in `data/test-ledger.csv`. Exits 1 if a gate fails, 3 if
+    there are too few photos to tell.
+    """
+    _photos(parser)
+    _as_taken(parser)
+    _gates(parser)
 
 
 def _model(parser: argparse.ArgumentParser, default: str) -> None:
@@ -140,8 +153,23 @@ def _photos(parser: argparse.ArgumentParser) -> None:
 
 
 def _labelled(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--labelled", type=Path, help="folder or CSV of labelled photos, instead of a split")
+
+
+def _split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--labelled", type=Path, help="folder or CSV of labelled photos, instead of the test split"
+        "--split",
+        default="validation",
+        choices=["train", "validation", "test"],
+        help="split of the photos (default: %(default)s)",
+    )
+
+
+def _as_taken(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-taken",
+        type=Path,
+        help="folder with some of the photos as they were taken, under the same paths as in --raw",
     )
 
 

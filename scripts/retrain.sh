@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train again if what dvc.lock names has changed, compare the candidate with the released model, and release it in
 # this checkout if the comparison allows it. Writes build/retrain.md; in CI also the outputs `trained` and `released`.
-# Usage: [FORCE=1] scripts/retrain.sh      FORCE=1 trains although nothing has changed
+# Usage: [FORCE=1] [LABELLED=folder] scripts/retrain.sh
+#   FORCE=1 trains although nothing has changed; LABELLED holds photos to decide by instead of the test split
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,15 +29,15 @@ released=$(sha256sum models/release/model.pt | cut -c 1-12)
 { echo "## What has changed since the last training"; echo; echo "${changed:-nothing; the training was forced}"; echo; } >"$report"
 if [ -n "${FORCE:-}" ]; then dvc repro --force --downstream train; else dvc repro; fi
 output trained=true
-python -m evaluation slices --model models/model.pt
 status=0
-python -m evaluation compare --candidate models/model.pt --champion models/release/model.pt || status=$?
+photos=(--split test) # counted in data/test-ledger.csv
+[ -z "${LABELLED:-}" ] || photos=(--labelled "$LABELLED")
+python -m evaluation compare --candidate models/model.pt --champion models/release/model.pt "${photos[@]}" || status=$?
 [ ! -f reports/compare/summary.md ] || cat reports/compare/summary.md >>"$report"
 if [ "$status" != 0 ]; then
   echo "error: the candidate may not replace the released model $released; $report says why. models/release is unchanged." >&2
   exit "$status"
 fi
 python -m evaluation release
-python -m training promote models/model.pt
-python -m evaluation.release.card
+python -m training promote models/release/model.pt
 output released=true

@@ -1,4 +1,4 @@
-"""`python -m training promote`: move the alias @champion to the registered version of an artefact."""
+"""`python -m training promote`: register a released artefact and move the alias @champion to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.place import Place
 def main(arguments: list[str]) -> int:
     """Promote the artefact."""
     parser = argparse.ArgumentParser(prog="python -m training promote", description=description(__doc__))
-    parser.add_argument("model", type=Path, help="the artefact, such as models/model.pt")
+    parser.add_argument("model", type=Path, help="the artefact, such as models/release/model.pt")
     path = parser.parse_args(arguments).model
     settings = parse(TrainConfig, Place().train_config, [], command="promote", about="")
     from serving.contract import artifact
@@ -22,6 +22,6 @@ def main(arguments: list[str]) -> int:
     loaded = artifact.read(path)
     card = loaded.card
     alias = "champion" if card.precision == "fp32" else f"champion-{card.precision}"
-    version = tracking.promote(settings.tracking, card.name, loaded.sha256, alias)
+    version = tracking.promote(settings.tracking, path, card, loaded.sha256, alias)
     print(f"{card.name} version {version} is now @{alias}")
     return 0

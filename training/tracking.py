@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import PipelineError
+from serving.contract.card import Card
 from training.config import TrackingConfig, TrainConfig
 
 
@@ -115,8 +116,8 @@ class Tracker:
             for name in names
         }
 
-    def register(self, name: str, model: Path, tags: dict[str, str]) -> str:
-        """Log the artefact to the run and register it as the next version of `name`.
+    def register(self, name: str, model: Path, tags: dict[str, str], alias: str | None) -> str:
+        """Log the artefact to the run and register it as the next version of `name`, with the alias if any.
 
         Its folder is named by `tags["sha256"]`, so a second export of a run keeps the first version's file.
         """
@@ -129,7 +130,8 @@ class Tracker:
                 raise
         source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{folder}"
         version: Any = self.client.create_model_version(name, source, self.run_id, tags=tags)
-        self.client.set_registered_model_alias(name, self.config.alias, version.version)
+        if alias:
+            self.client.set_registered_model_alias(name, alias, version.version)
         return str(version.version)
 
     def finish(self, status: str = "FINISHED") -> None:
@@ -148,29 +150,35 @@ def _reason(error: MlflowException | SQLAlchemyError) -> str:
     return str(error.message if isinstance(error, MlflowException) else error).splitlines()[0]
 
 
-def promote(config: TrackingConfig, name: str, sha256: str, alias: str) -> str:
-    """Move `alias` to the registered version whose artefact has this hash; return the version.
+def promote(config: TrackingConfig, model: Path, card: Card, sha256: str, alias: str) -> str:
+    """Register the released artefact in the run that trained it, unless it is; move `alias` to its version.
 
     Raises:
-        PipelineError: MLflow does not answer, or no version of `name` has this artefact.
+        PipelineError: MLflow does not answer, or does not have the run.
     """
-    uri = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri)
+    uri, run_id = _absolute(os.environ.get("MLFLOW_TRACKING_URI") or config.uri), card.lineage.mlflow_run_id
     try:
         client = MlflowClient(uri)
-        versions = client.search_model_versions(f"name = '{name}'")
+        versions = client.search_model_versions(f"name = '{card.name}'")
         found = [v for v in versions if v.tags.get("sha256") == sha256]
-        if not found:
+        if not found and run_id not in {v.run_id for v in versions}:
             raise PipelineError(
-                f"MLflow at {uri} has {len(versions)} versions of {name}, none with sha256 "
-                f"{sha256[:12]}…. Set MLFLOW_TRACKING_URI to the store it was trained with."
+                f"MLflow at {uri} has {len(versions)} versions of {card.name}, none of the run {run_id} that "
+                "trained this artefact. Set MLFLOW_TRACKING_URI to the store it was trained with."
             )
-        latest = max(found, key=lambda version: int(version.version))
-        client.set_registered_model_alias(name, alias, latest.version)
+        if found:
+            version = max((v.version for v in found), key=int)
+        else:
+            tracker = Tracker(config, run_id)
+            tags = {"sha256": sha256, "card_version": card.version}
+            version = tracker.register(card.name, model, tags, alias=None)
+            tracker.finish()
+        client.set_registered_model_alias(card.name, alias, version)
     except (MlflowException, SQLAlchemyError) as error:
         raise PipelineError(
             f"MLflow at {uri} does not answer: {_reason(error)}. Start it, or set MLFLOW_TRACKING_URI."
         ) from error
-    return str(latest.version)
+    return str(version)
 
 
 def _now() -> str:

@@ -6,7 +6,6 @@ cancel out. `evaluation.artefact.compare` judges the result.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,15 @@ import pandas as pd
 from common.cores import map_on_cores
 from common.errors import UserError
 from evaluation.artefact.properties import LEAST, properties, slices_of
-from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Ratio, Side
+from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Side, lost
 from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, metrics
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread
 
 _LEVEL: Final = 0.05
+_NEARLY_ALL: Final = 0.9
+"""Share of the photos above which a slice says what the whole says."""
 
 
 class CompareError(UserError):
@@ -70,6 +71,7 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     ]
     difference = intervals.paired_difference(new, old)
     p_value = intervals.mcnemar(new, old)
+    new_losses, old_losses = (metrics.losses(answers.probabilities[:, side], truth) for side in (0, 1))
     slices = _slices(answers.kinds, right)
     times = answers.seconds[:, 0] / answers.seconds[:, 1]
     return Comparison(
@@ -79,13 +81,13 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
         only_candidate_right=int((new & ~old).sum()),
         only_champion_right=int((~new & old).sum()),
         accuracy_difference=difference,
-        points_lost_at_most=-100 * difference.low,
+        detectable_points=100 * intervals.detectable(new, old),
         mcnemar_p=p_value,
         significantly_worse=float(p_value < _LEVEL and difference.value < 0),
         slices=slices,
         slices_worse=sum(one.worse for one in slices),
-        log_loss_times=_ratio(sides[0].log_loss.value, sides[1].log_loss.value),
-        latency_times=Ratio(float(np.median(times)), len(times)),
+        log_loss_times=intervals.ratio_of_means(new_losses, old_losses),
+        latency_times=intervals.median(times),
         bytes_times=sides[0].bytes / sides[1].bytes,
         lost=[
             Lost(
@@ -135,26 +137,29 @@ def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers
 
 
 def _slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[ComparedSlice]:
-    """McNemar's test on each slice with enough photos, at a level divided by their number (Bonferroni).
+    """Both models on each slice with enough photos, and which of them the candidate is worse on.
 
     Args:
         kinds: One row per photo.
         right: `b[N,2]`: candidate and champion.
     """
-    judged = [(name, text, inside) for name, text, inside in slices_of(kinds) if inside.sum() >= LEAST]
-    rows = []
-    for name, text, inside in judged:
-        new, old = right[inside.to_numpy()].T
-        p_value = intervals.mcnemar(new, old)
-        worse = bool(p_value < _LEVEL / len(judged) and new.mean() < old.mean())
-        rows.append(
-            ComparedSlice(name, text, int(inside.sum()), float(new.mean()), float(old.mean()), p_value, worse)
+    judged = [
+        (name, text, inside.to_numpy())
+        for name, text, inside in slices_of(kinds)
+        if LEAST <= inside.sum() <= _NEARLY_ALL * len(kinds)
+    ]
+    p_values = [intervals.mcnemar(*right[inside].T, worse=True) for _, _, inside in judged]
+    worse = intervals.holm(p_values, _LEVEL)
+    return [
+        ComparedSlice(
+            property=name,
+            slice=text,
+            n=int(inside.sum()),
+            candidate=float(right[inside, 0].mean()),
+            champion=float(right[inside, 1].mean()),
+            points_lost=lost(intervals.paired_difference(*right[inside].T)),
+            p=p_value,
+            worse=is_worse,
         )
-    return rows
-
-
-def _ratio(above: float, below: float) -> float:
-    """`above / below`; infinite where only `below` is 0, and 1 where both are."""
-    if below == 0:
-        return 1.0 if above == 0 else math.inf
-    return above / below
+        for (name, text, inside), p_value, is_worse in zip(judged, p_values, worse, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""`python -m evaluation offline`: evaluate the test split through the handler that serves.
+"""`python -m evaluation offline`: evaluate one split through the handler that serves.
 
 Encoded bytes go in, so decoding, preprocessing, artefact and predictions are those of production.
 """
@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import atomic_file, write_json
 from common.labels import correct, read_reviewed
 from common.manifest import labelled, read_split
+from evaluation.artefact import ledger
 from evaluation.artefact.results import Audited, Model, Offline
 from evaluation.artefact.targets import targets
 from evaluation.figures import gates, intervals, metrics, pictures
@@ -27,7 +28,7 @@ from serving.runtime.torchscript import one_thread
 
 _SHOWN: Final = (
     *("accuracy", "audited", "macro_accuracy", "lowest_recall", "top5_accuracy"),
-    *("log_loss", "ece", "roc_auc", "uncertain", "accuracy_when_certain"),
+    *("log_loss", "brier", "ece", "roc_auc", "uncertain", "accuracy_when_certain"),
 )
 
 
@@ -66,6 +67,7 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
     table = read_split(manifest, split)
     handler = load_handler(model)
     card = handler.artifact.card
+    looks = ledger.record("offline", [handler.artifact], table) if split == "test" else None
     truth = targets(table["label"], card.labels)
     photos = [path for path, _ in labelled(table, raw)]
     probabilities = score(handler, photos, card.labels)
@@ -77,9 +79,11 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
         audited=_audited(table, probabilities, card.labels),
         model=Model.of(handler.artifact),
         mlflow_run_id=card.lineage.mlflow_run_id,
+        split=split,
+        test_looks=looks,
     )
     _write_tables(out / "plots", table, probabilities, truth, card.labels)
-    _draw(out / "plots", photos, probabilities, truth, card.labels)
+    _draw(out / "plots", split, photos, probabilities, truth, card.labels)
     write_json(out / "metrics.json", result)  # last: its presence means that the report is complete
     return result
 
@@ -118,6 +122,7 @@ def _write_tables(
 
 def _draw(
     plots: Path,
+    split: str,
     photos: list[Path],
     probabilities: intervals.Floats,
     truth: intervals.Ints,
@@ -125,24 +130,26 @@ def _draw(
 ) -> None:
     table = metrics.confusion(probabilities, truth)
     for name, figure in {
-        "confusion_matrix": pictures.confusion_matrix(table, labels, "test split"),
-        "reliability": pictures.reliability_diagram(probabilities, truth, "test split"),
-        "roc": pictures.roc(probabilities, truth, labels, "ROC, test split"),
+        "confusion_matrix": pictures.confusion_matrix(table, labels, f"{split} split"),
+        "reliability": pictures.reliability_diagram(probabilities, truth, f"{split} split"),
+        "roc": pictures.roc(probabilities, truth, labels, f"ROC, {split} split"),
         "worst_mistakes": pictures.worst_mistakes(photos, probabilities, truth, labels),
     }.items():
         pictures.save(figure, plots / f"{name}.png")
 
 
 def main(options: argparse.Namespace) -> int:
-    """Evaluate and judge; return 0 if every gate passes, 1 if one fails."""
+    """Evaluate and judge; return 0 if every gate passes, 1 if one fails, 3 if the photos cannot tell."""
     limits = gates.read_gates("offline", Offline, options.gates)
     result = evaluate(options.model, options.manifest, options.raw, options.split, options.out)
     for name in _SHOWN:
         if (figure := getattr(result, name)) is not None:
             value, interval, n = intervals.show(figure)
             print(f"{name:22} {value}  95 % {interval}  n={n}")
+    print(f"{'':22} a perfectly calibrated model would show an ece of {result.ece.null:.4f}")
     verdicts = limits.judge(result)
     print(gates.as_text(verdicts))
-    if not all(verdict.passed for verdict in verdicts):
+    outcome = gates.overall(verdicts)
+    if outcome:
         print(f"The bounds are in {options.gates}: set there what your own data should reach.")
-    return 0 if options.report_only or all(verdict.passed for verdict in verdicts) else 1
+    return 0 if options.report_only else outcome

@@ -18,8 +18,9 @@ from scipy import ndimage
 
 LEAST: Final = 50
 """Fewest photos for which a slice is judged."""
+SIZE: Final = "longest side, pixels"
 EDGES: Final[dict[str, tuple[float, ...]]] = {
-    "longest side, pixels": (250, 400, 490),
+    SIZE: (250, 400, 490),
     "long side over short": (1.1, 1.35, 1.6),
     "brightness": (0.3, 0.4, 0.5, 0.6),
     "sharpness": (200, 500, 1000, 2000),
@@ -47,7 +48,7 @@ def properties(data: bytes, pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
     luminance = np.tensordot(_LUMINANCE, pixels, 1)  # f64[S,S]
     high, low = pixels.max(0).astype(float), pixels.min(0).astype(float)
     return {
-        "longest side, pixels": max(width, height),
+        SIZE: max(width, height),
         "long side over short": max(width, height) / min(width, height),
         "brightness": float(luminance.mean()) / 255,
         "sharpness": float(ndimage.laplace(luminance).var()),

@@ -50,6 +50,10 @@ class Offline(Evaluation, frozen=True, kw_only=True, omit_defaults=True):
     """The artefact."""
     mlflow_run_id: str
     """Of the training run that made it."""
+    split: str
+    """Split of the photos."""
+    test_looks: int | None = None
+    """Models looked at on the test split so far, this one included; None on another split."""
 
 
 class Slice(Figure, frozen=True, kw_only=True):
@@ -59,6 +63,17 @@ class Slice(Figure, frozen=True, kw_only=True):
     """What the kind is about, such as brightness."""
     slice: str
     """The range of the property, in words."""
+
+
+class AsTaken(msgspec.Struct, frozen=True):
+    """The same photos in two versions: as in the split, and as they were taken."""
+
+    accuracy: Figure
+    """On the photos as taken."""
+    of_copies: Figure
+    """On their copies in the split."""
+    difference: Figure
+    """As taken minus copies, paired."""
 
 
 class Slices(msgspec.Struct, frozen=True):
@@ -76,6 +91,12 @@ class Slices(msgspec.Struct, frozen=True):
     """The slice with the lowest accuracy among those with enough photos."""
     corruptions: dict[str, list[Figure]]
     """Accuracy by corruption, at strengths 1 to 5."""
+    corrupted: Figure | None = None
+    """Accuracy under all corruptions together; the interval is by photo, not by picture."""
+    as_taken: AsTaken | None = None
+    """None without such photos."""
+    split: str = ""
+    """Split of the photos; empty in older results."""
 
 
 class Side(Evaluation, frozen=True, kw_only=True):
@@ -104,10 +125,12 @@ class ComparedSlice(msgspec.Struct, frozen=True):
     """Share on which the candidate is right."""
     champion: float
     """Share on which the champion is right."""
+    points_lost: Figure
+    """Accuracy that the candidate loses here, in percentage points, paired."""
     p: float
-    """Exact two-sided p-value of McNemar's test."""
+    """Exact one-sided p-value of McNemar's test that the candidate is not worse."""
     worse: bool
-    """Whether the candidate is significantly worse."""
+    """Whether the candidate is significantly worse, at 5 % for all slices together (Holm 1979)."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -121,20 +144,6 @@ class Lost(msgspec.Struct, frozen=True):
     """The candidate's prediction."""
     probability: float
     """Of that prediction."""
-
-
-class Ratio(msgspec.Struct, frozen=True):
-    """A median of paired ratios."""
-
-    median: float
-    """Over photos, of the candidate's value divided by the champion's."""
-    n: int
-    """Photos."""
-
-    @property
-    def value(self) -> float:
-        """The number that a gate limits."""
-        return self.median
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -152,34 +161,46 @@ class Comparison(msgspec.Struct, frozen=True):
     """Photos on which only the champion is right."""
     accuracy_difference: Figure
     """The candidate's minus the champion's, paired."""
-    points_lost_at_most: float
-    """Accuracy lost, in percentage points, at the unfavourable end of the interval."""
+    detectable_points: float
+    """Difference in accuracy, in points, that McNemar's test would find here with a probability of 80 %."""
     mcnemar_p: float
     """p-value of the hypothesis that both are right equally often."""
     significantly_worse: float
     """1 if the candidate is worse by McNemar's test at 5 %, else 0."""
     slices: list[ComparedSlice]
-    """Slices with enough photos."""
+    """Slices with enough photos, and not nearly all of them."""
     slices_worse: int
     """Slices on which the candidate is worse."""
-    log_loss_times: float
-    """The candidate's log loss divided by the champion's."""
-    latency_times: Ratio
-    """The candidate's time per photo divided by the champion's."""
+    log_loss_times: Figure
+    """The candidate's log loss divided by the champion's, paired."""
+    latency_times: Figure
+    """The candidate's time per photo divided by the champion's: median of paired ratios."""
     bytes_times: float
     """The candidate's size divided by the champion's."""
     lost: list[Lost]
     """Photos on which only the champion is right."""
 
     @property
-    def points_lost(self) -> float:
-        """`points_lost_at_most`, under the name that the gate `points_lost_max` needs."""
-        return self.points_lost_at_most
+    def points_lost(self) -> Figure:
+        """Accuracy that the candidate loses, in percentage points."""
+        return lost(self.accuracy_difference)
+
+    @property
+    def slice_points_lost(self) -> Figure:
+        """The same on the slice where it can be largest; 0 if no slice has enough photos."""
+        none = Figure(0.0, 0.0, 0.0, 0)
+        return max((one.points_lost for one in self.slices), key=lambda figure: figure.high, default=none)
 
     @property
     def ece(self) -> Figure:
         """The candidate's calibration error."""
         return self.candidate.ece
+
+
+def lost(difference: Figure) -> Figure:
+    """What a difference in accuracy loses, in percentage points."""
+    low, high = -100 * difference.high, -100 * difference.low
+    return Figure(-100 * difference.value, low, high, difference.n)
 
 
 class Strongest(msgspec.Struct, frozen=True):

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from common.cores import map_on_cores
 from common.files import write_json
 from common.manifest import labelled, read_split
+from evaluation.artefact import ledger
 from evaluation.artefact.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from evaluation.artefact.properties import LEAST, properties, slices_of
-from evaluation.artefact.results import Model, Slice, Slices
+from evaluation.artefact.results import AsTaken, Model, Slice, Slices
 from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, pictures
 from serving.contract.preprocess import DecodedImage
@@ -44,17 +45,30 @@ def by_slice(table: pd.DataFrame) -> list[Slice]:
     ]
 
 
-def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
-    """Evaluate the test split by slice, and its first `photos` photos, by hash, under each corruption.
+def measure(
+    model: Path, manifest: Path, raw: Path, split: str, photos: int, as_taken: Path | None = None
+) -> Slices:
+    """Evaluate a split by slice, and its first `photos` photos, by hash, under each corruption.
+
+    Args:
+        model: The artefact.
+        manifest: Of the splits.
+        raw: Folder of the manifest's photos.
+        split: Name of the split.
+        photos: How many are corrupted.
+        as_taken: Folder in which some of the photos lie as they were taken, under the same paths as in `raw`.
 
     Raises:
-        ManifestError: there is no test split.
+        ManifestError: there is no such split.
         LabelError: a photo's label is not a class of the model.
         OSError: a photo cannot be read.
         ServingError: the artefact cannot be loaded, or refuses a photo.
     """
-    found = labelled(read_split(manifest, "test").sort_values("sha256"), raw)
+    rows = read_split(manifest, split).sort_values("sha256")
+    found = labelled(rows, raw)
     handler = load_handler(model)
+    if split == "test":
+        ledger.record("slices", [handler.artifact], rows)
     truth = targets((label for _, label in found), handler.artifact.card.labels)
 
     def observe(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:
@@ -89,6 +103,36 @@ def measure(model: Path, manifest: Path, raw: Path, photos: int) -> Slices:
             name: [intervals.wilson(int(right.sum()), len(right)) for right in rights[k]]
             for k, name in enumerate(CORRUPTIONS)
         },
+        corrupted=intervals.share_of_clusters(rights.reshape(-1, len(chosen)).T),
+        as_taken=_as_taken(handler, rows, as_taken, truth, table["right"].to_numpy()) if as_taken else None,
+        split=split,
+    )
+
+
+def _as_taken(
+    handler: ImageClassifierHandler,
+    rows: pd.DataFrame,
+    folder: Path,
+    truth: intervals.Ints,
+    right: intervals.Flags,
+) -> AsTaken | None:
+    """The photos that `folder` holds too, against their copies; None if it holds none of them."""
+    numbers = [number for number, path in enumerate(rows["path"]) if (folder / path).is_file()]
+    if not numbers:
+        return None
+
+    def is_right(number: int) -> bool:
+        image = handler.preprocess([{"body": (folder / rows["path"].iloc[number]).read_bytes()}]).images[0]
+        if not isinstance(image, DecodedImage):
+            raise image
+        return _answer(handler, image.pixels) == int(truth[number])
+
+    taken = np.array(map_on_cores(is_right, numbers, "as taken", initializer=one_thread))
+    copies = right[numbers].astype(bool)
+    return AsTaken(
+        accuracy=intervals.wilson(int(taken.sum()), len(taken)),
+        of_copies=intervals.wilson(int(copies.sum()), len(copies)),
+        difference=intervals.paired_difference(taken, copies),
     )
 
 
@@ -144,7 +188,9 @@ _FIGURES: Final[dict[str, Callable[[Slices], Figure]]] = {
 
 def main(options: argparse.Namespace) -> int:
     """Measure and draw; return 0."""
-    found = measure(options.model, options.manifest, options.raw, options.photos)
+    found = measure(
+        options.model, options.manifest, options.raw, options.split, options.photos, options.as_taken
+    )
     for name, draw in _FIGURES.items():
         pictures.save(draw(found), options.out / name)
     write_json(options.out / "slices.json", found)

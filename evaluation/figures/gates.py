@@ -2,11 +2,15 @@
 
 A gate is named for the number that it limits: `accuracy_min` is a floor for the result's `accuracy`,
 `ece_max` a ceiling for its `ece`. The names are checked against the result's type before any computation.
+
+A figure with an interval is judged by the interval: it passes if all of it is within the limit, fails if all
+of it is beyond, and otherwise there are too few photos to tell.
 """
 
 from __future__ import annotations
 
 import difflib
+import enum
 import inspect
 import math
 from collections.abc import Iterable
@@ -30,12 +34,21 @@ class GateError(UserError):
     """The gates file cannot be used; the text names the cause and the next step."""
 
 
+class Outcome(enum.IntEnum):
+    """What a gate, or all gates together, say; the value is the exit status."""
+
+    PASS = 0
+    FAIL = 1
+    TOO_FEW = 3
+    """The photos cannot tell: neither shown to be within the limit nor shown to be beyond it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of one gate."""
 
     gate: str
-    passed: bool
+    outcome: Outcome
     reason: str
 
 
@@ -56,10 +69,20 @@ def _judge(result: object, gate: str, limit: float) -> Verdict:
     found = getattr(result, name)
     value = getattr(found, "value", found)
     if value is None or math.isnan(value):
-        return Verdict(gate, passed=False, reason=f"{name} is missing")
-    passed = bool(value >= limit if bound == "min" else value <= limit)
-    sign = {("min", True): "≥", ("min", False): "<", ("max", True): "≤", ("max", False): ">"}[bound, passed]
-    return Verdict(gate, passed, f"{name} {value:.4g} {sign} {limit:g}")
+        return Verdict(gate, Outcome.FAIL, f"{name} is missing")
+    low, high = getattr(found, "low", value), getattr(found, "high", value)
+    within, beyond = (low >= limit, high < limit) if bound == "min" else (high <= limit, low > limit)
+    outcome = Outcome.PASS if within else Outcome.FAIL if beyond else Outcome.TOO_FEW
+    interval = f" [{low:.4g}, {high:.4g}]" if hasattr(found, "low") else ""
+    sign = {"min": "≥" if within else "<", "max": "≤" if within else ">"}[bound]
+    told = f"{sign} {limit:g}" if outcome != Outcome.TOO_FEW else f"includes {limit:g}"
+    return Verdict(gate, outcome, f"{name} {value:.4g}{interval} {told}")
+
+
+def overall(verdicts: Iterable[Verdict]) -> Outcome:
+    """FAIL if a gate fails, else TOO_FEW if the photos cannot tell for one, else PASS."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    return next((one for one in (Outcome.FAIL, Outcome.TOO_FEW) if one in outcomes), Outcome.PASS)
 
 
 def read_gates(section: str, result: type[T], path: Path = GATES) -> Gates[T]:
@@ -121,9 +144,11 @@ def _is_number(kind: Any) -> bool:
 
 def as_text(verdicts: list[Verdict]) -> str:
     """One line per gate."""
-    return "\n".join(f"{'PASS' if v.passed else 'FAIL'}  {v.gate:18} {v.reason}" for v in verdicts)
+    words = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.TOO_FEW: "TOO FEW"}
+    return "\n".join(f"{words[v.outcome]:7}  {v.gate:22} {v.reason}" for v in verdicts)
 
 
-def by_name(verdicts: list[Verdict]) -> dict[str, bool]:
-    """Whether each gate passes, for JSON."""
-    return {verdict.gate: verdict.passed for verdict in verdicts}
+def by_name(verdicts: list[Verdict]) -> dict[str, bool | None]:
+    """Whether each gate passes, for JSON; null where the photos cannot tell."""
+    passed = {Outcome.PASS: True, Outcome.FAIL: False, Outcome.TOO_FEW: None}
+    return {verdict.gate: passed[verdict.outcome] for verdict in verdicts}

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from common.files import write_text
+from evaluation.artefact.properties import SIZE
 from evaluation.artefact.results import Offline, Slices
 from evaluation.figures import intervals
 from serving.contract.card import Card
@@ -24,6 +26,7 @@ _FIGURES: Final = {
     "lowest_recall": "lowest recall of a class",
     "top5_accuracy": "label among the five most probable",
     "log_loss": "log loss, nats",
+    "brier": "Brier score, summed over the classes",
     "ece": "calibration error (ECE, 15 bins)",
     "roc_auc": "area under the ROC curve",
     "uncertain": "share marked uncertain",
@@ -92,10 +95,12 @@ def markdown(release: Path = RELEASE) -> str:
         _SOURCES,
         "## Figures on the test split",
         "",
-        "Values with 95 % intervals.",
+        "Values with 95 % intervals; [evidence](evidence.md) has their coverage.",
+        *_looks(measured["fp32"]),
         "",
         *_figures(measured),
         "",
+        *_null(measured),
         *_slices(release / "slices.json", sha256),
         "## Lineage",
         "",
@@ -151,6 +156,24 @@ def _figures(measured: dict[str, Offline]) -> list[str]:
     return ["| figure | " + " | ".join(measured) + " |", "| --- " * (1 + len(measured)) + "|", *rows]
 
 
+def _looks(measured: Offline) -> list[str]:
+    if measured.test_looks is None:
+        return []
+    return [f"Models looked at on this test split: {measured.test_looks} (`data/test-ledger.csv`)."]
+
+
+def _null(measured: dict[str, Offline]) -> list[str]:
+    """What the calibration error of a perfectly calibrated model would be."""
+    told = [
+        f"{found.ece.null:.2%} for {precision} (97.5 % of them below {found.ece.null_high:.2%})"
+        for precision, found in measured.items()
+        if math.isfinite(found.ece.null)
+    ]
+    if not told:
+        return []
+    return [f"A perfectly calibrated model would show a calibration error of {' and '.join(told)}.", ""]
+
+
 def _slices(path: Path, sha256: str) -> list[str]:
     """Where the model is weak, if that was measured on the released one."""
     if not path.exists():
@@ -165,6 +188,23 @@ def _slices(path: Path, sha256: str) -> list[str]:
         if weakest
         else "No slice has 50 photos."
     )
+    sizes = [one for one in found.slices if one.property == SIZE]
+    largest = max(sizes, key=lambda one: one.n, default=None)
+    size = (
+        f"Of the photos, {largest.n / sum(one.n for one in sizes):.0%} have a {SIZE}, of {largest.slice}: "
+        f"the figures are of such photos."
+        if largest and largest.n
+        else ""
+    )
+    taken = found.as_taken
+    as_taken = (
+        f"On {taken.accuracy.n} of the photos as they were taken the accuracy is {taken.accuracy.value:.2%} "
+        f"[{taken.accuracy.low:.2%}, {taken.accuracy.high:.2%}], on their copies in the split "
+        f"{taken.of_copies.value:.2%}; the difference lies between {100 * taken.difference.low:+.2f} and "
+        f"{100 * taken.difference.high:+.2f} points."
+        if taken
+        else ""
+    )
     damage = [
         f"| {name} | " + " | ".join(f"{cell.value:.1%}" for cell in cells) + " |"
         for name, cells in found.corruptions.items()
@@ -172,7 +212,7 @@ def _slices(path: Path, sha256: str) -> list[str]:
     return [
         "## Weaknesses",
         "",
-        named,
+        " ".join(text for text in (named, size, as_taken) if text),
         "",
         "| property | slice | accuracy | 95 % interval | n |",
         "| --- " * 5 + "|",

@@ -27,6 +27,8 @@ from serving.runtime.handler import load_handler
 from serving.runtime.torchscript import one_thread
 
 _PERCENTILES: Final = (50, 90, 95, 99)
+OBJECTIVE_MS: Final = 500
+"""The latency objective of `deploy/monitoring/rules.yml`."""
 _NOTEWORTHY: Final = 10
 """Photos listed with the largest differences from the offline handler."""
 
@@ -49,13 +51,17 @@ def summarise(health: Health, replies: list[Reply], seconds: float) -> Live:
         labels, probabilities, targets = as_arrays(answered)
         measured = metrics.evaluate(probabilities, targets, labels)
         test = health.metrics.get("accuracy")
-        against = against_test(measured.accuracy, test) if test else None
+        if test:
+            difference = intervals.difference(measured.accuracy, test)
+            against = AgainstTest(test.value, test.n, difference)
+    slow = sum(reply.probabilities is None or reply.milliseconds > OBJECTIVE_MS for reply in replies)
     return Live(
         model=health.model,
         deployment=health.deployment,
         photos=len(replies),
         answered=len(answered),
         failed_share=len(failed) / len(replies),
+        slow_share=intervals.wilson(slow, len(replies)),
         errors=dict(Counter(reply.error for reply in failed)),
         retries=sum(reply.attempts - 1 for reply in replies),
         throughput_per_second=len(replies) / seconds,
@@ -71,22 +77,6 @@ def percentiles(values: list[float]) -> dict[str, float]:
     if not values:
         return {}
     return {f"p{q}": round(float(np.percentile(values, q)), 2) for q in _PERCENTILES}
-
-
-def against_test(live: intervals.Figure, test: intervals.Figure) -> AgainstTest:
-    """Live accuracy against the test split's: the difference with its interval, and a verdict.
-
-    "worse": the whole interval lies below 0. "consistent": its lower end is less than two points below 0.
-    Otherwise there are too few photos to tell.
-    """
-    difference = intervals.difference(live, test)
-    if difference.high < 0:
-        verdict = "worse"
-    elif difference.low > -metrics.TOLERATED_DROP:
-        verdict = "consistent"
-    else:
-        verdict = "too few photos to tell"
-    return AgainstTest(verdict, test.value, test.n, difference, max(0.0, -100 * difference.high))
 
 
 def compare_offline(model: Path, health: Health, replies: list[Reply]) -> Consistency:
@@ -116,14 +106,14 @@ def compare_offline(model: Path, health: Health, replies: list[Reply]) -> Consis
         photos=len(found),
         largest_difference=largest,
         allowed_difference=allowed,
-        times_allowed=largest / allowed,
-        other_answers=sum(other for _, other in found),
+        times_allowed=largest / allowed if found else None,
+        other_answers=sum(other for _, other in found) if found else None,
         farthest=[Far(str(answered[i].path), found[i][0]) for i in order if found[i][0] > 0],
     )
 
 
 def main(options: argparse.Namespace) -> int:
-    """Evaluate and judge; return 0 if every gate passes, 1 if one fails."""
+    """Evaluate and judge; return 0 if every gate passes, 1 if one fails, 3 if the photos cannot tell."""
     limits = gates.read_gates("live", Live, options.gates)
     consistency = gates.read_gates("consistency", Consistency, options.gates) if options.model else None
     photos = find_labelled(options.labelled)
@@ -135,5 +125,11 @@ def main(options: argparse.Namespace) -> int:
         live = msgspec.structs.replace(live, consistency=same)
         verdicts += consistency.judge(same)
     print(report.write(options.out, live, replies, verdicts))
+    least = intervals.least_photos(limits.limits.get("accuracy_min", 0.0))
+    if len(replies) < least:
+        print(
+            f"\nEven without a mistake, the limit accuracy_min needs {least} photos, and these are "
+            f"{len(replies)}. Label more."
+        )
     print(f"\n{options.out / 'report.html'} shows the pictures.")
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
+    return gates.overall(verdicts)

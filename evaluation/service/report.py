@@ -29,7 +29,7 @@ def write(out: Path, live: Live, replies: list[Reply], verdicts: list[gates.Verd
         live=live,
         measured=list(_measured(live)),
         verdicts=verdicts,
-        passed=all(verdict.passed for verdict in verdicts),
+        outcome=gates.overall(verdicts),
         sentences=[sentence.replace("**", "") for sentence in _sentences(live)],
         latencies={"client": live.latency_ms} | live.service_ms,
         pictures=[(_TITLES[path.stem], pages.picture(path)) for path in drawn],
@@ -84,7 +84,7 @@ def _measured(live: Live) -> Iterator[tuple[str, str, str, str]]:
     """Name, value, interval and n of each measured figure."""
     if live.measured is None:
         return
-    for name in ("accuracy", "ece", "log_loss", "roc_auc"):
+    for name in ("accuracy", "log_loss", "brier", "ece", "roc_auc"):
         yield name.replace("_", " "), *intervals.show(getattr(live.measured, name))
     for label in live.measured.recall:
         yield f"precision of {label}", *intervals.show(live.measured.precision[label])
@@ -98,14 +98,14 @@ def _sentences(live: Live) -> list[str]:
         low, high = 100 * test.difference.low, 100 * test.difference.high
         lines.append(
             f"Compared with the model's test split ({test.test_accuracy:.2%}, n={test.test_n}): "
-            f"**{test.verdict}**; the difference lies between {low:+.2f} and {high:+.2f} points."
+            f"the difference lies between {low:+.2f} and {high:+.2f} points."
         )
     if same := live.consistency:
         model = "the expected one" if same.same_model else "NOT the expected one"
         lines.append(
-            f"Compared with the offline handler (n={same.photos}): {same.other_answers} other predictions; "
-            f"the largest difference in a probability is {same.largest_difference:.1e}, and the artefact's "
-            f"probe allows {same.allowed_difference:g}. The served model is {model} "
+            f"Compared with the offline handler (n={same.photos}): {same.other_answers or 0} other "
+            f"predictions; the largest difference in a probability is {same.largest_difference:.1e}, and "
+            f"the artefact's probe allows {same.allowed_difference:g}. The served model is {model} "
             f"({same.expected_sha256[:12]})."
         )
     return lines

@@ -13,16 +13,12 @@ from evaluation.figures.metrics import Evaluation
 class AgainstTest(msgspec.Struct, frozen=True):
     """Live accuracy compared with that on the model's test split."""
 
-    verdict: str
-    """`worse`, `consistent` or `too few photos to tell`."""
     test_accuracy: float
     """On the test split, by the service's `/health`."""
     test_n: int
     """Photos of the test split."""
     difference: Figure
     """Live minus test."""
-    points_under: float
-    """How far, in points, the whole interval of the difference lies below 0."""
 
 
 class Far(msgspec.Struct, frozen=True):
@@ -47,10 +43,10 @@ class Consistency(msgspec.Struct, frozen=True):
     """Of a probability, over all photos."""
     allowed_difference: float
     """Difference that the artefact's own probe allows."""
-    times_allowed: float
-    """The largest difference divided by the allowed one."""
-    other_answers: int
-    """Photos with another prediction, or refused by one of the two."""
+    times_allowed: float | None
+    """The largest difference divided by the allowed one; None if nothing was answered."""
+    other_answers: int | None
+    """Photos with another prediction, or refused by one of the two; None if nothing was answered."""
     farthest: list[Far]
     """Photos with the largest differences."""
 
@@ -68,6 +64,8 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
     """Photos with a prediction."""
     failed_share: float
     """Share of photos without one."""
+    slow_share: Figure
+    """Share of photos without a prediction within 0.5 s, the objective, as the client measured it."""
     errors: dict[str, int]
     """Photos by type of problem, or kind of connection failure."""
     retries: int
@@ -106,9 +104,9 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.latency_ms.get("p99")
 
     @property
-    def points_under_test(self) -> float | None:
-        """How far the accuracy is significantly below that of the test split, in points."""
-        return self.against_test.points_under if self.against_test else None
+    def difference_to_test(self) -> Figure | None:
+        """Accuracy minus that on the test split; None where the service does not report the latter."""
+        return self.against_test.difference if self.against_test else None
 
     def as_json(self) -> dict[str, Any]:
         """The record for JSON, with the measured figures among the others."""

@@ -57,9 +57,11 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature: float
     """Divisor of the logits before the softmax (Guo et al. 2017), inside the graph."""
     metrics: dict[str, Measured]
-    """Metrics on the test split."""
+    """Metrics on the split `measured_on`."""
     lineage: Lineage
     """Code, data and training run behind the model."""
+    measured_on: Literal["validation", "test"] = "test"
+    """Split of the metrics: validation after the export, test once the artefact is released."""
     read_size: int | None = None
     """Side in pixels to which the graph enlarges the input; None leaves it as it is."""
     precision: Literal["fp32", "int8"] = "fp32"

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from evaluation.__main__ import main
+from evaluation.artefact import comparison, properties
 from evaluation.figures import intervals
 from serving.runtime import torchscript
 from tests import tiny
@@ -19,7 +21,8 @@ from tests.pictures import encode
 from training.export.probe import make_probe
 
 GATES = (
-    "promotion: {points_lost_max: 5, significantly_worse_max: 0, slices_worse_max: 0, bytes_times_max: 1.5}"
+    "promotion: {points_lost_max: 5, significantly_worse_max: 0, slices_worse_max: 0, "
+    "slice_points_lost_max: 10, log_loss_times_max: 1.25, bytes_times_max: 1.5}"
 )
 PHOTOS = 100
 
@@ -95,6 +98,8 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
         "points_lost_max": False,
         "significantly_worse_max": False,
         "slices_worse_max": False,
+        "slice_points_lost_max": False,
+        "log_loss_times_max": False,
         "bytes_times_max": True,
     }
     assert figures["only_champion_right"] == len(figures["lost"]) > 20
@@ -104,6 +109,40 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
     assert "REFUSED" in text
     assert "Worse on brightness under 0.3" in text
     assert (tmp_path / "out/lost.png").stat().st_size > 1000
+
+
+def test_a_few_photos_do_not_tell_whether_a_model_is_as_good(labelled: Path, tmp_path: Path):
+    """The same predictions on twenty photos: not refused, but too few to rule a loss out, exit 3."""
+    for label in ("cat", "dog"):
+        (tmp_path / "few" / label).mkdir(parents=True)
+        for photo in sorted((labelled / label).iterdir())[:10]:
+            shutil.copy(photo, tmp_path / "few" / label)
+    status, figures = run(tmp_path, labelled, 0, photos=str(tmp_path / "few"))
+    assert status == 3
+    assert figures["gates"]["points_lost_max"] is None
+    assert figures["gates"]["log_loss_times_max"] is True
+    assert figures["detectable_points"] > 10
+    assert "TOO FEW PHOTOS to tell" in (tmp_path / "out/summary.md").read_text()
+
+
+def test_a_loss_on_one_kind_of_photo_is_noticed():
+    """Nine of 52 photos of a kind lost among 2,000: worse there, though hardly on the whole."""
+    rows = 2000
+    kinds = pd.DataFrame({name: np.full(rows, np.nan) for name in properties.EDGES})
+    kinds["brightness"] = np.where(np.arange(rows) < 52, 0.2, np.where(np.arange(rows) % 2, 0.35, 0.55))
+    right = np.ones((rows, 2), bool)
+    right[:9, 0] = False
+    found = {one.slice: one for one in comparison._slices(kinds, right)}
+    assert [name for name, one in found.items() if one.worse] == ["under 0.3"]
+    assert found["under 0.3"].points_lost.value == pytest.approx(100 * 9 / 52)
+    assert found["0.3 to 0.4"].points_lost.high < 1
+
+
+def test_a_slice_of_nearly_all_photos_is_left_out():
+    """It says what the whole says, and would cost the others some of the level."""
+    kinds = pd.DataFrame({name: np.full(2000, np.nan) for name in properties.EDGES})
+    kinds["brightness"] = np.where(np.arange(2000) < 60, 0.2, 0.45)
+    assert [one.slice for one in comparison._slices(kinds, np.ones((2000, 2), bool))] == ["under 0.3"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +172,13 @@ def test_mcnemar_counts_only_where_the_models_differ():
     assert intervals.mcnemar(first, second) == pytest.approx(2 / 2**6)
     assert intervals.mcnemar(first, first) == 1.0
     assert intervals.paired_difference(first, second).value == pytest.approx(6 / 106)
+
+
+def test_holm_rejects_step_by_step():
+    """0.01, 0.04 and 0.03 at 5 %: the smallest against a third of the level, then half of it (Holm 1979)."""
+    assert intervals.holm([0.01, 0.04, 0.03], 0.05) == [True, False, False]
+    assert intervals.holm([0.01, 0.02, 0.024], 0.05) == [True, True, True]
+    assert intervals.holm([], 0.05) == []
 
 
 def test_the_paired_interval_covers_the_truth_as_often_as_it_says():

@@ -33,7 +33,7 @@ class Result(msgspec.Struct):
 
 def result(accuracy: float | None, ece: float) -> Result:
     """A result with these figures."""
-    return Result(None if accuracy is None else Figure(accuracy, 0, 1, 10), ece)
+    return Result(None if accuracy is None else Figure(accuracy, accuracy, accuracy, 10), ece)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,36 @@ def result(accuracy: float | None, ece: float) -> Result:
 def test_a_floor_is_a_floor_and_a_ceiling_a_ceiling(given: Result, passed: list[bool]):
     """The limit itself passes; a figure that is missing or undefined fails."""
     verdicts = gates.Gates({"accuracy_min": 0.99, "ece_max": 0.01}).judge(given)
-    assert [verdict.passed for verdict in verdicts] == passed
-    assert gates.as_text(verdicts).count("PASS") == sum(passed)
     assert gates.by_name(verdicts) == dict(zip(("accuracy_min", "ece_max"), passed, strict=True))
+    assert gates.as_text(verdicts).count("PASS") == sum(passed)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (0.75, 0.875, gates.Outcome.PASS),
+        (0.5, 0.7, gates.Outcome.FAIL),
+        (0.7, 0.875, gates.Outcome.TOO_FEW),
+        (float("nan"), float("nan"), gates.Outcome.TOO_FEW),
+    ],
+)
+def test_an_interval_is_judged_as_a_whole(low: float, high: float, outcome: gates.Outcome):
+    """Within the limit, beyond it, or too few photos to tell, which is neither; also for a ceiling."""
+    figure = Figure(0.75, low, high, 50)
+    (floor,) = gates.Gates({"accuracy_min": 0.75}).judge(Result(figure, 0))
+    assert floor.outcome == outcome
+    other = Figure(0.25, 1 - high, 1 - low, 50)
+    (ceiling,) = gates.Gates({"accuracy_max": 0.25}).judge(Result(other, 0))
+    assert ceiling.outcome == outcome
+    assert gates.by_name([floor])["accuracy_min"] is {0: True, 1: False, 3: None}[outcome]
+
+
+def test_the_worst_outcome_is_the_exit_status():
+    """A failure counts more than too few photos, and these more than a pass."""
+    passes, fails, few = (gates.Verdict("accuracy_min", one, "") for one in gates.Outcome)
+    assert gates.overall([]) == gates.overall([passes]) == 0
+    assert gates.overall([passes, few]) == 3
+    assert gates.overall([few, fails, passes]) == 1
 
 
 def test_a_gate_can_limit_numbers_figures_and_properties_and_nothing_else():

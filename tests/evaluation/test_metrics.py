@@ -53,7 +53,7 @@ def test_one_record_holds_all_figures():
         expected = score(targets, predicted, average=None)
         found = getattr(figures, name)
         assert [found[label].value for label in labels] == pytest.approx(list(expected))
-    for name in ("accuracy", "macro_accuracy", "log_loss", "ece", "roc_auc"):
+    for name in ("accuracy", "macro_accuracy", "log_loss", "brier", "ece", "roc_auc"):
         figure = getattr(figures, name)
         assert figure.low <= figure.value <= figure.high
         assert figure.n == 63
@@ -132,40 +132,83 @@ def test_the_interval_of_the_area_covers_the_truth(classes: int, n: int):
     assert 0.92 <= held / 400 <= 0.98
 
 
-@pytest.mark.parametrize("method", ["percentile", "BCa"])
-def test_the_bootstrap_covers_the_truth(method: str):
-    """For 100 samples with a known error rate, about 95 intervals hold the expected log loss."""
-    random = np.random.default_rng(1)
-    held = 0
-    for seed in range(100):
-        confidence = random.uniform(0.5, 1, 200)
-        targets = (random.uniform(size=200) > confidence).astype(int)
-        probabilities = np.stack([confidence, 1 - confidence], 1)
-        if method == "BCa":
-            figure = intervals.mean(metrics.losses(probabilities, targets), seed)
-        else:
-            figure = intervals.bootstrap(metrics.log_loss, probabilities, targets, seed)
-        entropy = -(confidence * np.log(confidence) + (1 - confidence) * np.log1p(-confidence)).mean()
-        held += figure.low <= entropy <= figure.high
-    assert held >= 88
+def calibrated(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of two classes and targets drawn from them; about one answer in a hundred is wrong."""
+    first = 1 / (1 + np.exp(-np.abs(random.normal(8, 3.2, n))))
+    return np.stack([first, 1 - first], 1), (random.uniform(size=n) > first).astype(int)
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_no_more_than_chance():
+    """Its interval holds 0 in about 97 of 100 sets, although the value never is 0."""
+    random = np.random.default_rng(3)
+    found = [metrics.calibration_error(*calibrated(500, random), seed) for seed in range(200)]
+    assert min(figure.value for figure in found) > 0
+    assert np.mean([figure.low == 0 for figure in found]) > 0.94
+    assert np.mean([figure.value for figure in found]) == pytest.approx(
+        np.mean([figure.null for figure in found]), rel=0.1
+    )
+
+
+def test_the_calibration_error_of_an_overconfident_model_is():
+    """Certain to 99 %, right in 90 %: the lower end is well above 0, and the interval holds the gap."""
+    random = np.random.default_rng(4)
+    targets = (random.uniform(size=1000) > 0.9).astype(int)
+    figure = metrics.calibration_error(np.tile([0.99, 0.01], (1000, 1)), targets)
+    assert 0.05 < figure.low < 0.09 < figure.high
+    assert figure.null_high < 0.02
+
+
+def test_the_brier_score_agrees_with_scikit_learn():
+    """The score of two classes there is half of the sum over both classes."""
+    probabilities, targets = drawn(2, 60, 3)
+    expected = 2 * reference.brier_score_loss(targets, probabilities[:, 1], scale_by_half=True)
+    assert metrics.brier_scores(probabilities, targets).mean() == pytest.approx(expected)
+
+
+def test_a_ratio_of_means_is_paired():
+    """Two models with the same losses have the ratio 1 exactly; twice the losses 2, however they vary."""
+    losses = np.random.default_rng(1).exponential(size=300)
+    assert intervals.ratio_of_means(losses, losses) == intervals.Figure(1.0, 1.0, 1.0, 300)
+    assert intervals.ratio_of_means(2 * losses, losses).high == pytest.approx(2)
+    zeros = np.zeros(300)
+    assert intervals.ratio_of_means(zeros, zeros).value == 1
+    assert intervals.ratio_of_means(losses, zeros).value == np.inf
+
+
+def test_the_interval_of_a_median_is_between_order_statistics():
+    """Of 1 to 100: the 40th and the 61st value (Conover 1999); of five values there is none."""
+    found = intervals.median(np.arange(1.0, 101))
+    assert (found.value, found.low, found.high) == (50.5, 40, 61)
+    assert np.isnan(intervals.median(np.arange(5.0)).low)
 
 
 def test_values_that_are_all_the_same_have_an_interval_of_one_point():
-    """BCa is undefined for them; a single value has no interval."""
+    """A single value has no interval."""
     figure = intervals.mean(np.full(50, 0.25))
     assert (figure.low, figure.value, figure.high) == (0.25, 0.25, 0.25)
     assert np.isnan(intervals.mean(np.array([0.25])).low)
 
 
-def test_the_abstain_threshold_limits_the_share_of_errors():
-    """It accepts the five right predictions above a wrong one, and that one too if a sixth may be wrong."""
-    confidence = np.array([0.99, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6])
-    probabilities = np.stack([1 - confidence, confidence], axis=1)
-    targets = np.array([1, 1, 1, 1, 1, 0, 0])
-    assert metrics.abstain_threshold(probabilities, targets, 0.0) == 0.8
-    assert metrics.abstain_threshold(probabilities, targets, 1 / 6) == 0.7
-    assert metrics.abstain_threshold(probabilities, targets, 0.5) == 0.6
-    assert metrics.abstain_threshold(probabilities, np.zeros(7, int), 0.1) == 1.0
+def test_the_abstain_threshold_keeps_its_promise():
+    """At most one in a hundred accepted predictions is wrong, in at least 95 of 100 draws of 2,000 photos."""
+    random, broken = np.random.default_rng(2), 0
+    for _ in range(200):
+        probabilities, targets = calibrated(2000, random)
+        threshold = metrics.abstain_threshold(probabilities, targets, 0.01)
+        others, truth = calibrated(100_000, random)
+        accepted = others.max(1) >= threshold
+        broken += (others.argmax(1) != truth)[accepted].mean() > 0.01
+        assert accepted.mean() > 0.8
+    assert broken <= 10
+
+
+def test_the_abstain_threshold_needs_photos():
+    """A hundred right predictions do not show that less than one in a thousand is wrong: none is accepted."""
+    confidence = np.linspace(0.6, 0.99, 100)
+    probabilities, targets = np.stack([1 - confidence, confidence], 1), np.ones(100, int)
+    assert metrics.abstain_threshold(probabilities, targets, 0.001) == 1.0
+    assert metrics.abstain_threshold(probabilities, targets, 0.2) == pytest.approx(0.6, abs=0.02)
+    assert metrics.abstain_threshold(probabilities, np.zeros(100, int), 0.2) == 1.0
 
 
 def test_the_difference_of_two_shares_has_newcombes_interval():

@@ -1,4 +1,4 @@
-"""The test split is read as written, and evaluated through the handler that serves."""
+"""A split is read as written, and evaluated through the handler that serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = ("001", "nan", "true")
 def prepare(folder: Path, labels: tuple[str, ...]) -> Path:
     """Write one photo per class in two splits, and their manifest into the same folder."""
     rows = []
-    for split in ("train", "test"):
+    for split in ("validation", "test"):
         for label in labels:
             name = f"{label}/{split}.jpg"
             (folder / label).mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,16 @@ def test_labels_that_look_like_values_stay_text(manifest: Path):
 def test_classes_named_like_values_are_evaluated(manifest: Path, workplace: Path):
     """From the manifest to the figures per class."""
     model = tiny.write_artifact(workplace / "model.pt", labels=LABELS)
-    options = ["--model", str(model), "--manifest", str(manifest), "--raw", str(manifest.parent)]
+    options = [
+        "--model",
+        str(model),
+        "--manifest",
+        str(manifest),
+        "--raw",
+        str(manifest.parent),
+        "--split",
+        "test",
+    ]
     assert main(["offline", *options, "--out", "out", "--report-only"]) == 0
     figures = json.loads(Path("out/metrics.json").read_text())
     assert figures["n"] == 3
@@ -104,7 +113,11 @@ def test_the_gates_decide_the_exit_status(prepared: Path, limit: float, status: 
         ("--model", "damaged", "not a complete TorchScript archive"),
         ("--model", None, "no model at"),
         ("--manifest", None, "no manifest at"),
-        ("--manifest", "path,label,split,sha256\nbird/1.jpg,bird,test,a\n", "A photo is labelled 'bird'"),
+        (
+            "--manifest",
+            "path,label,split,sha256\nbird/1.jpg,bird,validation,a\n",
+            "A photo is labelled 'bird'",
+        ),
         ("--gates", None, "no gates at"),
     ],
 )

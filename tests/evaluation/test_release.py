@@ -1,56 +1,114 @@
-"""Only the evaluated artefact is released, and only if it passes."""
+"""A candidate is measured on the test split when it is released, and only then; it is released if it passes."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.figures.metrics import evaluate
 from serving.contract import artifact
 from serving.runtime import torchscript
 from tests import tiny
+from tests.pictures import encode
+from training.export.probe import make_probe
+
+PHOTOS = 30
+GATES = "offline: {{accuracy_min: {}, ece_max: 0.5}}"
+
+
+class Redness(torch.nn.Module):
+    """Predicts cat for red pictures, dog for blue ones."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`u8[N,3,S,S]` to `f32[N,2]`."""
+        means = images.float().mean((2, 3))  # [N,3]
+        margin = (means[:, 0] - means[:, 2]) / 20
+        return torch.softmax(torch.stack((margin, -margin), 1), 1)
+
+
+def picture(label: str, number: int, side: int) -> bytes:
+    """A red cat or a blue dog."""
+    pixels = np.full((side, side, 3), 20 + 3 * number, np.uint8)
+    pixels[..., 0 if label == "cat" else 2] += 60
+    return encode(Image.fromarray(pixels), "PNG")
 
 
 @pytest.fixture
-def candidate(model: Path, workplace: Path) -> dict[str, object]:
-    """An artefact and its figures where the pipeline writes them."""
-    (workplace / "models").mkdir()
-    shutil.copy(model, "models/model.pt")
-    certain = np.eye(2)[[0, 1] * 50]
-    figures = msgspec.to_builtins(evaluate(certain, certain.argmax(1), ["cat", "dog"])) | {
-        "accuracy": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
-        "ece": {"value": 0.001, "low": 0.0, "high": 0.01, "n": 100},
-        "uncertain": {"value": 0.0, "low": 0.0, "high": 0.04, "n": 100},
-        "accuracy_when_certain": {"value": 0.99, "low": 0.98, "high": 1.0, "n": 100},
-        "model": {"name": "tiny", "version": "1", "sha256": artifact.read(model).sha256},
-        "mlflow_run_id": "run",
-    }
-    Path("reports/evaluation").mkdir(parents=True)
-    return figures
+def candidate(workplace: Path) -> Path:
+    """An artefact, photos in two splits and their manifest, where the pipeline writes them."""
+    rows = []
+    for split in ("validation", "test"):
+        for label in ("cat", "dog"):
+            for number in range(PHOTOS):
+                path = Path("data/raw", label, f"{split}-{number}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(label, number, 60))
+                rows.append((str(path.relative_to("data/raw")), label, split, f"{split}{label}{number:02}"))
+    Path("data/prepared").mkdir()
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "sha256"])
+    table.to_csv("data/prepared/manifest.csv", index=False)
+    with torchscript.deprecation_silenced():
+        traced = torch.jit.trace(Redness(), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8))
+    card = msgspec.structs.replace(tiny.card(), measured_on="validation")
+    torchscript.save(Path("models/model.pt"), traced, card, make_probe(Redness(), tiny.SIDE))
+    return workplace
 
 
-def release(figures: dict[str, object]) -> int:
-    """Run the command with these figures."""
-    Path("reports/evaluation/metrics.json").write_text(json.dumps(figures))
-    return main(["release"])
+def release(accuracy_min: float = 0.9, *options: str) -> int:
+    """Run the command with this gate."""
+    Path("gates.yaml").write_text(GATES.format(accuracy_min))
+    return main(["release", "--gates", "gates.yaml", *options])
 
 
-def test_a_good_model_is_released_with_card_and_figures(candidate: dict[str, object]):
-    """The released file loads."""
-    assert release(candidate) == 0
-    assert artifact.read(Path("models/release/model.pt")).card == tiny.card()
-    assert json.loads(Path("models/release/card.json").read_text())["name"] == "tiny"
-    assert json.loads(Path("models/release/metrics.json").read_text()) == candidate
+def stored(name: str) -> dict[str, object]:
+    """A file of the release."""
+    return json.loads(Path("models/release", name).read_text())
 
 
-def test_the_model_card_describes_the_release(candidate: dict[str, object]):
-    """Figures, data and slices of this artefact; slices of another are left out."""
+@pytest.mark.usefixtures("candidate")
+def test_a_good_model_is_released_with_the_figures_of_the_test_split():
+    """The released file loads, has the candidate's network, and says on which split it was measured."""
+    assert release() == 0
+    released, exported = (
+        artifact.read(Path(path)) for path in ("models/release/model.pt", "models/model.pt")
+    )
+    assert (exported.card.measured_on, released.card.measured_on) == ("validation", "test")
+    assert released.card.metrics["accuracy"].n == 2 * PHOTOS
+    assert msgspec.structs.replace(released.card, metrics={}, measured_on="") == msgspec.structs.replace(
+        exported.card, metrics={}, measured_on=""
+    )
+    assert stored("card.json") == msgspec.to_builtins(released.card)
+    figures, slices = stored("metrics.json"), stored("slices.json")
+    assert figures["model"]["sha256"] == slices["model"]["sha256"] == released.sha256
+    assert (figures["split"], slices["split"], figures["test_looks"]) == ("test", "test", 1)
+
+
+@pytest.mark.usefixtures("candidate")
+def test_every_look_at_the_test_split_is_counted_once():
+    """A candidate that fails is counted too; the same look again is not, and validation never is."""
+    assert main(["offline", "--report-only", "--out", "out"]) == 0
+    assert not Path("data/test-ledger.csv").exists()
+    assert json.loads(Path("out/metrics.json").read_text()).get("test_looks") is None
+    assert release(1.0) == 3, "60 right of 60 do not show an accuracy of 1"
+    assert release() == release() == 0
+    with Path("data/test-ledger.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["purpose"], row["photos"]) for row in rows] == [("offline", str(2 * PHOTOS))]
+    Path("data/test-ledger.csv").write_text("nothing")
+    assert release() == 2
+
+
+def test_the_model_card_describes_the_release(candidate: Path):
+    """Figures, data, slices, and how often the split was used."""
     summary = {
         "files": 12,
         "kept": 10,
@@ -59,105 +117,86 @@ def test_the_model_card_describes_the_release(candidate: dict[str, object]):
         "photos": {"train": {"cat": 4, "dog": 6}},
         "kept_test": ["test"],
     }
-    cell = {"value": 0.91, "low": 0.9, "high": 0.92, "n": 100}
-    slices = {
-        "model": candidate["model"],
-        "accuracy": cell,
-        "accuracy_of_those_corrupted": cell,
-        "slices": [{"property": "brightness", "slice": "under 0.3"} | cell],
-        "weakest": {"property": "brightness", "slice": "under 0.3"} | cell,
-        "corruptions": {"jpeg": [cell] * 5},
-    }
-    for path, content in (("data/prepared/summary.json", summary), ("build/slices/slices.json", slices)):
-        Path(path).parent.mkdir(parents=True)
-        Path(path).write_text(json.dumps(content))
-    assert release(candidate) == 0
+    (candidate / "data/prepared/summary.json").write_text(json.dumps(summary))
+    taken = candidate / "taken/cat"
+    taken.mkdir(parents=True)
+    for number in range(10):
+        (taken / f"test-{number}.png").write_bytes(picture("cat", number, 400))
+    assert release(0.9, "--as-taken", "taken") == 0
     page = Path("docs/model-card.md").read_text()
     for text in (
         "# Model card: tiny 1",
-        "| accuracy, labels as found | 0.9900 [0.9800 to 1.0000], n=100 |",
+        "| accuracy, labels as found | 1.0000 [0.9398 to 1.0000], n=60 |",
         "12 files, 10 kept; dropped: 2 empty. The test split is the one that the data's owner set aside",
         "| train | 4 | 6 |",
-        "Weakest slice of 50 photos or more: brightness under 0.3, 91.00% of 100.",
-        "| jpeg | 91.0% |",
+        "Models looked at on this test split: 1",
+        "A perfectly calibrated model would show",
+        "100% have a longest side, pixels, of under 250",
+        "On 10 of the photos as they were taken the accuracy is 100.00%",
+        "| jpeg |",
     ):
         assert text in page
-    Path("build/slices/slices.json").write_text(
-        json.dumps(slices | {"model": {"version": "2", "sha256": "another"}})
-    )
-    assert release(candidate) == 0
-    assert "Weakest slice" not in Path("docs/model-card.md").read_text()
 
 
-def test_an_int8_model_is_released_alongside_the_other(candidate: dict[str, object]):
-    """Under its own name, with its own card and figures."""
-    assert release(candidate) == 0
+@pytest.mark.usefixtures("candidate")
+def test_an_int8_model_is_released_alongside_the_other():
+    """Under its own name, with its own card, figures and slices."""
+    assert release() == 0
     before = Path("models/release/model.pt").read_bytes()
     network, loaded = torchscript.load(Path("models/model.pt"))
     card = msgspec.structs.replace(loaded.card, precision="int8")
     torchscript.save(Path("models/model.pt"), network, card, loaded.probe)
-    sha = artifact.read(Path("models/model.pt")).sha256
-    assert release(candidate | {"model": candidate["model"] | {"sha256": sha}}) == 0
-    assert artifact.read(Path("models/release/model-int8.pt")).card == card
+    assert release() == 0
     assert {p.name for p in Path("models/release").iterdir()} == {
-        *("model.pt", "card.json", "metrics.json"),
-        *("model-int8.pt", "card-int8.json", "metrics-int8.json"),
+        f"{name}{precision}{suffix}"
+        for precision in ("", "-int8")
+        for name, suffix in (("model", ".pt"), ("card", ".json"), ("metrics", ".json"), ("slices", ".json"))
     }
     assert Path("models/release/model.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}},
-        {"ece": {"value": None, "low": None, "high": None, "n": 100}},
-        {"model": {"version": "1", "sha256": "another"}},
-    ],
-    ids=["inaccurate", "not measured", "another file"],
-)
+@pytest.mark.usefixtures("candidate")
 def test_a_failing_artefact_leaves_the_release_unchanged(
-    candidate: dict[str, object], change: dict[str, object]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Each failing gate alone is enough."""
-    assert release(candidate) == 0
-    before = Path("models/release/metrics.json").read_text()
-    assert release(candidate | change) == 1
-    assert Path("models/release/metrics.json").read_text() == before
+    """A gate that fails, photos that cannot tell, a file that is too large for the repository."""
+    assert release() == 0
+    before = {path.name: path.read_bytes() for path in Path("models/release").iterdir()}
+    swapped = Path("data/raw/cat"), Path("data/raw/dog")
+    for label, other in (("cat", "dog"), ("dog", "cat")):
+        shutil.copytree(Path("data/raw", label), Path("swapped", other))
+    assert release(0.9, "--raw", "swapped") == 1
+    assert release(0.99) == 3
+    monkeypatch.setattr("evaluation.release.release._MAX_BYTES", 100)
+    assert release() == 1
+    assert all(folder.exists() for folder in swapped)
+    assert {path.name: path.read_bytes() for path in Path("models/release").iterdir()} == before
+    assert capsys.readouterr().err.count("models/release is unchanged") == 3
 
 
-@pytest.mark.parametrize("missing", ["models/model.pt", "reports/evaluation/metrics.json"])
+@pytest.mark.usefixtures("candidate")
+@pytest.mark.parametrize(
+    ("missing", "words"), [("models/model.pt", "make train"), ("data/prepared/manifest.csv", "make data")]
+)
 def test_nothing_to_release_is_an_error_with_the_next_step(
-    candidate: dict[str, object], missing: str, capsys: pytest.CaptureFixture[str]
+    missing: str, words: str, capsys: pytest.CaptureFixture[str]
 ):
     """Exit 2 with the next step."""
-    assert release(candidate) == 0
     Path(missing).unlink()
-    assert main(["release"]) == 2
-    assert "make train" in capsys.readouterr().err
+    assert release() == 2
+    assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "not JSON"])
-def test_a_file_that_is_not_an_evaluation_is_an_error(
-    text: str, candidate: dict[str, object], capsys: pytest.CaptureFixture[str]
-):
-    """Exit 2 with the next step; nothing is released."""
-    Path("reports/evaluation/metrics.json").write_text(text)
-    assert main(["release"]) == 2
-    assert "is not an evaluation" in capsys.readouterr().err
-    assert not Path("models/release").exists()
-
-
-def test_a_release_that_fails_halfway_leaves_the_earlier_one_complete(
-    candidate: dict[str, object], monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("candidate")
+def test_a_release_that_fails_halfway_leaves_the_earlier_one_complete(monkeypatch: pytest.MonkeyPatch):
     """Model, card and figures change together."""
-    assert release(candidate) == 0
+    assert release() == 0
     before = {path.name: path.read_bytes() for path in Path("models/release").iterdir()}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evaluation.release.release.write_json", full)
-    assert release(candidate | {"n": 99}) == 2
+    assert release() == 2
     assert {path.name: path.read_bytes() for path in Path("models/release").iterdir()} == before
     assert [path.name for path in Path("models").iterdir() if "partial" in path.name] == []

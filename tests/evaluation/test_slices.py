@@ -71,7 +71,7 @@ def test_the_report_is_written(model: Path, tmp_path: Path, monkeypatch: pytest.
     for number in range(4):
         name = f"cat/{number}.jpg"
         (tmp_path / name).write_bytes(encode(scene(SIDE + 40 * number, SIDE)))
-        rows.append((name, "cat", "test" if number else "train", str(number)))
+        rows.append((name, "cat", "validation" if number else "train", str(number)))
     manifest = tmp_path / "manifest.csv"
     pd.DataFrame(rows, columns=["path", "label", "split", "sha256"]).to_csv(manifest, index=False)
     out = tmp_path / "out"

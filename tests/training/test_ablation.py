@@ -33,27 +33,32 @@ def test_rows_are_kept_and_the_pipeline_is_left_alone(
     shutil.copytree(ROOT / "configs", place.root / "configs")
     place.train_config.write_text(yaml.safe_dump(asdict(train_config("--tracking.experiment", "pets"))))
     monkeypatch.setattr(variants, "SHORT", {"finetune.input_sizes": "[32]", "finetune.epochs_per_pass": "1"})
-    names = ("head alone, backbone frozen", "head not trained first")
+    names = ("head alone, backbone frozen", "label smoothing 0.1")
     monkeypatch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in names})
     train, trained = variants.fit, []
 
-    def cut(job: Job) -> None:
+    def cut(job: Job, keep: str) -> str:
         if trained:
             raise KeyboardInterrupt
         trained.append(job)
-        train(job)
+        return train(job, keep)
 
     monkeypatch.setattr(variants, "fit", cut)
     with pytest.raises(KeyboardInterrupt):
-        variants.ablate(2, place)
+        variants.ablate(2, 2, place)
     monkeypatch.setattr(variants, "fit", train)
-    variants.ablate(2, place)
-    assert capsys.readouterr().out.count(f"== {names[0]}") == 1
+    variants.ablate(2, 2, place)
+    assert capsys.readouterr().out.count(f"== {names[0]}, seed 1") == 1
     table = (place.ablation / "table.md").read_text()
-    assert all(f"| {name} |" in table for name in names)
+    assert all(f"| {name} | 2 |" in table for name in names)
     assert table.startswith("33 training photos"), "of 65"
     (rows,) = place.ablation.glob("rows-*.json")
-    runs = {row["run_id"] for row in json.loads(rows.read_text()).values()}
+    stored = json.loads(rows.read_text())
+    assert [(row["name"], row["seed"]) for row in stored] == [
+        (name, seed) for seed in (0, 1) for name in names
+    ]
+    assert stored[0]["log_loss"] != stored[1]["log_loss"] != stored[3]["log_loss"]
+    runs = {row["run_id"] for row in stored}
     client = MlflowClient(f"sqlite:///{place.root}/mlflow.db")
     assert {client.get_experiment(client.get_run(run).info.experiment_id).name for run in runs} == {
         "pets-ablation"

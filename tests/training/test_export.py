@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from common.errors import PipelineError
 from common.files import sha256
+from evaluation.figures import metrics
 from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from tests.pictures import encode
@@ -20,7 +21,6 @@ from tests.tiny import HEAD_ALONE, SIDE, data_config, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
 from training.export.artefact import export
-from training.export.calibrate import fit_temperature
 from training.fit import checkpoint
 from training.fit.job import Job
 from training.fit.phases import fit
@@ -50,13 +50,13 @@ def served(place: Place) -> ImageClassifierHandler:
     return handler
 
 
-def accuracy_on_test(handler: ImageClassifierHandler, place: Place) -> float:
-    """Accuracy of the handler on the bytes of the test split."""
+def accuracy_on_validation(handler: ImageClassifierHandler, place: Place) -> float:
+    """Accuracy of the handler on the bytes of the validation split."""
     manifest = read_manifest(place)
-    answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["test"].paths])
+    answers = handler.handle([{"body": p.read_bytes()} for p in manifest.splits["validation"].paths])
     right = [
         answer.prediction == manifest.labels[target]
-        for answer, target in zip(answers, manifest.splits["test"].targets, strict=True)
+        for answer, target in zip(answers, manifest.splits["validation"].targets, strict=True)
     ]
     return float(np.mean(right))
 
@@ -78,9 +78,14 @@ def test_an_export_is_calibrated_proven_and_registered(trained: Place, capsys: p
     assert run.data.params["finetune.learning_rate"] == "0.01"
     assert run.data.params["seed"] == "17"
     assert run.data.tags.keys() >= {"git_commit", "data.manifest_sha256", "model.sha256", "best_phase"}
-    assert run.data.metrics.keys() >= {"test_accuracy", "validation_log_loss", "head_val_loss", "temperature"}
-    files = {f.path for folder in ("", "test") for f in client.list_artifacts(run.info.run_id, folder)}
-    assert files >= {"curves.png", "test/confusion_matrix.png", "test/worst_mistakes.png"}
+    assert run.data.metrics.keys() >= {
+        "validation_accuracy",
+        "validation_log_loss",
+        "head_val_loss",
+        "temperature",
+    }
+    files = {f.path for folder in ("", "validation") for f in client.list_artifacts(run.info.run_id, folder)}
+    assert files >= {"curves.png", "validation/confusion_matrix.png", "validation/worst_mistakes.png"}
 
 
 def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
@@ -97,7 +102,7 @@ def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
         model, _ = torchscript.load(trained.model)
         assert torch.allclose(model(IMAGES), expected, atol=1e-5)
         assert model.explain(IMAGES).shape == (len(IMAGES), 2, 3, 3), "a map's side is a 32nd of what is read"
-    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_test(handler, trained))
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(handler, trained))
 
 
 def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
@@ -111,7 +116,7 @@ def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
     assert card.precision == "int8"
     assert card.version.endswith("-int8")
     assert "quantized::" in str(torchscript.load(trained.model)[0].inlined_graph)
-    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_test(handler, trained))
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(handler, trained))
     second = client.get_model_version_by_alias(NAME, ALIAS)
     assert second.version != first.version
     for version in (first, second):
@@ -172,7 +177,7 @@ def test_the_temperature_is_found():
     logits = torch.randn((20_000, 2), generator=generator, dtype=torch.float64) * 2
     targets = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
     log_probabilities = torch.log_softmax(logits * 3, 1)
-    assert fit_temperature(log_probabilities.numpy(), targets.numpy()) == pytest.approx(3, rel=0.05)
+    assert metrics.fit_temperature(log_probabilities.numpy(), targets.numpy()) == pytest.approx(3, rel=0.05)
 
 
 def test_classes_of_any_name_come_through_the_whole_line(tracked: Path):

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from torch.utils.data import TensorDataset
 
 from common.errors import PipelineError
+from evaluation.figures import metrics
 from tests.tiny import HEAD_ALONE, TRAIN, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
@@ -21,7 +22,7 @@ from training.fit.head import Score
 from training.fit.job import Job
 from training.fit.trainer import finetune
 from training.network.build import build
-from training.network.task import FinetuneTask
+from training.network.task import MONITORED, FinetuneTask
 from training.photos.manifest import read_manifest
 from training.place import Place
 from training.tracking import Tracker
@@ -100,7 +101,9 @@ def test_the_better_phase_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch,
 
     def head(_: object, network: torch.nn.Module, *__: object) -> dict[str, Score]:
         heads.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return dict.fromkeys(("train", "validation"), Score(loss, 0.5))
+        return dict.fromkeys(
+            ("train", "validation"), Score(9.0 - loss, loss, 0.5)
+        )  # the loss before calibration does not decide
 
     monkeypatch.setattr(phases, "train_head", head)
     train(place, "--finetune.epochs_per_pass", "1")
@@ -139,9 +142,9 @@ def test_a_cycle_runs_to_its_end_whatever_the_validation_loss(tmp_path: Path):
     task = FinetuneTask(torch.nn.Linear(4, 2), torch.ones(2), config.finetune)
     loss = finetune(config, task, data, None, tmp_path)
     assert task.trainer.current_epoch == 12
-    assert float(task.trainer.callback_metrics["finetune_val_loss"]) > loss, "the last epoch was not the best"
+    assert float(task.trainer.callback_metrics[MONITORED]) > loss, "the last epoch was not the best"
     with torch.no_grad():
-        kept = float(torch.nn.functional.cross_entropy(task(rows), 1 - classes))
+        kept = metrics.calibrated_loss(task(rows).double().numpy(), 1 - classes.numpy())
     assert kept == pytest.approx(loss, rel=1e-4)
 
 

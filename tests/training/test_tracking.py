@@ -35,7 +35,7 @@ def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: py
     versions = {}
     for path in (Path("first.pt"), second):
         sha = artifact.read(path).sha256
-        versions[path.name] = tracker.register("tiny", path, {"sha256": sha})
+        versions[path.name] = tracker.register("tiny", path, {"sha256": sha}, config.alias)
     tracker.finish()
     for name in ("first.pt", "second.pt", "first.pt"):
         assert main(["promote", name]) == 0
@@ -44,7 +44,7 @@ def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: py
     assert str(client.get_model_version_by_alias("tiny", config.alias).version) == versions["second.pt"]
     tiny.write_artifact(Path("third.pt"), seed=3)
     assert main(["promote", "third.pt"]) == 2
-    assert "none with sha256" in capsys.readouterr().err
+    assert "none of the run" in capsys.readouterr().err
 
 
 def test_a_live_evaluation_is_recorded(tracked: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,7 @@
-"""Checkpoint in, artefact out: one TorchScript file with card and probe, calibrated on validation."""
+"""Checkpoint in, artefact out: one TorchScript file with card and probe, calibrated on validation.
+
+The test split is not used; `evaluation.release` measures on it what it releases.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from evaluation.figures import metrics
 from serving.contract.card import Card
 from serving.runtime import torchscript
 from training.config import TrainConfig
-from training.export.calibrate import CalibratedClassifier, fit_temperature
+from training.export.calibrate import CalibratedClassifier
 from training.export.card import make_card
 from training.export.measure import measure
 from training.export.probe import make_probe
@@ -26,8 +29,6 @@ from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import read_manifest
 from training.place import Place
 from training.tracking import Tracker
-
-_JUDGED = ("validation", "test")
 
 
 def export(config: TrainConfig, place: Place) -> None:
@@ -46,15 +47,15 @@ def export(config: TrainConfig, place: Place) -> None:
     size = trained.model.input_size
     photos = DecodedPhotos(manifest, size, place.decoded)
     network = _network(config, trained.network(), photos)
-    judged = _judge(network, config, photos, place)
-    temperature = fit_temperature(judged["validation"].log_probabilities, judged["validation"].targets)
+    validation = _judge(network, config, photos, place)
+    temperature = metrics.fit_temperature(validation.log_probabilities, validation.targets)
     model = CalibratedClassifier(network, temperature, find_prototypes(network, photos)).eval()
     traced = trace_methods(model, size)
     check_equal(model, traced, size)
     measured = measure(traced, manifest.splits["validation"].paths, size)
-    card = make_card(config.export, trained, run, network.read_size, temperature, judged, measured)
+    card = make_card(config.export, trained, run, network.read_size, temperature, validation, measured)
     torchscript.save(place.model, traced, card, make_probe(model, size))
-    _register(config, place, card, judged["validation"])
+    _register(config, place, card, validation)
 
 
 def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) -> Classifier:
@@ -68,19 +69,12 @@ def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) ->
     return network
 
 
-def _judge(
-    network: Classifier, config: TrainConfig, photos: DecodedPhotos, place: Place
-) -> dict[str, Predictions]:
-    """Predictions on validation and test; those of the unchanged network are in the training report."""
+def _judge(network: Classifier, config: TrainConfig, photos: DecodedPhotos, place: Place) -> Predictions:
+    """Predictions on validation; those of the unchanged network are in the training report."""
     if config.export.precision == "fp32" and network.read_size is None:
-        return {split: predictions.read(place.train_report, split) for split in _JUDGED}
-    return {
-        split: Predictions(
-            log_softmax(predict_all(network, photos[split], title=f"{split} predictions"), axis=1),
-            np.array(photos.manifest.splits[split].targets),
-        )
-        for split in _JUDGED
-    }
+        return predictions.read(place.train_report, "validation")
+    logits = predict_all(network, photos["validation"], title="validation predictions")
+    return Predictions(log_softmax(logits, axis=1), np.array(photos.manifest.splits["validation"].targets))
 
 
 def _register(config: TrainConfig, place: Place, card: Card, validation: Predictions) -> None:
@@ -94,14 +88,15 @@ def _register(config: TrainConfig, place: Place, card: Card, validation: Predict
     tracker = Tracker(config.tracking, card.lineage.mlflow_run_id)
     tracker.log_metrics({"temperature": card.temperature, "validation_ece": after})
     sha = files.sha256(place.model)
-    version = tracker.register(card.name, place.model, {"sha256": sha, "card_version": card.version})
+    tags = {"sha256": sha, "card_version": card.version}
+    version = tracker.register(card.name, place.model, tags, config.tracking.alias)
     tracker.set_tags({"model.sha256": sha, "model.version": card.version})
     tracker.finish()
     accuracy = card.metrics["accuracy"]
     print(
         f"temperature {card.temperature:.3f}: validation ECE {before:.2%} -> {after:.2%}\n"
-        f"test accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], n={accuracy.n}\n"
-        f"{place.model}: {place.model.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, version "
-        f"{card.version}\nregistered in MLflow as {card.name} version {version}, "
+        f"validation accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], "
+        f"n={accuracy.n}\n{place.model}: {place.model.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, "
+        f"version {card.version}\nregistered in MLflow as {card.name} version {version}, "
         f"alias @{config.tracking.alias}"
     )

@@ -1,12 +1,8 @@
-"""Logits in, calibrated probabilities out: the temperature, and the network that applies it."""
+"""Logits in, calibrated probabilities out: the network that applies the temperature."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from torch.nn import functional
 
 from training.network.build import Classifier
@@ -40,19 +36,3 @@ class CalibratedClassifier(torch.nn.Module):
         maps = feature_maps(self.network, images)
         activation = torch.einsum("kd,ndhw->nkhw", self.network.head.weight, maps)
         return activation - activation.mean(1, keepdim=True)
-
-
-def fit_temperature(log_probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> float:
-    """The temperature that minimises the log loss on validation (Guo et al. 2017, section 4.2).
-
-    Args:
-        log_probabilities: `f64[N,K]`.
-        targets: `i64[N]`.
-    """
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(log_probabilities / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(targets)), targets].mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(10.0)), method="bounded")
-    return float(np.exp(found.x))

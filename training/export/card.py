@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from scipy.special import softmax
 
+from common.lineage import git_commit, libraries
 from evaluation.figures import metrics
 from serving.contract import reference
 from serving.contract.card import SCHEMA_VERSION, Card, Lineage, Measured
@@ -15,7 +16,6 @@ from serving.contract.preprocess import RESIZE_RULE
 from training.config import ExportConfig
 from training.fit.checkpoint import Checkpoint, Run
 from training.fit.predictions import Predictions
-from training.lineage import git_commit, libraries
 
 
 def make_card(
@@ -24,7 +24,7 @@ def make_card(
     run: Run,
     read_size: int | None,
     temperature: float,
-    predictions: dict[str, Predictions],
+    validation: Predictions,
     measured: list[dict[str, float]],
 ) -> Card:
     """Make the card.
@@ -35,13 +35,11 @@ def make_card(
         run: The run that trained it.
         read_size: Side to which the network enlarges its input, in pixels; None leaves it as it is.
         temperature: Of the logits.
-        predictions: The exported network's, on validation and test.
+        validation: The exported network's predictions.
         measured: Drift quantities of each validation photo, measured as in the service.
     """
-    probabilities = {
-        split: softmax(found.log_probabilities / temperature, axis=1) for split, found in predictions.items()
-    }
-    figures = metrics.evaluate(probabilities["test"], predictions["test"].targets, trained.labels)
+    probabilities = softmax(validation.log_probabilities / temperature, axis=1)
+    figures = metrics.evaluate(probabilities, validation.targets, trained.labels)
     distances = [photo["feature_distance"] for photo in measured]
     return Card(
         schema_version=SCHEMA_VERSION,
@@ -51,12 +49,12 @@ def make_card(
         input_size=trained.model.input_size,
         resize_rule=RESIZE_RULE,
         abstain_threshold=metrics.abstain_threshold(
-            probabilities["validation"], predictions["validation"].targets, config.accepted_error_max
+            probabilities, validation.targets, config.accepted_error_max
         ),
         temperature=temperature,
         metrics={
-            name: Measured(**msgspec.structs.asdict(getattr(figures, name)))
-            for name in ("accuracy", "log_loss", "ece", "roc_auc")
+            name: msgspec.convert(getattr(figures, name), Measured, from_attributes=True)
+            for name in ("accuracy", "log_loss", "brier", "ece", "roc_auc")
         },
         lineage=Lineage(
             git_commit=git_commit(),
@@ -64,6 +62,7 @@ def make_card(
             mlflow_run_id=run.mlflow_run_id,
             libraries=libraries(),
         ),
+        measured_on="validation",
         read_size=read_size,
         precision=config.precision,
         unfamiliar_above=float(np.quantile(distances, 1 - config.unfamiliar_share)),

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
 from common.errors import PipelineError
+from evaluation.figures import metrics
 from training.config import HeadConfig
 from training.network.build import Classifier, Features
 from training.network.predict import predict_all
@@ -31,6 +32,8 @@ class Score:
 
     loss: float
     """Mean cross-entropy, in nats."""
+    calibrated_loss: float
+    """The same at the best temperature."""
     accuracy: float
 
 
@@ -110,4 +113,5 @@ def _score(network: Classifier, features: npt.NDArray[np.float32], targets: list
     with torch.inference_mode():
         logits = network.head(torch.from_numpy(features))
         loss = functional.cross_entropy(logits, classes)
-    return Score(float(loss), float((logits.argmax(1) == classes).double().mean()))
+    calibrated = metrics.calibrated_loss(logits.numpy().astype(np.float64), classes.numpy())
+    return Score(float(loss), calibrated, float((logits.argmax(1) == classes).double().mean()))

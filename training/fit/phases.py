@@ -1,5 +1,8 @@
 """A job in, its best checkpoint out: train a linear head, then the whole network, and keep the better one.
 
+The better one has the lower loss on validation after calibration: the export calibrates, and a network that
+was trained to be unsure, with label smoothing, would lose by its uncalibrated loss whatever it can do.
+
 Progress is kept in the job's folder: killed training resumes there, in the same MLflow run.
 """
 
@@ -17,6 +20,7 @@ import torch
 
 from common import files
 from common.errors import PipelineError
+from common.lineage import git_commit
 from training.config import TrainConfig
 from training.fit import checkpoint
 from training.fit.distributed import Processes
@@ -24,7 +28,6 @@ from training.fit.head import train_head
 from training.fit.job import Job
 from training.fit.report import write_report
 from training.fit.trainer import finetune, quiet_lightning
-from training.lineage import git_commit
 from training.network.build import Classifier, build
 from training.network.predict import check
 from training.network.quantise import quantise
@@ -36,8 +39,12 @@ _HEAD: Final = "head.pt"
 _RUN: Final = "run.json"
 
 
-def fit(job: Job) -> None:
-    """Train as configured; write the checkpoint, its origin and the report.
+def fit(job: Job, keep: str | None = None) -> str:
+    """Train as configured; write the checkpoint, its origin and the report; return the better phase.
+
+    Args:
+        job: The training.
+        keep: `head` or `finetune`: the phase whose network to write; the better one by default.
 
     Raises:
         PipelineError: there is nothing to train, the backbone is unknown, or MLflow does not answer.
@@ -51,12 +58,11 @@ def fit(job: Job) -> None:
     lightning.seed_everything(job.config.seed, workers=True, verbose=False)
     processes = Processes(job.config.trainer)
     if not processes.is_first:
-        _train(job, processes, None)
-        return
+        return _train(job, processes, None, keep)[1]
     tracker = _open_run(job)
     status = "FAILED"
     try:
-        network = _train(job, processes, tracker)
+        network, best = _train(job, processes, tracker, keep)
         _write_checkpoint(job, network, tracker)  # first: a report can be written again
         write_report(job, network, tracker)
         status = "FINISHED"
@@ -66,10 +72,13 @@ def fit(job: Job) -> None:
     finally:
         tracker.finish(status)
     shutil.rmtree(job.work)
+    return best
 
 
-def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifier:
-    """Train both phases; return the network of the one with the lower validation loss."""
+def _train(
+    job: Job, processes: Processes, tracker: Tracker | None, keep: str | None
+) -> tuple[Classifier, str]:
+    """Train both phases; return the network of `keep` or of the better phase, and which that is."""
     processes.start()
     with processes.first_alone():  # its results are cached for the others
         network = build(job.config.model, len(job.manifest.labels))
@@ -90,14 +99,14 @@ def _train(job: Job, processes: Processes, tracker: Tracker | None) -> Classifie
                 )
             print("fine-tuning diverged: the head alone is kept. Lower finetune.learning_rate.")
     best = min(losses, key=lambda phase: losses[phase])
-    if best == "head":
+    if (keep or best) == "head":
         network.load_state_dict(head_state)
-        if job.config.finetune.input_sizes:
+        if job.config.finetune.input_sizes and not keep:
             print("fine-tuning did not lower the validation loss: the head alone is kept")
     if tracker:
         tracker.log_metrics({"best_val_loss": losses[best]})
         tracker.set_tags({"best_phase": best})
-    return network
+    return network, best
 
 
 def _check(config: TrainConfig, network: Classifier) -> None:
@@ -118,7 +127,7 @@ def _class_weights(job: Job) -> npt.NDArray[np.float64]:
 
 
 def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[str, float]:
-    """Train the head, or load the one that this job has trained; return its validation loss."""
+    """Train the head, or load the one that this job has trained; return its calibrated validation loss."""
     kept = job.work / _HEAD
     if not kept.exists():
         scores = train_head(job.config.head, network, job.photos, _class_weights(job))
@@ -127,10 +136,11 @@ def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[
             for side, score in (("train", scores["train"]), ("val", scores["validation"]))
             for name, value in (("loss", score.loss), ("accuracy", score.accuracy))
         }
+        loss = scores["validation"].calibrated_loss
         if tracker:
             tracker.log_metrics(figures)
         with files.atomic_file(kept) as partial:
-            torch.save({"head": network.head.state_dict(), "loss": figures["head_val_loss"]}, partial)
+            torch.save({"head": network.head.state_dict(), "loss": loss}, partial)
     stored = torch.load(kept, weights_only=True)
     network.head.load_state_dict(stored["head"])
     return {"head": stored["loss"]}

@@ -18,15 +18,13 @@ from training.network.build import Classifier
 from training.network.predict import predict_all
 from training.tracking import Tracker
 
-_EVALUATED: Final = ("validation", "test")
 _PHASES: Final = ("head", "finetune")
 
 
 def write_report(job: Job, network: Classifier, tracker: Tracker) -> None:
-    """Predict validation and test, draw, and replace the earlier report."""
+    """Predict validation, draw, and replace the earlier report; test is for the release."""
     with files.atomic_folder(job.place.train_report) as folder:
-        for split in _EVALUATED:
-            _report_split(job, network, tracker, split, folder)
+        _report_validation(job, network, tracker, folder)
         history = tracker.history(("_loss", "_accuracy"))
         curves_table(history).to_csv(folder / "curves.csv", index=False)
         figure = pictures.curves(history, f"{job.config.model.backbone}: loss and accuracy")
@@ -55,7 +53,8 @@ def curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
-def _report_split(job: Job, network: Classifier, tracker: Tracker, split: str, folder: Path) -> None:
+def _report_validation(job: Job, network: Classifier, tracker: Tracker, folder: Path) -> None:
+    split = "validation"
     photos, labels = job.manifest.splits[split], job.manifest.labels
     targets = np.array(photos.targets)
     logits = predict_all(network, job.photos[split], title=f"{split} predictions")

@@ -25,7 +25,7 @@ from common.errors import PipelineError
 from training.config import TrainConfig
 from training.fit.callbacks import Progress, StepSeed
 from training.fit.interrupts import Interrupt
-from training.network.task import FinetuneTask
+from training.network.task import MONITORED, FinetuneTask
 from training.tracking import Tracker
 
 # Matrix products in TF32 where a GPU has it.
@@ -100,18 +100,18 @@ def finetune(
     tracker: Tracker | None,
     work: Path,
 ) -> float:
-    """Fine-tune with checkpoints in `work`; load the best weights into the task, return their loss.
+    """Fine-tune with checkpoints in `work`; load the best weights, return their calibrated loss.
 
     All configured devices and nodes train with DDP. Only the first process has a tracker.
     """
-    monitor, settings = "finetune_val_loss", config.finetune
+    settings = config.finetune
     epochs = len(settings.input_sizes) * settings.epochs_per_pass
-    best = ModelCheckpoint(work, "best", monitor=monitor, enable_version_counter=False)
+    best = ModelCheckpoint(work, "best", monitor=MONITORED, enable_version_counter=False)
     latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to resume from after a kill
     callbacks: list[Callback] = [
         best,
         latest,
-        EarlyStopping(monitor, patience=epochs),  # only a non-finite loss ends a cycle early
+        EarlyStopping(MONITORED, patience=epochs),  # only a non-finite loss ends a cycle early
         *([LearningRateMonitor("epoch"), Progress()] if tracker else []),
         interrupt := Interrupt(),
     ]

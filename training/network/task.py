@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning import LightningModule
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from evaluation.figures import metrics
 from training.config import FinetuneConfig
 
+MONITORED: Final = "finetune_val_calibrated_loss"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Photos `u8[N,3,S,S]` and class numbers `i64[N]`."""
 
 
 class FinetuneTask(LightningModule):
-    """Train `network` to classify; logs `finetune_{train,val}_{loss,accuracy}`."""
+    """Train `network` to classify; logs `finetune_{train,val}_{loss,accuracy}` and `MONITORED`."""
 
     def __init__(self, network: nn.Module, class_weights: torch.Tensor, config: FinetuneConfig) -> None:
         """`class_weights` is `f32[K]`, what a photo of each class weighs in the training loss."""
@@ -30,6 +32,7 @@ class FinetuneTask(LightningModule):
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_loss = MeanMetric()
+        self.val_logits, self.val_targets = CatMetric(), CatMetric()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The network's input to logits `f32[N,K]`."""
@@ -63,6 +66,20 @@ class FinetuneTask(LightningModule):
         self.val_loss(nn.functional.cross_entropy(logits, targets), len(targets))
         self.log("finetune_val_loss", self.val_loss)
         self.log("finetune_val_accuracy", self.val_accuracy)
+        self.val_logits(logits.float())
+        self.val_targets(targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """The loss after calibration, by which checkpoints are chosen: the export calibrates them too."""
+        logits = self.val_logits.compute().double().cpu().numpy()  # f64[N,K], of all processes
+        targets = self.val_targets.compute().long().cpu().numpy()
+        self.val_logits.reset()
+        self.val_targets.reset()
+        self.log(
+            MONITORED,
+            metrics.calibrated_loss(logits.reshape(len(targets), -1), targets),
+            rank_zero_only=False,
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW without weight decay on vectors (biases, norms); one cycle over all steps."""

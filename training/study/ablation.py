@@ -1,7 +1,9 @@
 """`python -m training ablation`: measure what each part of the recipe contributes, on some of the photos.
 
-Each row is a separate training and MLflow run, evaluated on the whole validation split and on some of its
-photos under corruption; the test split is not used. An interrupted study resumes at its first missing row.
+Each variant is trained with several seeds, each a separate training and MLflow run, and evaluated after
+calibration on the whole validation split and on some of its photos under corruption; the test split is not
+used. A variant with fine-tuning reports the fine-tuned network, even where the head alone would be kept. An
+interrupted study resumes at its first missing training.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ def main(arguments: list[str]) -> int:
         default=6,
         help="train on one of every SHARE training photos (default: %(default)s)",
     )
-    share = parser.parse_args(arguments).share
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="trainings of each variant (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
     from training.study.variants import ablate
 
-    ablate(share, Place())
+    ablate(options.share, options.seeds, Place())
     return 0

@@ -10,12 +10,13 @@ from typing import Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from common import files
 from common.cores import map_on_cores
 from evaluation.artefact.corruptions import CORRUPTIONS, corrupt
 from evaluation.figures import metrics
-from evaluation.figures.intervals import Figure, decode, wilson
+from evaluation.figures.intervals import Figure, decode, mean, share_of_clusters
 from serving.contract.preprocess import preprocess
 from training.config import TrainConfig
 from training.fit import checkpoint, predictions
@@ -59,64 +60,78 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One training, a row of the table."""
+    """One training of a variant."""
 
     name: str
+    seed: int
     accuracy: Figure
     log_loss: Figure
-    ece: Figure
+    """After calibration."""
     corrupted: Figure
-    """Accuracy under every corruption at strength 3."""
+    """Accuracy under every corruption at strength 3; by photo, not by picture."""
     seconds: float
+    better: str
+    """Phase with the lower calibrated loss, which a training would keep: `head` or `finetune`."""
     run_id: str
 
 
-def ablate(share: int, place: Place) -> None:
-    """Train every variant on one of every `share` training photos; write `table.md` to the ablation folder.
+def ablate(share: int, seeds: int, place: Place) -> None:
+    """Train every variant on one of every `share` training photos, with `seeds` seeds each; write `table.md`.
 
     Raises:
         PipelineError: there is no manifest, there are too few photos, or a training fails.
     """
     manifest = every_nth_for_training(read_manifest(place), share)
     results = place.ablation / f"rows-{manifest.sha256[:12]}.json"  # tied to these photos
-    rows: dict[str, Row] = {}
-    if results.exists():
-        rows = decode(results.read_bytes(), dict[str, Row])
-    for name, changes in VARIANTS.items():
-        if name not in rows:
-            print(f"== {name} ({len(rows) + 1} of {len(VARIANTS)})", flush=True)
-            rows[name] = _train(name, _configured(changes, place), manifest, place)
-            files.write_json(results, rows)
-    text = as_markdown(list(rows.values()), len(manifest.splits["train"].paths))
+    rows: list[Row] = decode(results.read_bytes(), list[Row]) if results.exists() else []
+    for seed in range(
+        seeds
+    ):  # all variants with one seed, then with the next: an early stop leaves a whole table
+        for name, changes in VARIANTS.items():
+            if not any((row.name, row.seed) == (name, seed) for row in rows):
+                print(f"== {name}, seed {seed + 1} of {seeds}", flush=True)
+                rows.append(_train(name, seed, _configured(changes, seed, place), manifest, place))
+                files.write_json(results, rows)
+    chosen = [row for row in rows if row.seed < seeds and row.name in VARIANTS]
+    text = as_markdown(chosen, len(manifest.splits["train"].paths))
     (place.ablation / "table.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _configured(changes: dict[str, str], place: Place) -> TrainConfig:
+def _configured(changes: dict[str, str], seed: int, place: Place) -> TrainConfig:
     """The configured recipe, shortened and changed, in an MLflow experiment of its own."""
+    config = shortened(changes, place, "ablation")
+    return replace(config, seed=config.seed + seed)
+
+
+def shortened(changes: dict[str, str], place: Place, study: str) -> TrainConfig:
+    """The configured recipe, shortened and changed, in the study's own MLflow experiment."""
     options = [text for key, value in (SHORT | changes).items() for text in (f"--{key}", value)]
-    config = parse(TrainConfig, place.train_config, options, command="ablation", about="")
-    experiment = f"{config.tracking.experiment}-ablation"
+    config = parse(TrainConfig, place.train_config, options, command=study, about="")
+    experiment = f"{config.tracking.experiment}-{study}"
     return replace(config, tracking=replace(config.tracking, experiment=experiment))
 
 
-def _train(name: str, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
+def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
     own = Place(place.ablation)  # leaves the pipeline's checkpoint and report alone
     began = time.monotonic()
-    fit(Job.plan(config, manifest, own))
+    phase = "finetune" if config.finetune.input_sizes else "head"  # what the row is about
+    better = fit(Job.plan(config, manifest, own), keep=phase)
     seconds = time.monotonic() - began
     found = predictions.read(own.train_report, "validation")
-    figures = metrics.evaluate(np.exp(found.log_probabilities), found.targets, manifest.labels)
+    temperature = metrics.fit_temperature(found.log_probabilities, found.targets)
+    probabilities = softmax(found.log_probabilities / temperature, axis=1)
     network = checkpoint.read(own.checkpoint).network()
     images, truth = _corrupted(manifest, config.model.input_size, own)
     right = predict_all(network, images, title="corrupted").argmax(1) == truth
     return Row(
         name,
-        figures.accuracy,
-        figures.log_loss,
-        figures.ece,
-        wilson(int(right.sum()), len(right)),
+        seed,
+        metrics.accuracy(probabilities, found.targets),
+        mean(metrics.losses(probabilities, found.targets)),
+        share_of_clusters(right.reshape(len(CORRUPTIONS), -1).T),
         seconds,
+        better,
         checkpoint.read_run(own.run).mlflow_run_id,
     )
 
@@ -141,19 +156,28 @@ def _corrupted(
 
 
 def as_markdown(rows: list[Row], photos: int) -> str:
-    """The rows as a table."""
+    """A line for each variant: mean over its seeds, and their range."""
     about = (
-        f"{photos} training photos, {SHORT['finetune.input_sizes']} pixels; "
-        f"validation n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}."
+        f"{photos} training photos, {SHORT['finetune.input_sizes']} pixels; validation "
+        f"n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}. Each cell is the mean of the seeds and "
+        f"their range; loss in nats, after "
+        'calibration. "Kept" counts the seeds whose fine-tuned network has a lower loss than the head alone.'
     )
-    header = "| training | accuracy | log loss | ECE | accuracy under corruption | minutes |"
-    lines = [about, "", header, "| --- " * 6 + "|"]
-    for row in rows:
-        accuracy, ece, corrupted = (
-            f"{100 * figure.value:.2f} % [{100 * figure.low:.2f}, {100 * figure.high:.2f}]"
-            for figure in (row.accuracy, row.ece, row.corrupted)
+    header = "| training | seeds | accuracy, % | log loss | accuracy under corruption, % | kept | minutes |"
+    lines = [about, "", header, "| --- " * 7 + "|"]
+    for name in dict.fromkeys(row.name for row in rows):
+        own = [row for row in rows if row.name == name]
+        cells = (
+            _spread([100 * row.accuracy.value for row in own], 2),
+            _spread([row.log_loss.value for row in own], 4),
+            _spread([100 * row.corrupted.value for row in own], 2),
+            str(sum(row.better == "finetune" for row in own)),
+            f"{sum(row.seconds for row in own) / len(own) / 60:.1f}",
         )
-        loss = f"{row.log_loss.value:.4f} [{row.log_loss.low:.4f}, {row.log_loss.high:.4f}]"
-        minutes = f"{row.seconds / 60:.1f}"
-        lines.append(f"| {row.name} | {accuracy} | {loss} | {ece} | {corrupted} | {minutes} |")
+        lines.append(f"| {name} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean_value = sum(values) / len(values)
+    return f"{mean_value:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

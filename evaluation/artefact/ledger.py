@@ -1,0 +1,73 @@
+"""The ledger of the test split: `data/test-ledger.csv` has a row for each model that was looked at on it.
+
+Choices are made on validation. A figure on photos by which models were chosen is too good, and every further
+model that is looked at on the test split makes it a little more so. The ledger is committed, and the model card
+says how many models it has.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from common.errors import UserError
+from common.files import write_text
+from common.lineage import git_commit
+from serving.contract.artifact import Artifact
+
+LEDGER: Final = Path("data/test-ledger.csv")
+_COLUMNS: Final = ("date", "purpose", "model", "sha256", "photos", "split", "commit")
+_SHOWN: Final = 12
+"""Digits of a hash in the ledger."""
+
+
+class LedgerError(UserError):
+    """The ledger cannot be read; the text names the next step."""
+
+
+def record(purpose: str, artifacts: list[Artifact], rows: pd.DataFrame, path: Path = LEDGER) -> int:
+    """Add a row for each artefact that has none for this split; return the rows of this split.
+
+    Args:
+        purpose: The command that looks.
+        artifacts: The models.
+        rows: The split's rows of the manifest.
+        path: The ledger; it is made if it is missing.
+
+    Raises:
+        LedgerError: the ledger is not a table of looks.
+    """
+    split = hashlib.sha256("".join(sorted(rows["sha256"])).encode()).hexdigest()[:_SHOWN]
+    looks = _read(path)
+    for artifact in artifacts:
+        known = {"sha256": artifact.sha256[:_SHOWN], "split": split}
+        if not any(look | known == look for look in looks):
+            about = {
+                "purpose": purpose,
+                "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
+                "model": f"{artifact.card.name} {artifact.card.version}",
+                "photos": str(len(rows)),
+                "commit": git_commit()[:_SHOWN],
+            }
+            looks.append(known | about)
+    lines = [",".join(_COLUMNS), *(",".join(look[name] for name in _COLUMNS) for look in looks)]
+    write_text(path, "\n".join(lines) + "\n")
+    return sum(look["split"] == split for look in looks)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != _COLUMNS:
+            raise LedgerError(
+                f"{path} is not a ledger with the columns {', '.join(_COLUMNS)}. Restore it: git checkout "
+                f"{path}."
+            )
+        return list(table)
