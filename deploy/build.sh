@@ -24,6 +24,7 @@ with zipfile.ZipFile(sys.argv[1]) as archive:
 CARD
     )
     labels=("MODEL=$model" "MODEL_VERSION=$version" "MODEL_SHA256=$(sha256sum "$model" | cut -d ' ' -f 1)")
+    [ ! -f "${model%.pt}.reference.json" ] || labels+=("REFERENCE=${model%.pt}.reference.json")
     if [ "$kind" = labels ]; then
       printf 'arguments<<END\n%s\nEND\n' "$(printf '%s\n' "${labels[@]}")"
       exit

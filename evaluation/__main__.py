@@ -15,6 +15,7 @@ _MODULES: Final = {
     arguments.slices: "evaluation.artefact.slices",
     arguments.shifts: "evaluation.artefact.shifts",
     arguments.drift: "evaluation.service.drift",
+    arguments.reference: "evaluation.service.reference",
     arguments.score: "evaluation.batch.score",
     arguments.release: "evaluation.release.release",
 }

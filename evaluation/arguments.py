@@ -64,16 +64,16 @@ def slices(parser: argparse.ArgumentParser) -> None:
 def shifts(parser: argparse.ArgumentParser) -> None:
     """Measure which changes of the photos the drift alarm detects, and how soon.
 
-    Changes the test photos in known ways, measures them as the service does, and compares windows of them
-    with the artefact's reference. Reports the share of windows that raise the alarm, by window size, without
-    a change (false alarms) and with each change. Writes `build/shifts/`.
+    Changes validation photos in known ways, measures them as the service does, and lets them arrive in a
+    window of others. Reports false alarms without a change, and with each change, and each quantity moved
+    alone, how many photos arrive until the alarm. Writes `build/shifts/`.
     """
     _model(parser, "models/release/model.pt")
     _photos(parser)
     _labelled(parser)
     parser.add_argument("--strangers", type=Path, help="folder of photos that show none of the classes")
     parser.add_argument(
-        "--windows", type=int, default=400, help="windows per change and size (default: %(default)s)"
+        "--runs", type=_positive, default=400, help="simulated runs in each row (default: %(default)s)"
     )
     _out(parser, "build/shifts")
 
@@ -99,7 +99,7 @@ def live(parser: argparse.ArgumentParser) -> None:
 
 
 def drift(parser: argparse.ArgumentParser) -> None:
-    """Compare the service's latest photos with those that the model was validated on.
+    """Compare the service's latest photos with the model's drift reference.
 
     Reads the service's window (`GET /drift`) and reports each quantity's distribution, its distance from the
     reference and its test; needs no labels. Writes `reports/drift/`. Exits 1 if a quantity has drifted.
@@ -108,6 +108,17 @@ def drift(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--url", help="URL of the service, such as http://127.0.0.1:8000")
     source.add_argument("--file", type=Path, help="stored JSON of GET /drift")
     _out(parser, "reports/drift")
+
+
+def reference(parser: argparse.ArgumentParser) -> None:
+    """Take the service's latest photos as the drift reference of the model that it runs.
+
+    Reads the values of the service's window (`GET /drift/window`), without photos, and writes
+    `….reference.json` next to the artefact, where the service finds it. Do it when the photos are as they
+    should be.
+    """
+    parser.add_argument("--url", required=True, help="URL of the service, such as http://127.0.0.1:8000")
+    _model(parser, "models/release/model.pt")
 
 
 def score(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """The ledger of the test split: `data/test-ledger.csv` has a row for each model that was looked at on it.
 
 Choices are made on validation. A figure on photos by which models were chosen is too good, and every further
-model that is looked at on the test split makes it a little more so. The ledger is committed, and the model card
-says how many models it has.
+model that is looked at on the test split makes it a little more so. The ledger is committed, and the model
+card says how many models it has.
 """
 
 from __future__ import annotations

@@ -212,20 +212,44 @@ class Strongest(msgspec.Struct, frozen=True):
     """Jensen-Shannon distance, 0 to 1."""
 
 
+class Detection(msgspec.Struct, frozen=True):
+    """How many changed photos arrive, in a full window of others, until the drift rule holds."""
+
+    median: float | None
+    """Photos, over the runs; None if half of the runs end without an alarm."""
+    low: float | None
+    """5 % of the runs need no more; None likewise."""
+    high: float | None
+    """95 % of the runs need no more; None likewise."""
+    detected: Figure
+    """Share of the runs in which the rule held before the photos ran out."""
+
+
+class FalseAlarms(msgspec.Struct, frozen=True):
+    """The drift rule on photos without a change and not in the reference; a run starts without photos."""
+
+    photos: int
+    """In each run."""
+    per_look: Figure
+    """Share of looks at which a quantity had drifted, of all runs; the interval is by run."""
+    per_run: Figure
+    """Share of runs in which the rule held at any look, for any quantity."""
+    alerts_per_run: Figure
+    """Share of runs in which it held for 15 minutes, at ten photos a minute."""
+    by_quantity: dict[str, Figure]
+    """Share of runs in which the rule held at any look, for each quantity alone."""
+
+
 class Shift(msgspec.Struct, frozen=True):
     """The drift alarm under one change of the photos."""
 
     photos: int
-    """Photos from which windows are drawn."""
-    alarmed_share_by_size: dict[str, float]
-    """Share of windows that raise the alarm, by window size."""
-    photos_to_detect: int | None
-    """Smallest window size at which nearly all windows raise the alarm; None if there is none."""
-    quantities_in_the_largest: list[str]
-    """Quantities that raise the alarm in the largest windows, most frequent first."""
+    """Photos."""
+    detection: Detection | None
+    """None for fewer photos than a window is judged by."""
     strongest: Strongest
     """Over all photos."""
-    accuracy_told: float
+    accuracy_estimated: float
     """Mean confidence: the accuracy that a service can estimate without labels."""
     accuracy: Figure
     """By the labels; 0 for strangers, which have none."""
@@ -240,7 +264,15 @@ class Shifts(msgspec.Struct, frozen=True):
 
     model: Model
     """The artefact."""
-    windows: int
-    """Windows per change and size."""
+    runs: int
+    """Simulated runs in each row."""
+    reference_photos: int
+    """Photos in the reference of each run."""
+    window: int
+    """Photos in a full window."""
+    false_alarms: FalseAlarms
+    """Without a change."""
+    moved: dict[str, Detection]
+    """By quantity: it alone moved by one standard deviation, or to another class."""
     kinds: dict[str, Shift]
     """By change."""

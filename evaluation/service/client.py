@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from common.errors import UserError
 from common.progress import progress
 from evaluation.figures import intervals
 from evaluation.service.replies import Health, LiveError, Reply
@@ -73,6 +74,26 @@ def key_header() -> dict[str, str]:
             raise LiveError(f"cannot read SERVING_API_KEY_FILE={path}: {error.strerror}.") from error
     key = keys.replace(",", " ").split()[:1]
     return {"X-API-Key": key[0]} if key else {}
+
+
+def get(url: str, path: str, problem: type[UserError]) -> bytes:
+    """The body of `GET path` of the service at `url`, with the API key if there is one.
+
+    Raises:
+        UserError: the service cannot be reached, or refuses; of the class `problem`.
+    """
+    try:
+        response = httpx.get(url + path, headers=key_header(), timeout=_TIMEOUT_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise problem(
+            f"{url}{path} does not answer ({type(error).__name__}). Is the service running there? "
+            "Start one with 'make serve'."
+        ) from error
+    if not response.is_success:
+        raise problem(
+            f"{url}{path} answers {response.status_code}. If it needs an API key, set SERVING_API_KEY=…"
+        )
+    return response.content
 
 
 async def ask_all(

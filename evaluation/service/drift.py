@@ -1,7 +1,7 @@
-"""`python -m evaluation drift --url …`: have the photos changed since the model was validated?
+"""`python -m evaluation drift --url …`: have the photos changed since the reference was taken?
 
 The service's latest window in (`GET /drift`, or a file with its JSON); each quantity's distribution next to
-that of the validation photos, its distance and its test out. It needs no labels.
+that of the reference, its distance and its test out. It needs no labels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import math
 from typing import Final
 
-import httpx
 import msgspec
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.files import write_json, write_text
 from evaluation.figures import pages, pictures
-from evaluation.service.client import key_header
+from evaluation.service.client import get
 from evaluation.service.results import Quantity, Window
 
 ALARM_Z: Final = 6.0
@@ -28,7 +27,6 @@ ALARM_DISTANCE: Final = 0.15
 """Jensen-Shannon distance above which a difference is large enough to look into."""
 LEAST_PHOTOS: Final = 100
 """Fewest photos for which a window is judged."""
-_TIMEOUT_SECONDS: Final = 30.0
 _COLUMNS: Final = 3
 _BARS: Final = ((-0.2, "reference", pictures.GREY), (0.2, "window", pictures.ORANGE))
 """Offset in the picture, field of a `Quantity` and colour."""
@@ -64,26 +62,6 @@ def read(content: bytes) -> Window:
     return window
 
 
-def fetch(url: str) -> bytes:
-    """The response to `GET /drift` at `url`; the API key is the variable SERVING_API_KEY.
-
-    Raises:
-        DriftError: the service cannot be reached, or refuses.
-    """
-    try:
-        response = httpx.get(f"{url}/drift", headers=key_header(), timeout=_TIMEOUT_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise DriftError(
-            f"{url}/drift does not answer ({type(error).__name__}). Is the service running there? "
-            "Start one with 'make serve'."
-        ) from error
-    if not response.is_success:
-        raise DriftError(
-            f"{url}/drift answers {response.status_code}. If it needs an API key, set SERVING_API_KEY=…"
-        )
-    return response.content
-
-
 def judge(window: Window) -> dict[str, bool]:
     """Which quantities have drifted."""
     return {name: alarms(quantity.distance, quantity.z) for name, quantity in window.quantities.items()}
@@ -93,10 +71,11 @@ def as_markdown(window: Window) -> str:
     """The window for a person or a CI step."""
     drifted = judge(window)
     names = ", ".join(name for name, alarm in drifted.items() if alarm)
+    accuracy, error = window.estimated_accuracy or 0.0, window.estimated_accuracy_error or 0.0
     compared = (
-        f"The latest {window.photos} photos are compared with {window.reference_photos} validation photos. "
-        f"As long as calibration holds, {window.estimated_accuracy or 0:.2%} of the predictions are right "
-        "(mean confidence)."
+        f"The latest {window.photos} photos are compared with {window.reference_photos} others "
+        f"({window.reference_source}). As long as calibration holds, {accuracy:.2%} ± {error:.2%} of the "
+        f"predictions are right (mean confidence)."
     )
     lines = [
         f"### {'DRIFT in ' + names if names else 'No drift'}",
@@ -117,7 +96,7 @@ def as_markdown(window: Window) -> str:
 
 
 def figure(window: Window) -> Figure:
-    """Each quantity's share of photos per bin, at validation and now."""
+    """Each quantity's share of photos per bin, in the reference and now."""
     drifted = judge(window)
     rows = math.ceil(len(window.quantities) / _COLUMNS)
     drawn = pictures.new_figure(4.2 * _COLUMNS, 2.6 * rows)
@@ -130,7 +109,7 @@ def figure(window: Window) -> Figure:
         shown = "" if quantity.distance is None else f": distance {quantity.distance:.2f}"
         axes.set_title(f"{name.replace('_', ' ')}{shown}{mark}", fontsize=9)
     handles = [panels[0].patches[0], panels[0].patches[-1]]
-    drawn.legend(handles, ["validation", "now"], loc="outside upper right", ncols=2)
+    drawn.legend(handles, ["reference", "now"], loc="outside upper right", ncols=2)
     return drawn
 
 
@@ -139,14 +118,18 @@ def _panel(axes: Axes, quantity: Quantity) -> None:
     for offset, name, colour in _BARS:
         counts = np.array(getattr(quantity, name), float)
         axes.bar(places + offset, counts / max(counts.sum(), 1), 0.4, color=colour)
-    edges = [f"{edge:.3g}" for edge in quantity.edges]
+    edges = [
+        f"{edge:.3g}" for edge in quantity.edges
+    ]  # an atom's two edges look the same, its bin between them
     axes.set_xticks(places[:-1] + 0.5, edges, rotation=45, fontsize=7, ha="right")
     axes.set_ylabel("share", fontsize=8)
 
 
 def main(options: argparse.Namespace) -> int:
     """Judge one window; return 0 without drift, 1 with."""
-    window = read(options.file.read_bytes() if options.file else fetch(options.url.rstrip("/")))
+    window = read(
+        options.file.read_bytes() if options.file else get(options.url.rstrip("/"), "/drift", DriftError)
+    )
     summary, drifted = as_markdown(window), judge(window)
     picture = pictures.save(figure(window), options.out / "drift.png")
     page = pages.render(

@@ -116,12 +116,12 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Quantity(msgspec.Struct, frozen=True):
-    """One quantity of the photos, in validation and in the window."""
+    """One quantity of the photos, in the reference and in the window."""
 
     edges: list[float]
     """Inner edges of the bins, rising."""
     reference: list[int]
-    """Validation photos by bin, one more than there are edges."""
+    """The reference's photos by bin, one more than there are edges."""
     window: list[int]
     """The window's photos by bin."""
     distance: float | None
@@ -140,6 +140,10 @@ class Window(msgspec.Struct, frozen=True):
     size: int = 0
     """Photos that the window can hold."""
     reference_photos: int = 0
-    """Validation photos behind the reference."""
+    """Photos behind the reference."""
+    reference_source: str = "validation"
+    """Which photos these are."""
     estimated_accuracy: float | None = None
     """Mean confidence; None for an empty window."""
+    estimated_accuracy_error: float | None = None
+    """Half of its 95 % interval."""

@@ -27,6 +27,7 @@ import msgspec
 from serving.contract.card import SCHEMA_VERSION, Card
 from serving.contract.errors import ArtifactError
 from serving.contract.preprocess import RESIZE_RULE
+from serving.contract.reference import Reference, StoredReference
 
 PROBE_TOLERANCE: Final = {"fp32": 0.01, "int8": 0.05}
 """Largest absolute difference in probability between eager training code and this process, by precision.
@@ -62,6 +63,15 @@ class Artifact:
     probe: list[ProbeImage]
     sha256: str
     """SHA-256 of the file's bytes."""
+    stored: Reference | None = None
+    """The drift reference of the file next to the model; None without one."""
+    ignored: str = ""
+    """Why a file with a reference, next to the model, is not used; empty if none is there or it is used."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """What drift is measured against: the stored reference, or else the card's."""
+        return self.stored or self.card.reference
 
 
 def read(path: Path) -> Artifact:
@@ -94,7 +104,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(path: Path, data: bytes) -> Artifact:
-    """Card, probe and hash of the artefact whose bytes are `data`; `path` is only for the messages.
+    """Card, probe and hash of the artefact whose bytes are `data`, which lies at `path`.
 
     It checks the CRC-32 of each member, which `torch.jit.load` does not.
 
@@ -116,7 +126,30 @@ def parse(path: Path, data: bytes) -> Artifact:
     card = _decode(path, CARD, extra.get(CARD, b""), Card)
     probe = _decode(path, PROBE, extra.get(PROBE, b""), list[ProbeImage])
     _check(path, card, probe)
-    return Artifact(card, probe, hashlib.sha256(data).hexdigest())
+    sha256 = hashlib.sha256(data).hexdigest()
+    stored, ignored = _stored_reference(reference_path(path), sha256)
+    return Artifact(card, probe, sha256, stored, ignored)
+
+
+def reference_path(model: Path) -> Path:
+    """Where a drift reference of the artefact at `model` lies, if it has one next to it."""
+    return model.with_suffix(".reference.json")
+
+
+def _stored_reference(path: Path, sha256: str) -> tuple[Reference | None, str]:
+    """The reference at `path` if it is of this artefact; else why not, or nothing if there is none."""
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=StoredReference)
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, msgspec.DecodeError) as error:
+        return None, f"{path} cannot be used: {error}. Make it again: make drift-reference."
+    if stored.artifact_sha256 != sha256:
+        return (
+            None,
+            f"{path} is of another model ({stored.artifact_sha256[:12]}). Remove it or make it again.",
+        )
+    return stored.reference, ""
 
 
 def not_whole(path: Path, size_bytes: int) -> ArtifactError:

@@ -1,8 +1,10 @@
-"""Distributions of photos and answers at training, and how far a window of recent ones is from them.
+"""Distributions of photos and answers that are normal, and how far a window of recent ones is from them.
 
-`training.export.stage` counts the validation photos into a `Reference`, which the artefact's card carries.
-`serving.telemetry.drift` counts the service's latest answers into the same bins and compares the two. It
-needs no labels. `DriftReport` is the answer to `GET /drift`.
+`training.export` counts validation photos, or others that represent production, into a `Reference`, which the
+artefact's card carries; `evaluation.service.reference` makes one of a service's window, which lies next to
+the artefact. `serving.telemetry.drift` counts the service's latest answers into the same bins and compares
+the two. It needs no labels. `DriftReport` is the answer to `GET /drift`, `WindowReport` to `GET
+/drift/window`.
 """
 
 from __future__ import annotations
@@ -33,12 +35,23 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Distributions of the validation photos and of the model's answers to them."""
+    """Distributions of photos and of the model's answers to them."""
 
     photos: int
     """Number of photos counted."""
     quantities: dict[str, Counts]
     """Counts by name of the quantity, see `measure`."""
+    source: str = "validation"
+    """Which photos these are, in words."""
+
+
+class StoredReference(msgspec.Struct, frozen=True):
+    """A reference next to an artefact: it replaces the one in the card of exactly that file."""
+
+    artifact_sha256: str
+    """Of the artefact that answered to these photos."""
+    reference: Reference
+    """The distributions."""
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -76,9 +89,22 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     """Photos that the window can hold."""
     reference_photos: int | UnsetType = UNSET
     """Photos in the reference."""
+    reference_source: str | UnsetType = UNSET
+    """Which photos these are."""
     estimated_accuracy: float | UnsetType | None = UNSET
     """Mean confidence: the share of right answers while the calibration holds; null for an empty window."""
+    estimated_accuracy_error: float | UnsetType | None = UNSET
+    """Half of its 95 % interval: how far chance moves the share of right answers in this window."""
     quantities: dict[str, QuantityReport]
+
+
+class WindowReport(msgspec.Struct, frozen=True):
+    """The answer to `GET /drift/window`: what the latest photos measure, one by one, without the photos."""
+
+    artifact_sha256: str
+    """Of the model that answered; empty while there is none."""
+    quantities: dict[str, list[float]]
+    """A value per photo by name of the quantity, oldest first."""
 
 
 def measure(
@@ -113,17 +139,36 @@ def measure(
     return values if distance is None else values | {"feature_distance": distance}
 
 
-def make_reference(photos: Sequence[Mapping[str, float]], classes: int) -> Reference:
-    """Count photos into bins that each hold about a tenth of them (predictions: one bin per class)."""
+def make_reference(
+    photos: Sequence[Mapping[str, float]], classes: int, source: str = "validation"
+) -> Reference:
+    """Count photos into bins that each hold about a tenth of them (predictions: one bin per class).
+
+    A value that a tenth of the photos share, such as one width for all, has a bin of its own, and so have
+    values below and above all of these photos.
+
+    Args:
+        photos: Quantities of each photo, see `measure`.
+        classes: Of the model.
+        source: Which photos these are, in words.
+    """
     quantities = {}
     for name in photos[0]:
         values = np.array([photo[name] for photo in photos])
-        if name == PREDICTION:
-            edges = [k - 0.5 for k in range(1, classes)]
-        else:
-            edges = np.unique(np.quantile(values, np.arange(1, _BINS) / _BINS)).tolist()
+        edges = [k - 0.5 for k in range(1, classes)] if name == PREDICTION else _edges(values)
         quantities[name] = Counts(edges, _count(edges, values))
-    return Reference(len(photos), quantities)
+    return Reference(len(photos), quantities, source)
+
+
+def _edges(values: npt.NDArray[np.float64]) -> list[float]:
+    distinct, counts = np.unique(values, return_counts=True)
+    alone = distinct[counts >= len(values) / _BINS]
+    edges = [
+        *np.quantile(values, np.arange(1, _BINS) / _BINS),
+        *alone, *np.nextafter(alone, np.inf),
+        distinct[0], np.nextafter(distinct[-1], np.inf),
+    ]  # fmt: skip
+    return [float(edge) for edge in np.unique(edges)]
 
 
 def _count(edges: Sequence[float], values: npt.NDArray[np.float64]) -> list[int]:

@@ -18,7 +18,7 @@ from serving.http import answers, openapi, pages
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
-from serving.http.operations import drift, health, live, metrics
+from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
 from serving.observation import Observer
@@ -62,7 +62,7 @@ def create_app(
     app = Litestar(
         route_handlers=[
             *(predict, explain, feedback),
-            *(drift, health, live, metrics),
+            *(drift, drift_window, health, live, metrics),
             *(pages.index, pages.index_answer, pages.status, pages.problem),
             *(
                 create_static_files_router(

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from prometheus_client.exposition import choose_encoder
 
 from serving.contract.card import Lineage, Measured
-from serving.contract.reference import DriftReport
+from serving.contract.reference import DriftReport, WindowReport
 from serving.http import problems
 from serving.http.authorisation import require_key
 from serving.http.openapi import KEY
@@ -160,5 +160,18 @@ def _quality(accept: str, kind: str) -> float:
     responses=problems.documented((401,)),
 )
 async def drift(request: ServiceRequest) -> DriftReport:
-    """The latest photos alongside the validation photos, per bin, and the distance between the two."""
+    """The latest photos alongside the reference, per bin, and the distance between the two."""
     return request.service.drift.report()
+
+
+@get(
+    "/drift/window",
+    operation_id="getDriftWindow",
+    security=KEY,
+    response_description="The values.",
+    guards=[require_key],
+    responses=problems.documented((401,)),
+)
+async def drift_window(request: ServiceRequest) -> WindowReport:
+    """What the latest photos measure, one by one: a new reference can be made of it. No photo is in it."""
+    return request.service.drift.window_report()

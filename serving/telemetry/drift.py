@@ -1,4 +1,4 @@
-"""How far the latest photos are from the validation photos: observations in, gauges and a report out.
+"""How far the latest photos are from the reference: observations in, gauges and reports out.
 
 `serving.service` lists the monitor among the observers; `GET /drift` returns its report.
 """
@@ -9,60 +9,84 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from serving.contract.artifact import Artifact
-from serving.contract.reference import Drift, DriftReport, QuantityReport, Reference, compare
+from serving.contract.reference import (
+    Drift,
+    DriftReport,
+    QuantityReport,
+    Reference,
+    WindowReport,
+    compare,
+)
 from serving.observation import Observation
+
+_Z_95: Final = 1.96
 
 
 class Window:
-    """The latest photos of a service, counted into the bins of the reference. Not thread-safe."""
+    """The latest photos of a service, counted into the bins of the reference, if any. Not thread-safe."""
 
-    def __init__(self, reference: Reference, size: int) -> None:
+    def __init__(self, reference: Reference | None, size: int) -> None:
         self.reference, self.size = reference, size
-        self._photos: deque[tuple[dict[str, int], float]] = deque(maxlen=size)
-        self._counts = {name: [0] * len(known.counts) for name, known in reference.quantities.items()}
+        self._quantities = reference.quantities if reference else {}
+        self._photos: deque[Mapping[str, float]] = deque(maxlen=size)
+        self._counts = {name: [0] * len(known.counts) for name, known in self._quantities.items()}
 
     def add(self, values: Mapping[str, float]) -> None:
         """Count one photo; in a full window it replaces the oldest."""
-        bins = {
-            name: bisect_right(known.edges, values[name])
-            for name, known in self.reference.quantities.items()
-            if name in values
-        }
         if len(self._photos) == self.size:
-            for name, number in self._photos[0][0].items():
-                self._counts[name][number] -= 1
-        self._photos.append((bins, values["confidence"]))
-        for name, number in bins.items():
-            self._counts[name][number] += 1
+            self._count(self._photos[0], -1)
+        self._photos.append(values)
+        self._count(values, 1)
+
+    def _count(self, values: Mapping[str, float], change: int) -> None:
+        for name, known in self._quantities.items():
+            if name in values:
+                self._counts[name][bisect_right(known.edges, values[name])] += change
 
     @property
     def photos(self) -> int:
         """Number of photos in the window."""
         return len(self._photos)
 
+    def values(self) -> dict[str, list[float]]:
+        """A value per photo by quantity, oldest first."""
+        names = self._photos[0] if self._photos else ()
+        return {name: [photo[name] for photo in self._photos] for name in names}
+
     def drifts(self) -> dict[str, Drift]:
         """Distance and test by quantity; empty for an empty window."""
         return {
             name: compare(known.counts, self._counts[name])
-            for name, known in self.reference.quantities.items()
+            for name, known in self._quantities.items()
             if sum(self._counts[name])
         }
 
-    def estimated_accuracy(self) -> float:
-        """Mean confidence: the share of right answers if the calibration still holds; NaN if empty."""
-        confidences = [confidence for _, confidence in self._photos]
-        return math.fsum(confidences) / len(confidences) if confidences else math.nan
+    def estimated_accuracy(self) -> tuple[float, float]:
+        """Mean confidence, and half of the 95 % interval around it; NaN if empty.
+
+        The share of right answers if the calibration still holds (average confidence: Guillory et al. 2021).
+        It does not notice photos on which the model is sure and wrong.
+        """
+        n, confidences = len(self._photos), [photo["confidence"] for photo in self._photos]
+        if not n:
+            return math.nan, math.nan
+        return math.fsum(confidences) / n, _Z_95 * math.sqrt(math.fsum(p * (1 - p) for p in confidences)) / n
 
     def report(self) -> DriftReport:
-        """The window alongside the reference."""
+        """The window alongside the reference; nothing without one."""
+        if not self.reference:
+            return DriftReport(photos=0, quantities={})
         drifts = self.drifts()
+        accuracy, error = self.estimated_accuracy() if self.photos else (None, None)
         return DriftReport(
             photos=self.photos,
             quantities={
@@ -73,11 +97,13 @@ class Window:
                     distance=drifts[name].distance if name in drifts else None,
                     z=drifts[name].z if name in drifts else None,
                 )
-                for name, known in self.reference.quantities.items()
+                for name, known in self._quantities.items()
             },
             size=self.size,
             reference_photos=self.reference.photos,
-            estimated_accuracy=self.estimated_accuracy() if self.photos else None,
+            reference_source=self.reference.source,
+            estimated_accuracy=accuracy,
+            estimated_accuracy_error=error,
         )
 
 
@@ -88,28 +114,32 @@ class DriftMonitor(Collector):
         """`size` is the number of latest photos in a full window."""
         self._size = size
         self._artifact: Artifact | None = None
-        self.window: Window | None = None
-        """None unless the served model has a drift reference."""
+        self.window = Window(None, size)
         registry.register(self)
 
     def serve(self, artifact: Artifact) -> None:
         """Start an empty window for the model that answers from now on."""
-        reference = artifact.card.reference
         self._artifact = artifact
-        self.window = Window(reference, self._size) if reference else None
+        self.window = Window(artifact.reference, self._size)
+        if artifact.ignored:
+            structlog.get_logger().warning("drift reference ignored", reason=artifact.ignored)
 
     def observe(self, observation: Observation) -> None:
         """Count a photo that the current model answered."""
-        if self.window and observation.quantities and observation.artifact is self._artifact:
+        if observation.quantities and observation.artifact is self._artifact:
             self.window.add(observation.quantities)
 
     def report(self) -> DriftReport:
         """The answer to `GET /drift`."""
-        return self.window.report() if self.window else DriftReport(photos=0, quantities={})
+        return self.window.report()
+
+    def window_report(self) -> WindowReport:
+        """The answer to `GET /drift/window`."""
+        return WindowReport(self._artifact.sha256 if self._artifact else "", self.window.values())
 
     def collect(self) -> Iterable[Metric]:
         """The window's distances, tests and estimate; nothing if the model has no drift reference."""
-        if self.window is None:
+        if self.window.reference is None:
             return
         photos = GaugeMetricFamily(
             "classifier_drift_window_photos", "Number of latest predictions compared with the reference."
@@ -122,7 +152,7 @@ class DriftMonitor(Collector):
             "classifier_drift_estimated_accuracy_ratio",
             "Mean confidence in the window: the share of right answers while the calibration holds.",
         )
-        accuracy.add_metric([], self.window.estimated_accuracy())
+        accuracy.add_metric([], self.window.estimated_accuracy()[0])
         distance = GaugeMetricFamily(
             "classifier_drift_distance_ratio",
             "Jensen-Shannon distance between window and reference: 0 identical, 1 nothing in common.",

@@ -1,4 +1,4 @@
-"""A candidate is measured on the test split when it is released, and only then; it is released if it passes."""
+"""A candidate is measured on the test split when it is to be released, and only then."""
 
 from __future__ import annotations
 

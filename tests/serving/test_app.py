@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.service import drift
-from serving.contract.reference import DriftReport
+from serving.contract.reference import DriftReport, WindowReport
 from serving.http import feedback, operations, pages, predict, problems
 from serving.http.app import create_app
 from serving.runtime.handler import ImageClassifierHandler
@@ -333,6 +333,7 @@ def test_the_openapi_description_covers_predict_and_its_faults(client: Client):
         ("/health/live", operations.LivenessReport),
         ("/metrics", MetricsSummary),
         ("/drift", DriftReport),
+        ("/drift/window", WindowReport),
     ],
 )
 def test_each_answer_is_described_by_the_struct_that_it_is_made_of(
@@ -556,7 +557,7 @@ def test_the_description_says_who_needs_a_key_and_which_headers_come(client: Cli
         for method, operation in item.items()
     }
     guarded = {path for (path, _), operation in operations.items() if operation.get("security")}
-    assert guarded == {"/predict", "/explain", "/feedback", "/metrics", "/drift"}
+    assert guarded == {"/predict", "/explain", "/feedback", "/metrics", "/drift", "/drift/window"}
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     assert {"predict", "explain", "sendFeedback", "getHealth", "getMetrics"} <= set(names)

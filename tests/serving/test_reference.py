@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -56,6 +57,69 @@ def test_the_same_is_near_and_another_is_far():
     assert compare([10, 0], [0, 7]).distance == pytest.approx(1)
 
 
+def archive(n: int, seed: int) -> list[dict[str, float]]:
+    """Measured photos of an archive in which nearly all are squares of 180 pixels."""
+    random = np.random.default_rng(seed)
+    square = random.uniform(size=n) < 0.98
+    return [
+        {
+            "brightness": float(random.normal()),
+            "longest_side": 180.0 if is_square else float(random.integers(200, 500)),
+            "aspect": 1.0 if is_square else 4 / 3,
+            "confidence": float(random.beta(50, 0.5)),
+            "prediction": float(random.integers(0, 2)),
+        }
+        for is_square in square
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("brightness", lambda value: value + 9),
+        ("brightness", lambda value: value - 9),
+        ("longest_side", lambda _: 4032.0),
+        ("longest_side", lambda _: 179.0),
+        ("longest_side", lambda _: 181.0),
+        ("aspect", lambda _: 4 / 3),
+        ("aspect", lambda _: 0.75),
+        ("confidence", lambda value: 1 - value / 2),
+        ("prediction", lambda _: 1.0),
+    ],
+)
+def test_a_quantity_that_moves_alone_is_found_alone(name: str, change: Callable[[float], float]):
+    """Also where nearly all photos of the reference share one value, and beyond all of them."""
+    window = Window(make_reference(archive(2000, 1), 2), 1000)
+    for photo in archive(1000, 2):
+        window.add(photo | {name: change(photo[name])})
+    drifted = [q for q, drift in window.drifts().items() if drift.distance > 0.15 and drift.z > 6]
+    assert drifted == [name]
+
+
+def test_a_frequent_value_and_what_is_beyond_have_bins_of_their_own():
+    """Below 180, 180, above it up to the largest, and above that."""
+    counts = make_reference([{"longest_side": side} for side in (*[180.0] * 8, 300.0, 500.0)], 2)
+    found = counts.quantities["longest_side"]
+    by_value = [
+        found.counts[int(np.searchsorted(found.edges, side, side="right"))] for side in (90, 180, 501)
+    ]
+    assert by_value == [0, 8, 0]
+    assert sum(found.counts) == 10
+
+
+def test_the_estimate_has_an_interval():
+    """It holds the share of right answers in about 95 of 100 windows of a calibrated model."""
+    random, held = np.random.default_rng(3), 0
+    for _ in range(200):
+        window, right = Window(None, 300), 0
+        for confidence in random.beta(20, 1, 300):
+            window.add({"confidence": float(confidence)})
+            right += random.uniform() < confidence
+        value, error = window.estimated_accuracy()
+        held += abs(right / 300 - value) <= error
+    assert 180 <= held <= 198
+
+
 def test_windows_without_a_shift_raise_few_alarms():
     """The test's z is standard normal: above 3 in about one window of a thousand."""
     scores = [window_of(0, seed=seed).drifts()["brightness"].z for seed in range(1, 201)]
@@ -86,7 +150,7 @@ def test_an_empty_window_says_nothing():
     """No distance, no estimate, but still a report."""
     window = Window(make_reference(photos(100), 2), 10)
     assert window.drifts() == {}
-    assert math.isnan(window.estimated_accuracy())
+    assert math.isnan(window.estimated_accuracy()[0])
     assert window.report().estimated_accuracy is None
 
 
@@ -104,7 +168,10 @@ def test_the_service_compares_its_window(tmp_path: Path):
             answer = client.post("/predict", content=encode(scene())).json()
         assert answer["unfamiliar"] is True
         report = client.get("/drift").json()
-        assert list(report) == ["photos", "size", "reference_photos", "estimated_accuracy", "quantities"]
+        assert list(report) == [
+            *("photos", "size", "reference_photos", "reference_source"),
+            *("estimated_accuracy", "estimated_accuracy_error", "quantities"),
+        ]
         assert (report["photos"], report["size"], report["reference_photos"]) == (10, 10, 50)
         assert report["quantities"]["brightness"]["distance"] > 0.5
         text = client.get("/metrics").text
@@ -120,3 +187,6 @@ def test_without_a_reference_there_is_no_drift(model: Path):
     with running(Settings(model=str(model), workers=1)) as client:
         assert client.post("/predict", content=encode(scene())).json()["unfamiliar"] is None
         assert client.get("/drift").json() == {"photos": 0, "quantities": {}}
+        values = client.get("/drift/window").json()["quantities"]
+        assert {len(column) for column in values.values()} == {1}
+        assert "classifier_drift" not in client.get("/metrics").text

@@ -5,13 +5,18 @@ The test split is not used; `evaluation.release` measures on it what it releases
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import torch
 from scipy.special import log_softmax, softmax
 
 from common import files
 from common.errors import PipelineError
+from common.photos import find_photos
 from evaluation.figures import metrics
 from serving.contract.card import Card
+from serving.contract.reference import Reference, make_reference
 from serving.runtime import torchscript
 from training.config import TrainConfig
 from training.export.calibrate import CalibratedClassifier
@@ -53,9 +58,36 @@ def export(config: TrainConfig, place: Place) -> None:
     traced = trace_methods(model, size)
     check_equal(model, traced, size)
     measured = measure(traced, manifest.splits["validation"].paths, size)
-    card = make_card(config.export, trained, run, network.read_size, temperature, validation, measured)
+    represented = _reference(config, measured, traced, size, len(trained.labels))
+    card = make_card(
+        config.export, trained, run, network.read_size, temperature, validation, measured, represented
+    )
     torchscript.save(place.model, traced, card, make_probe(model, size))
     _register(config, place, card, validation)
+
+
+def _reference(
+    config: TrainConfig,
+    validation: list[dict[str, float]],
+    traced: torch.jit.ScriptModule,
+    size: int,
+    classes: int,
+) -> Reference:
+    """The drift reference: of the configured folder, or of the validation photos.
+
+    Raises:
+        PipelineError: the folder has no photo, or one that is refused.
+    """
+    if not config.export.reference:
+        return make_reference(validation, classes)
+    folder = Path(config.export.reference)
+    photos = find_photos(folder)
+    if not photos:
+        raise PipelineError(
+            f"export.reference: there is no photo in {folder}. Name a folder of photos that represent "
+            f"production, or leave it empty to take the validation photos."
+        )
+    return make_reference(measure(traced, photos, size), classes, f"{len(photos)} photos of {folder.name}")
 
 
 def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) -> Classifier:

@@ -26,6 +26,7 @@ def make_card(
     temperature: float,
     validation: Predictions,
     measured: list[dict[str, float]],
+    represented: reference.Reference,
 ) -> Card:
     """Make the card.
 
@@ -37,6 +38,7 @@ def make_card(
         temperature: Of the logits.
         validation: The exported network's predictions.
         measured: Drift quantities of each validation photo, measured as in the service.
+        represented: What drift is measured against.
     """
     probabilities = softmax(validation.log_probabilities / temperature, axis=1)
     figures = metrics.evaluate(probabilities, validation.targets, trained.labels)
@@ -66,7 +68,7 @@ def make_card(
         read_size=read_size,
         precision=config.precision,
         unfamiliar_above=float(np.quantile(distances, 1 - config.unfamiliar_share)),
-        reference=reference.make_reference(measured, len(trained.labels)),
+        reference=represented,
     )
 
 
