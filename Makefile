@@ -34,6 +34,7 @@ IMAGE ?=
 NAME ?=
 STAGING ?=
 AS_TAKEN ?=
+OLDER ?=
 ONLY ?=
 IN ?=
 OUT ?=
@@ -55,7 +56,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation bench-train audit serve predict evaluate-live score drift drift-reference shifts demo \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation bench-train audit serve predict evaluate-live score drift drift-reference intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -194,7 +195,13 @@ drift: $(VENV)/.train ## Compare the latest photos of the service at URL with it
 drift-reference: $(VENV)/.train ## Take the latest photos of the service at URL as the drift reference of MODEL, which it runs
 	$(PY) -m evaluation reference --url "$(URL)" --model "$(MODEL)"
 
-shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (build/shifts, 3 minutes)
+intervals: $(VENV)/.train ## Measure how often the published intervals hold the truth, by simulation (build/intervals, 10 minutes)
+	$(PY) -m evaluation intervals
+
+rates: $(VENV)/.train ## Measure how often right and wrong models pass the gates (build/rates, 15 minutes); OLDER= another artefact
+	$(PY) -m evaluation rates --model "$(MODEL)" $(if $(OLDER),--other "$(OLDER)")
+
+shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (build/shifts, 10 minutes)
 	$(PY) -m evaluation shifts --model "$(MODEL)"
 
 # --- delivery (docs/deploy.md) ---

@@ -16,6 +16,8 @@ _MODULES: Final = {
     arguments.shifts: "evaluation.artefact.shifts",
     arguments.drift: "evaluation.service.drift",
     arguments.reference: "evaluation.service.reference",
+    arguments.rates: "evaluation.artefact.rates",
+    arguments.intervals: "evaluation.figures.coverage",
     arguments.score: "evaluation.batch.score",
     arguments.release: "evaluation.release.release",
 }

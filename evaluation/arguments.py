@@ -121,6 +121,42 @@ def reference(parser: argparse.ArgumentParser) -> None:
     _model(parser, "models/release/model.pt")
 
 
+def rates(parser: argparse.ArgumentParser) -> None:
+    """Measure how often right and wrong models pass the gates, by the number of photos.
+
+    The model predicts a split, and so do wrong versions of it: with swapped labels, behind another resize,
+    with noise in the weights. Sets of photos are drawn and judged by the live and promotion gates that
+    predictions decide. Writes `build/rates/`.
+    """
+    _model(parser, "models/release/model.pt")
+    _photos(parser)
+    _split(parser)
+    parser.add_argument(
+        "--other",
+        type=Path,
+        action="append",
+        default=[],
+        help="another artefact to judge, such as an older one",
+    )
+    parser.add_argument(
+        "--draws", type=_positive, default=1000, help="sets of each size (default: %(default)s)"
+    )
+    _out(parser, "build/rates")
+    _gates(parser)
+
+
+def intervals(parser: argparse.ArgumentParser) -> None:
+    """Measure how often the published 95 % intervals hold the truth, by simulation.
+
+    Draws sets of photos from a population whose figures are known, and counts for each kind of interval how
+    many of the sets' intervals hold them. Needs no data. Writes `build/intervals/`.
+    """
+    parser.add_argument(
+        "--sets", type=_positive, default=1000, help="sets of each size (default: %(default)s)"
+    )
+    _out(parser, "build/intervals")
+
+
 def score(parser: argparse.ArgumentParser) -> None:
     """Predict every photo of a folder or a list: one row per photo, in order.
 

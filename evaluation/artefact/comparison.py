@@ -72,7 +72,7 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     difference = intervals.paired_difference(new, old)
     p_value = intervals.mcnemar(new, old)
     new_losses, old_losses = (metrics.losses(answers.probabilities[:, side], truth) for side in (0, 1))
-    slices = _slices(answers.kinds, right)
+    slices = compared_slices(answers.kinds, right)
     times = answers.seconds[:, 0] / answers.seconds[:, 1]
     return Comparison(
         candidate=sides[0],
@@ -136,7 +136,7 @@ def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers
     )
 
 
-def _slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[ComparedSlice]:
+def compared_slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[ComparedSlice]:
     """Both models on each slice with enough photos, and which of them the candidate is worse on.
 
     Args:

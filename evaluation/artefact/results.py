@@ -188,8 +188,7 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def slice_points_lost(self) -> Figure:
         """The same on the slice where it can be largest; 0 if no slice has enough photos."""
-        none = Figure(0.0, 0.0, 0.0, 0)
-        return max((one.points_lost for one in self.slices), key=lambda figure: figure.high, default=none)
+        return worst_slice(self.slices)
 
     @property
     def ece(self) -> Figure:
@@ -201,6 +200,42 @@ def lost(difference: Figure) -> Figure:
     """What a difference in accuracy loses, in percentage points."""
     low, high = -100 * difference.high, -100 * difference.low
     return Figure(-100 * difference.value, low, high, difference.n)
+
+
+def worst_slice(slices: list[ComparedSlice]) -> Figure:
+    """What is lost on the slice where it can be most; 0 without slices."""
+    none = Figure(0.0, 0.0, 0.0, 0)
+    return max((one.points_lost for one in slices), key=lambda figure: figure.high, default=none)
+
+
+class GateRate(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one model passes some gates."""
+
+    model: str
+    """Which model, in words."""
+    accuracy: Figure
+    """On all photos."""
+    gates: str
+    """Which gates, in words."""
+    n: int
+    """Photos in a set."""
+    passes: Figure
+    """Share of the sets that pass."""
+    fails: Figure
+    """Share of the sets that fail; the rest are too few photos to tell."""
+
+
+class GateRates(msgspec.Struct, frozen=True):
+    """How often right and wrong models pass: `build/rates/rates.json`."""
+
+    model: Model
+    """The artefact that is right."""
+    draws: int
+    """Sets of each size."""
+    photos: int
+    """Photos from which they are drawn."""
+    rows: list[GateRate]
+    """By model, size and gates."""
 
 
 class Strongest(msgspec.Struct, frozen=True):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import beta, rankdata
 
@@ -24,7 +24,7 @@ _LEAST_PROBABILITY: Final = 1e-12
 _DRAWN: Final = 1000
 """Sets of labels drawn to see how much a calibration error varies."""
 _AT_ONCE: Final = 100
-_CONFIDENCE_OF_THE_BOUND: Final = 0.95
+_LEVEL: Final = 0.05
 
 
 class CalibrationError(Figure, frozen=True, kw_only=True):
@@ -248,38 +248,32 @@ def reliability(probabilities: Floats, targets: Ints, bins: int = ECE_BINS) -> l
 def roc_auc(probabilities: Floats, targets: Ints) -> Figure:
     """Area under the ROC curve; for more than two classes, the mean of one against the rest.
 
-    By Mann and Whitney's statistic with the variance of DeLong et al. (1988), for the mean from the sum of
-    each photo's influences on the areas. The interval is on the scale of the logit (Qin and Hotilovac 2008);
-    it is the value itself if the classes are separated without a mistake. NaN where a class has no photo.
+    By Mann and Whitney's statistic, with Newcombe's score interval (Newcombe 2006, part 2, method 5), which
+    holds where the area is nearly 1; for several classes the mean of their intervals, as if all areas erred
+    together. NaN where a class has no photo.
     """
     classes, n = probabilities.shape[1], len(targets)
     chosen = [1] if classes == 2 else range(classes)
-    areas, influence = [], np.zeros(n)
-    for k in chosen:
-        area, of_photos = _auc(probabilities[:, k].astype(np.float64), targets == k)
-        areas.append(area)
-        influence += of_photos / len(chosen)
-    value = float(np.mean(areas))
-    if not 0 < value < 1:
-        return Figure(value, value, value, n)
-    error = float(np.sqrt((influence**2).sum())) / n / (value * (1 - value))
-    logit = math.log(value / (1 - value))
-    low, high = (1 / (1 + math.exp(-logit - sign * Z_95 * error)) for sign in (-1, 1))
-    return Figure(value, low, high, n)
+    areas = [_auc(probabilities[:, k].astype(np.float64), targets == k) for k in chosen]
+    return Figure(*(float(np.mean(column)) for column in zip(*areas, strict=True)), n)
 
 
-def _auc(score: Floats, positive: Flags) -> tuple[float, Floats]:
-    """The area, and each photo's influence on it, `f64[N]`."""
+def _auc(score: Floats, positive: Flags) -> tuple[float, float, float]:
+    """The area and its interval."""
     hits, misses = int(positive.sum()), int((~positive).sum())
     if not hits or not misses:
-        return math.nan, np.full(len(score), math.nan)
-    ranks = rankdata(score)
-    above = np.empty(len(score))  # share of the other kind that stands on the right side of each photo
-    above[positive] = (ranks[positive] - rankdata(score[positive])) / misses
-    above[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / hits
-    area = float(above[positive].mean())
-    share = np.where(positive, hits, misses) / len(score)
-    return area, (above - area) / share
+        return math.nan, math.nan, math.nan
+    area = float((rankdata(score)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+    middle = (hits + misses) / 2 - 1
+
+    def beyond(truth: float) -> float:
+        """How many standard errors, less 1.96, the area is from a true one (Hanley and McNeil 1982)."""
+        spread = truth * (1 - truth) * (1 + middle * ((1 - truth) / (2 - truth) + truth / (1 + truth)))
+        return abs(area - truth) - Z_95 * math.sqrt(spread / (hits * misses))
+
+    low = float(brentq(beyond, 0.0, area)) if area > 0 else 0.0
+    high = float(brentq(beyond, area, 1.0)) if area < 1 else 1.0
+    return area, low, high
 
 
 def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
@@ -289,32 +283,54 @@ def confusion(probabilities: Floats, targets: Ints) -> npt.NDArray[np.int64]:
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
-def abstain_threshold(probabilities: Floats, targets: Ints, error_max: float) -> float:
-    """The lowest confidence from which the bound on the share of errors is at most `error_max`; 1 if none is.
+class Abstain(NamedTuple):
+    """From which confidence on to accept predictions."""
+
+    threshold: float
+    """The confidence; 1 if no prediction can be accepted."""
+    bound: float
+    """Share of wrong predictions among the accepted ones: an upper bound with a confidence of 95 %."""
+
+
+def abstain_threshold(probabilities: Floats, targets: Ints, error_max: float) -> Abstain:
+    """The lowest confidence from which the bound on the share of errors is at most `error_max`.
 
     With a confidence of 95 %, over the draw of these photos, at most `error_max` of the predictions of other
     photos of the same population are wrong from there on. It is selection with guaranteed risk (Geifman and
     El-Yaniv 2017, algorithm 1): a binary search over the photos in order of confidence, with the exact
     binomial bound at a level divided by the number of steps.
+
+    Too few photos, or too many errors, cannot show `error_max`. Then the threshold is the lowest one from
+    which at most `error_max` of these photos are wrong, and the bound, at a level divided by their number, is
+    what can be said of it.
     """
-    confidence = probabilities.max(1)
+    n, confidence = len(targets), probabilities.max(1)
     order = np.argsort(-confidence, kind="stable")
     sure = confidence[order]
     wrong = np.cumsum(probabilities[order].argmax(1) != targets[order])
-    steps = max(1, math.ceil(math.log2(len(targets) + 1)))
-    level = (1 - _CONFIDENCE_OF_THE_BOUND) / steps
-    threshold, few, many = 1.0, 0, len(targets)
-    for _ in range(steps):
-        middle = (few + many + 1) // 2  # photos accepted, before those that are as sure as the last
-        accepted = int(np.searchsorted(-sure, -sure[middle - 1], side="right")) if middle else 0
-        if (
-            accepted
-            and beta.ppf(1 - level, wrong[accepted - 1] + 1, accepted - wrong[accepted - 1]) <= error_max
-        ):
-            threshold, few = float(sure[middle - 1]), middle
+    accepted = np.searchsorted(-sure, -sure, side="right")  # those as sure as the last are accepted too
+    steps = max(1, math.ceil(math.log2(n + 1)))
+    best, few, many = None, 0, n
+    while few < many:
+        middle = (few + many + 1) // 2
+        photos = int(accepted[middle - 1])
+        bound = _error_bound(int(wrong[photos - 1]), photos, steps)
+        if bound <= error_max:
+            best, few = Abstain(float(sure[middle - 1]), bound), middle
         else:
-            many = max(few, middle - 1)
-    return threshold
+            many = middle - 1
+    if best:
+        return best
+    good = np.flatnonzero(wrong[accepted - 1] <= error_max * accepted)
+    if not len(good):
+        return Abstain(1.0, 1.0)
+    photos = int(accepted[good[-1]])
+    return Abstain(float(sure[good[-1]]), _error_bound(int(wrong[photos - 1]), photos, n))
+
+
+def _error_bound(errors: int, n: int, looks: int) -> float:
+    """Clopper and Pearson's upper bound (1934) of a share, at 95 % for all of `looks` of them together."""
+    return 1.0 if errors == n else float(beta.ppf(1 - _LEVEL / looks, errors + 1, n - errors))
 
 
 def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> Evaluation:

@@ -110,12 +110,18 @@ def markdown(release: Path = RELEASE) -> str:
 
 
 def _summary(card: Card) -> str:
+    bound = (
+        f" With a confidence of 95 %, at most {card.abstain_bound:.2%} of the others are wrong, on photos "
+        f"like those of validation."
+        if card.abstain_bound is not None
+        else ""
+    )
     enlarged = f", enlarged to {card.read_size} pixels inside" if card.read_size else ""
     return (
         f"{len(card.labels)} classes ({', '.join(card.labels)}); input "
         f"`u8[N,3,{card.input_size},{card.input_size}]`, {card.resize_rule}{enlarged}; temperature "
         f"{card.temperature:.3f}; a prediction below a probability of {card.abstain_threshold:.3f} is marked "
-        "uncertain."
+        f"uncertain.{bound}"
     )
 
 

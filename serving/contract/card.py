@@ -60,6 +60,9 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Metrics on the split `measured_on`."""
     lineage: Lineage
     """Code, data and training run behind the model."""
+    abstain_bound: float | None = None
+    """Share of wrong answers among the others: an upper bound, for photos like those of validation, with a
+    confidence of 95 %; None in older artefacts."""
     measured_on: Literal["validation", "test"] = "test"
     """Split of the metrics: validation after the export, test once the artefact is released."""
     read_size: int | None = None

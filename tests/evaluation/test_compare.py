@@ -132,7 +132,7 @@ def test_a_loss_on_one_kind_of_photo_is_noticed():
     kinds["brightness"] = np.where(np.arange(rows) < 52, 0.2, np.where(np.arange(rows) % 2, 0.35, 0.55))
     right = np.ones((rows, 2), bool)
     right[:9, 0] = False
-    found = {one.slice: one for one in comparison._slices(kinds, right)}
+    found = {one.slice: one for one in comparison.compared_slices(kinds, right)}
     assert [name for name, one in found.items() if one.worse] == ["under 0.3"]
     assert found["under 0.3"].points_lost.value == pytest.approx(100 * 9 / 52)
     assert found["0.3 to 0.4"].points_lost.high < 1
@@ -142,7 +142,7 @@ def test_a_slice_of_nearly_all_photos_is_left_out():
     """It says what the whole says, and would cost the others some of the level."""
     kinds = pd.DataFrame({name: np.full(2000, np.nan) for name in properties.EDGES})
     kinds["brightness"] = np.where(np.arange(2000) < 60, 0.2, 0.45)
-    assert [one.slice for one in comparison._slices(kinds, np.ones((2000, 2), bool))] == ["under 0.3"]
+    assert [one.slice for one in comparison.compared_slices(kinds, np.ones((2000, 2), bool))] == ["under 0.3"]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_the_interval_of_the_area_covers_the_truth(classes: int, n: int):
             scores[:, 1] = random.normal(size=n) + targets
         figure = metrics.roc_auc(scores, targets)
         held += figure.low <= truth <= figure.high
-    assert 0.92 <= held / 400 <= 0.98
+    assert held / 400 >= 0.92
+    assert classes > 2 or held / 400 <= 0.99, "the mean of several areas has a wider interval than it needs"
 
 
 def calibrated(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +195,8 @@ def test_the_abstain_threshold_keeps_its_promise():
     random, broken = np.random.default_rng(2), 0
     for _ in range(200):
         probabilities, targets = calibrated(2000, random)
-        threshold = metrics.abstain_threshold(probabilities, targets, 0.01)
+        threshold, bound = metrics.abstain_threshold(probabilities, targets, 0.01)
+        assert bound <= 0.01
         others, truth = calibrated(100_000, random)
         accepted = others.max(1) >= threshold
         broken += (others.argmax(1) != truth)[accepted].mean() > 0.01
@@ -202,13 +204,15 @@ def test_the_abstain_threshold_keeps_its_promise():
     assert broken <= 10
 
 
-def test_the_abstain_threshold_needs_photos():
-    """A hundred right predictions do not show that less than one in a thousand is wrong: none is accepted."""
+def test_too_few_photos_show_a_weaker_bound():
+    """A hundred right predictions are accepted, but do not show that less than one in a hundred is wrong."""
     confidence = np.linspace(0.6, 0.99, 100)
-    probabilities, targets = np.stack([1 - confidence, confidence], 1), np.ones(100, int)
-    assert metrics.abstain_threshold(probabilities, targets, 0.001) == 1.0
-    assert metrics.abstain_threshold(probabilities, targets, 0.2) == pytest.approx(0.6, abs=0.02)
-    assert metrics.abstain_threshold(probabilities, np.zeros(100, int), 0.2) == 1.0
+    probabilities, right = np.stack([1 - confidence, confidence], 1), np.ones(100, int)
+    found = metrics.abstain_threshold(probabilities, right, 0.01)
+    assert found.threshold == pytest.approx(0.6)
+    assert 0.05 < found.bound < 0.1
+    assert metrics.abstain_threshold(probabilities, right, 0.2).bound < 0.2
+    assert metrics.abstain_threshold(probabilities, np.zeros(100, int), 0.2) == (1.0, 1.0)
 
 
 def test_the_difference_of_two_shares_has_newcombes_interval():

@@ -127,8 +127,22 @@ def _register(config: TrainConfig, place: Place, card: Card, validation: Predict
     accuracy = card.metrics["accuracy"]
     print(
         f"temperature {card.temperature:.3f}: validation ECE {before:.2%} -> {after:.2%}\n"
+        f"{_promise(card, config)}\n"
         f"validation accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], "
         f"n={accuracy.n}\n{place.model}: {place.model.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, "
         f"version {card.version}\nregistered in MLflow as {card.name} version {version}, "
         f"alias @{config.tracking.alias}"
     )
+
+
+def _promise(card: Card, config: TrainConfig) -> str:
+    """What is guaranteed of the predictions that are not marked uncertain."""
+    bound = card.abstain_bound or 1.0
+    promise = (
+        f"predictions from {card.abstain_threshold:.3f} on, not marked uncertain: at most {bound:.2%} wrong, "
+        "with a confidence of 95 %"
+    )
+    if bound <= config.export.accepted_error_max:
+        return promise
+    wanted = config.export.accepted_error_max
+    return f"{promise}; the validation photos are too few, or too often wrong, to show {wanted:.2%}"

@@ -41,6 +41,7 @@ def make_card(
         represented: What drift is measured against.
     """
     probabilities = softmax(validation.log_probabilities / temperature, axis=1)
+    abstain = metrics.abstain_threshold(probabilities, validation.targets, config.accepted_error_max)
     figures = metrics.evaluate(probabilities, validation.targets, trained.labels)
     distances = [photo["feature_distance"] for photo in measured]
     return Card(
@@ -50,9 +51,8 @@ def make_card(
         labels=trained.labels,
         input_size=trained.model.input_size,
         resize_rule=RESIZE_RULE,
-        abstain_threshold=metrics.abstain_threshold(
-            probabilities, validation.targets, config.accepted_error_max
-        ),
+        abstain_threshold=abstain.threshold,
+        abstain_bound=abstain.bound,
         temperature=temperature,
         metrics={
             name: msgspec.convert(getattr(figures, name), Measured, from_attributes=True)
