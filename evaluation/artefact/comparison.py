@@ -24,7 +24,8 @@ from evaluation.figures import intervals, metrics
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.runtime.torchscript import one_thread
 
-_LEVEL: Final = 0.05
+LEVEL: Final = 0.05
+"""Of the tests."""
 _NEARLY_ALL: Final = 0.9
 """Share of the photos above which a slice says what the whole says."""
 
@@ -83,7 +84,7 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
         accuracy_difference=difference,
         detectable_points=100 * intervals.detectable(new, old),
         mcnemar_p=p_value,
-        significantly_worse=float(p_value < _LEVEL and difference.value < 0),
+        significantly_worse=float(p_value < LEVEL and difference.value < 0),
         slices=slices,
         slices_worse=sum(one.worse for one in slices),
         log_loss_times=intervals.ratio_of_means(new_losses, old_losses),
@@ -149,7 +150,7 @@ def compared_slices(kinds: pd.DataFrame, right: intervals.Flags) -> list[Compare
         if LEAST <= inside.sum() <= _NEARLY_ALL * len(kinds)
     ]
     p_values = [intervals.mcnemar(*right[inside].T, worse=True) for _, _, inside in judged]
-    worse = intervals.holm(p_values, _LEVEL)
+    worse = intervals.holm(p_values, LEVEL)
     return [
         ComparedSlice(
             property=name,

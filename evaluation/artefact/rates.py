@@ -11,8 +11,9 @@ import copy
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from common.cores import map_on_cores
 from common.errors import UserError
 from common.files import write_json, write_text
 from common.manifest import labelled, read_split
-from evaluation.artefact.comparison import compared_slices
+from evaluation.artefact.comparison import LEVEL, compared_slices
 from evaluation.artefact.properties import properties
 from evaluation.artefact.results import Comparison, GateRate, GateRates, Model, lost, worst_slice
 from evaluation.artefact.targets import targets
@@ -42,6 +43,7 @@ SIZES: Final = (50, 125, 200, 500, 1000)
 _NOISE: Final = 0.1
 """Standard deviation of the noise in the weights, relative to that of each tensor's weights."""
 _RIGHT: Final = "the model itself"
+_KINDS: Final = ("live", "live, compared with the artefact", "promotion")
 
 
 class RatesError(UserError):
@@ -69,7 +71,61 @@ class _Promotion:
     slice_points_lost: Figure
 
 
-def _limits(section: str, result: type, numbers: type, path: Path) -> gates.Gates[object]:
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """The gates that predictions decide."""
+
+    live: gates.Gates[Any]
+    consistency: gates.Gates[Any]
+    promotion: gates.Gates[Any]
+
+    @classmethod
+    def read(cls, path: Path) -> _Gates:
+        """From the file, without those of speed, refusals, size, log loss and calibration."""
+        return cls(
+            _limits("live", Live, _Live, path),
+            _limits("consistency", Consistency, _Live, path),
+            _limits("promotion", Comparison, _Promotion, path),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """One model's predictions of all photos, next to those of the model that is right."""
+
+    name: str
+    right: intervals.Flags
+    """`b[N,2]`: this model and the right one."""
+    times_allowed: Floats
+    """`f64[N]`: largest difference of a probability, relative to the one allowed."""
+    other_answer: intervals.Flags
+    """`b[N]`."""
+
+    def judge(self, chosen: Ints, kinds: pd.DataFrame, test: Figure, limits: _Gates) -> list[gates.Outcome]:
+        """Outcomes of the live gates, of these with the comparison, and of the promotion gates."""
+        new, old = self.right[chosen].T
+        accuracy = intervals.wilson(int(new.sum()), len(chosen))
+        live = _Live(
+            accuracy,
+            intervals.difference(accuracy, test),
+            float(self.name == _RIGHT),
+            float(self.times_allowed[chosen].max()),
+            int(self.other_answer[chosen].sum()),
+        )
+        difference = intervals.paired_difference(new, old)
+        slices = compared_slices(kinds.iloc[chosen], self.right[chosen])
+        promotion = _Promotion(
+            lost(difference),
+            float(intervals.mcnemar(new, old) < LEVEL and difference.value < 0),
+            sum(kind.worse for kind in slices),
+            worst_slice(slices),
+        )
+        alone = limits.live.judge(live)
+        verdicts = (alone, [*alone, *limits.consistency.judge(live)], limits.promotion.judge(promotion))
+        return [gates.overall(some) for some in verdicts]
+
+
+def _limits(section: str, result: type, numbers: type, path: Path) -> gates.Gates[Any]:
     """The limits of a section that are on numbers of the simulation."""
     limits = gates.read_gates(section, result, path).limits
     simulated = set(numbers.__annotations__)
@@ -99,7 +155,7 @@ def _wrong_models(
         for weights in noisy.parameters():
             if weights.ndim > 1:
                 noise = torch.randn(weights.shape, generator=generator)
-                weights += _NOISE * weights.std() * noise
+                weights.add_(_NOISE * weights.std() * noise)
 
     def with_noise(content: bytes) -> list[float]:
         image = handler.preprocess([{"body": content}]).images[0]
@@ -165,53 +221,37 @@ def study(
         )
     pixels = [handler.preprocess([{"body": content}]).inputs[0].numpy() for content in data]
     kinds = pd.DataFrame([properties(content, one) for content, one in zip(data, pixels, strict=True)])
-    test = Figure(**{n: getattr(card.metrics["accuracy"], n) for n in ("value", "low", "high", "n")})
-    live, offline = _limits("live", Live, _Live, path), _limits("consistency", Consistency, _Live, path)
-    promotion = _limits("promotion", Comparison, _Promotion, path)
-    allowed = PROBE_TOLERANCE[card.precision]
-    rows = []
+    test = Figure(**msgspec.structs.asdict(card.metrics["accuracy"]))
+    limits, rows = _Gates.read(path), []
     for name, probabilities in models.items():
-        rights = np.stack([probabilities.argmax(1) == truth, right.argmax(1) == truth], 1)
-        away = np.abs(probabilities - right).max(1)
-        other_answer = probabilities.argmax(1) != right.argmax(1)
+        predicted = _Predicted(
+            name,
+            np.stack([probabilities.argmax(1) == truth, right.argmax(1) == truth], 1),
+            np.abs(probabilities - right).max(1) / PROBE_TOLERANCE[card.precision],
+            probabilities.argmax(1) != right.argmax(1),
+        )
         for size in (one for one in SIZES if one <= len(photos)):
-
-            def judge(seed: int, size: int = size, rights: Ints = rights) -> tuple[int, int, int]:
-                chosen = np.random.default_rng((size, seed)).choice(len(rights), size, replace=False)
-                new, old = rights[chosen].T
-                accuracy = intervals.wilson(int(new.sum()), size)
-                one = _Live(
-                    accuracy,
-                    intervals.difference(accuracy, test),
-                    float(name == _RIGHT),
-                    float(away[chosen].max()) / allowed,
-                    int(other_answer[chosen].sum()),
-                )
-                difference = intervals.paired_difference(new, old)
-                slices = compared_slices(kinds.iloc[chosen], rights[chosen])
-                two = _Promotion(
-                    lost(difference),
-                    float(intervals.mcnemar(new, old) < 0.05 and difference.value < 0),
-                    sum(kind.worse for kind in slices),
-                    worst_slice(slices),
-                )
-                alone = live.judge(one)
-                both = [*alone, *offline.judge(one)]
-                return gates.overall(alone), gates.overall(both), gates.overall(promotion.judge(two))
-
-            outcomes = np.array(map_on_cores(judge, range(draws), f"{name}, n={size}"))
+            draw = partial(_draw, predicted, kinds, test, limits, size)
+            outcomes = np.array(map_on_cores(draw, range(draws), f"{name}, n={size}"))
             rows += [
                 GateRate(
                     model=name,
-                    accuracy=intervals.wilson(int(rights[:, 0].sum()), len(rights)),
+                    accuracy=_share(predicted.right[:, 0]),
                     gates=kind,
                     n=size,
                     passes=_share(outcomes[:, k] == gates.Outcome.PASS),
                     fails=_share(outcomes[:, k] == gates.Outcome.FAIL),
                 )
-                for k, kind in enumerate(("live", "live, compared with the artefact", "promotion"))
+                for k, kind in enumerate(_KINDS)
             ]
     return GateRates(Model.of(handler.artifact), draws, len(photos), rows)
+
+
+def _draw(
+    predicted: _Predicted, kinds: pd.DataFrame, test: Figure, limits: _Gates, size: int, seed: int
+) -> list[gates.Outcome]:
+    chosen = np.random.default_rng((size, seed)).choice(len(predicted.right), size, replace=False)
+    return predicted.judge(chosen, kinds, test, limits)
 
 
 def _share(flags: intervals.Flags) -> Figure:
@@ -220,11 +260,12 @@ def _share(flags: intervals.Flags) -> Figure:
 
 def as_markdown(found: GateRates) -> str:
     """A table for each kind of gates: passes and failures, in per cent, by number of photos."""
-    lines = [
+    about = (
         f"{found.model.name} {found.model.version}; {found.draws:,} draws a cell from {found.photos:,} "
-        f"validation photos. Each cell: passes / fails, in per cent of the draws; in the rest there are too "
-        f"few photos to tell."
-    ]
+        f"validation photos. Each cell: passes / fails, in per cent of the draws; in the rest, too few "
+        f"photos to tell."
+    )
+    lines = [about]
     sizes = sorted({row.n for row in found.rows})
     for kind in dict.fromkeys(row.gates for row in found.rows):
         header = " | ".join(f"n = {size:,}" for size in sizes)

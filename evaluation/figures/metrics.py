@@ -255,7 +255,8 @@ def roc_auc(probabilities: Floats, targets: Ints) -> Figure:
     classes, n = probabilities.shape[1], len(targets)
     chosen = [1] if classes == 2 else range(classes)
     areas = [_auc(probabilities[:, k].astype(np.float64), targets == k) for k in chosen]
-    return Figure(*(float(np.mean(column)) for column in zip(*areas, strict=True)), n)
+    value, low, high = np.mean(areas, axis=0).tolist()
+    return Figure(value, low, high, n)
 
 
 def _auc(score: Floats, positive: Flags) -> tuple[float, float, float]:
