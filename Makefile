@@ -35,6 +35,7 @@ NAME ?=
 STAGING ?=
 AS_TAKEN ?=
 OLDER ?=
+TRIALS ?=
 ONLY ?=
 IN ?=
 OUT ?=
@@ -56,7 +57,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation bench-train audit serve predict evaluate-live score drift drift-reference intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict evaluate-live score drift drift-reference intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -143,6 +144,9 @@ slices: $(VENV)/.train ## Measure on validation where MODEL is weak, by kind of 
 
 ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten short trainings with three seeds each (build/ablation, 3 hours)
 	$(PY) -m training ablation
+
+tune: $(VENV)/.train ## Search for better values of the recipe with Optuna on validation (build/tune, 4 minutes a trial); TRIALS=30
+	$(PY) -m training tune $(if $(TRIALS),--trials "$(TRIALS)")
 
 bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources of batches (build/bench-train)
 	$(PY) -m training bench

@@ -27,6 +27,9 @@ COMMANDS: Final = {
         "training.study.ablation",
         "Train with each part of the recipe left out; report what each contributes.",
     ),
+    "tune": Command(
+        "training.study.tune", "Search for better values of the recipe with Optuna, on validation."
+    ),
     "bench": Command(
         "training.study.bench.stage", "Measure fine-tuning throughput with three sources of batches."
     ),

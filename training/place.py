@@ -61,5 +61,7 @@ class Place:
     """Probable wrong labels."""
     ablation = _Below("build/ablation")
     """Trainings with one part of the recipe left out, in a pipeline folder of their own."""
+    tune = _Below("build/tune")
+    """Search for better values of the recipe, in a pipeline folder of its own."""
     bench = _Below("build/bench-train")
     """Measured training throughput."""

@@ -50,8 +50,8 @@ class Offline(Evaluation, frozen=True, kw_only=True, omit_defaults=True):
     """The artefact."""
     mlflow_run_id: str
     """Of the training run that made it."""
-    split: str
-    """Split of the photos."""
+    split: str = ""
+    """Split of the photos; empty in older results."""
     test_looks: int | None = None
     """Models looked at on the test split so far, this one included; None on another split."""
 

@@ -22,6 +22,7 @@ from training.config import TrainConfig
 from training.fit import checkpoint, predictions
 from training.fit.job import Job
 from training.fit.phases import fit
+from training.fit.predictions import Predictions
 from training.network.predict import predict_all
 from training.options import parse
 from training.photos.manifest import Manifest, every_nth_for_training, read_manifest
@@ -115,10 +116,8 @@ def shortened(changes: dict[str, str], place: Place, study: str) -> TrainConfig:
 def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
     own = Place(place.ablation)  # leaves the pipeline's checkpoint and report alone
     began = time.monotonic()
-    phase = "finetune" if config.finetune.input_sizes else "head"  # what the row is about
-    better = fit(Job.plan(config, manifest, own), keep=phase)
+    found, better = train(config, manifest, own)
     seconds = time.monotonic() - began
-    found = predictions.read(own.train_report, "validation")
     temperature = metrics.fit_temperature(found.log_probabilities, found.targets)
     probabilities = softmax(found.log_probabilities / temperature, axis=1)
     network = checkpoint.read(own.checkpoint).network()
@@ -134,6 +133,15 @@ def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place:
         better,
         checkpoint.read_run(own.run).mlflow_run_id,
     )
+
+
+def train(config: TrainConfig, manifest: Manifest, own: Place) -> tuple[Predictions, str]:
+    """Train in a pipeline folder of its own; return validation's predictions and the better phase.
+
+    The predictions are the fine-tuned network's if there is fine-tuning, even where the head alone is better.
+    """
+    better = fit(Job.plan(config, manifest, own), keep="finetune" if config.finetune.input_sizes else "head")
+    return predictions.read(own.train_report, "validation"), better
 
 
 def _corrupted(
