@@ -35,6 +35,7 @@ NAME ?=
 STAGING ?=
 AS_TAKEN ?=
 OLDER ?=
+STRANGERS ?=
 TRIALS ?=
 ONLY ?=
 IN ?=
@@ -199,14 +200,17 @@ drift: $(VENV)/.train ## Compare the latest photos of the service at URL with it
 drift-reference: $(VENV)/.train ## Take the latest photos of the service at URL as the drift reference of MODEL, which it runs
 	$(PY) -m evaluation reference --url "$(URL)" --model "$(MODEL)"
 
-intervals: $(VENV)/.train ## Measure how often the published intervals hold the truth, by simulation (build/intervals, 10 minutes)
+intervals: $(VENV)/.train ## Measure how often the published intervals hold the truth, by simulation (10 minutes)
 	$(PY) -m evaluation intervals
+	$(call publish,intervals,Coverage of the intervals)
 
-rates: $(VENV)/.train ## Measure how often right and wrong models pass the gates (build/rates, 15 minutes); OLDER= another artefact
+rates: $(VENV)/.train ## Measure how often right and wrong models pass the gates (15 minutes); OLDER= another artefact
 	$(PY) -m evaluation rates --model "$(MODEL)" $(if $(OLDER),--other "$(OLDER)")
+	$(call publish,rates,Error rates of the gates)
 
-shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (build/shifts, 10 minutes)
-	$(PY) -m evaluation shifts --model "$(MODEL)"
+shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (10 minutes); STRANGERS=folder
+	$(PY) -m evaluation shifts --model "$(MODEL)" $(if $(STRANGERS),--strangers "$(STRANGERS)")
+	$(call publish,shifts,What the drift alarm detects)
 
 # --- delivery (docs/deploy.md) ---
 
@@ -266,6 +270,13 @@ rehearse-faults: $(VENV)/.dev ## Break each part of a host at each step of a dep
 
 rehearse: ## Rehearse delivery on this machine with real components and planned faults (10 minutes)
 	python3 deploy/rehearse.py
+
+# A simulation's tables and figures become a page of docs/simulations.
+define publish
+@mkdir -p docs/simulations
+@{ printf '# %s\n\nMade by `make %s`; do not edit.\n\n' "$(2)" "$(1)"; cat "build/$(1)/table.md"; } >"docs/simulations/$(1).md"
+@cp "build/$(1)/$(1).json" "docs/simulations/$(1).json"
+endef
 
 # --- trying and checking ---
 

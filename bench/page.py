@@ -54,6 +54,8 @@ def as_markdown(results: dict[str, Any]) -> str:
         "a round; brackets hold the middle half of them.",
         f"Load: wrk with {CALLERS} callers (with one, where stated), multipart photos; the generator shares",
         "the machine with the service. Photos are synthetic, with the file size of photographs.",
+        "At 4000x3000 the table compares decoders: this service lets libjpeg decode at an eighth of the",
+        "size, the peers decode all of the 12 megapixels, as their code would without more work.",
         "",
         "![Throughput](images/performance.png)",
         "",

@@ -18,7 +18,7 @@ if [ -n "${GITHUB_OUTPUT:-}" ]; then
     0) echo "verdict=passes" >>"$GITHUB_OUTPUT" ;;
     3)
       echo "verdict=too few photos to tell" >>"$GITHUB_OUTPUT"
-      echo "::warning::The labelled photos of staging are too few to tell whether the service is right: label more, or decide yourself."
+      echo "::warning::The labelled photos of staging are too few to show that the service is right: label more, or decide yourself."
       status=0
       ;;
   esac

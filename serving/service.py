@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from serving.contract.artifact import read_reference
 from serving.contract.errors import FeedbackUnavailable, NotReady
 from serving.engine.budget import ByteBudget
 from serving.engine.workers import Engine, EngineLimits
@@ -90,7 +91,10 @@ class Service:
         """Let a verified model answer from now on."""
         self.engine.replace(handler)
         self.metrics.serve(handler.artifact)
-        self.drift.serve(handler.artifact)
+        reference, ignored = read_reference(Path(self.settings.model), handler.artifact)
+        if ignored:
+            structlog.get_logger().warning("drift reference ignored", reason=ignored)
+        self.drift.serve(handler.artifact, reference)
 
     @property
     def uptime_seconds(self) -> float:

@@ -46,7 +46,9 @@ ELSEWHERE = {
     "make promote MODEL=models/release/model-int8.pt": "the same with another champion",
     ".venv/bin/python -m evaluation offline": "make evaluate",
     "mkdir -p feedback": "for docker run",
-    "make shifts": "3 minutes; tests/evaluation/test_drift.py",
+    "make shifts": "10 minutes; tests/evaluation/test_drift.py",
+    "make tune TRIALS=30": "tests/training/test_tune.py",
+    "make ablation": "tests/training/test_ablation.py",
 }
 """Lines that are not typed here, and what does or would."""
 KEY = {"X-API-Key": "walker"}
@@ -209,7 +211,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     )
     (folder / "configs/train.yaml").write_text(config.stdout)
     gates = (folder / "configs/gates.yaml").read_text()
-    for name, bound in {"accuracy_min": 0.6, "ece_max": 0.5, "points_lost_max": 20}.items():
+    for name, bound in {
+        "accuracy_min": 0.6,
+        "lowest_recall_min": 0.3,
+        "ece_max": 0.5,
+        "points_lost_max": 20,
+        "difference_to_test_min": -0.9,
+        "slow_share_max": 0.1,
+    }.items():
         gates, count = re.subn(rf"{name}: \S+", f"{name}: {bound}", gates)
         assert count, name
     (folder / "configs/gates.yaml").write_text(gates)
@@ -240,7 +249,7 @@ def clone(repository: Clone) -> Iterator[Clone]:
 def test_a_zip_is_trained_on(clone: Clone):
     """To the end; the experiments can then be looked at, compared and shown."""
     output = clone.type("make train DATA=path/to/folder", folder="cats-and-dogs.zip")
-    assert "test: accuracy" in output
+    assert "validation: accuracy" in output
     assert "accuracy" in clone.type(".venv/bin/dvc metrics diff")
     clone.type(".venv/bin/dvc plots show")
     assert clone.type("make evaluate").strip()
@@ -252,10 +261,9 @@ def test_the_trained_model_is_exported_released_and_promoted(clone: Clone):
     """Each with its gates."""
     clone.type(".venv/bin/python -m training export --export.precision int8")
     clone.type("make slices MODEL=models/model.pt")
-    (clone.folder / "build/slices/slices.json").unlink()
     subprocess.run(["make", "export", "evaluate"], cwd=clone.folder, env=clone.environment, check=True)
     clone.type("make release")
-    assert "@champion" in clone.type("make promote")
+    assert "@champion" in clone.type("make promote LABELLED=path/to/labelled")
 
 
 def test_the_labels_are_audited(clone: Clone):
@@ -353,7 +361,7 @@ def test_the_whole_way_of_a_stranger(clone: Clone):
     output = clone.type("make train DATA=path/to/folder", folder="flowers")
     assert "left out: 2 system files" in output
     assert "HEIC photo, not supported" in output
-    assert "test: accuracy" in output
+    assert "validation: accuracy" in output
     wild = flowers.write(outside / "wild", seed=12)
     (wild / "04/IMG_9001.HEIC").unlink()
     (wild / "05/IMG_9002.JPG").unlink()

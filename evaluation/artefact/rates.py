@@ -269,7 +269,7 @@ def as_markdown(found: GateRates) -> str:
     sizes = sorted({row.n for row in found.rows})
     for kind in dict.fromkeys(row.gates for row in found.rows):
         header = " | ".join(f"n = {size:,}" for size in sizes)
-        lines += ["", f"**Gates: {kind}**", "", f"| model | accuracy | {header} |"]
+        lines += ["", f"## Gates: {kind}", "", f"| model | accuracy | {header} |"]
         lines.append("| --- " * (2 + len(sizes)) + "|")
         for name in dict.fromkeys(row.model for row in found.rows):
             own = [row for row in found.rows if row.model == name and row.gates == kind]

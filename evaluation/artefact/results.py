@@ -270,7 +270,7 @@ class FalseAlarms(msgspec.Struct, frozen=True):
     per_run: Figure
     """Share of runs in which the rule held at any look, for any quantity."""
     alerts_per_run: Figure
-    """Share of runs in which it held for 15 minutes, at ten photos a minute."""
+    """Share of runs in which it held for 15 minutes, at ten photos per minute."""
     by_quantity: dict[str, Figure]
     """Share of runs in which the rule held at any look, for each quantity alone."""
 

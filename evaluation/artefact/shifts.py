@@ -26,6 +26,7 @@ from evaluation.artefact.windows import Observed
 from evaluation.figures import intervals
 from evaluation.service.drift import LEAST_PHOTOS
 from serving.contract.answer import Answer
+from serving.contract.artifact import read_reference
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
 from serving.contract.reference import make_reference, measure
@@ -37,7 +38,8 @@ _CHANGED: Final = 1000
 """Most labelled photos that are changed."""
 _LEAST: Final = 200
 """Fewest photos without a change: half of them make the reference."""
-_MOST_OF_REFERENCE: Final = 2000
+_OF_REFERENCE: Final = 2000
+"""Photos in the reference of a run, if the artefact has none to take the number from."""
 
 
 class ShiftsError(UserError):
@@ -49,6 +51,7 @@ def study(
     photos: list[tuple[Path, str]],
     others: list[Path],
     strangers: list[Path],
+    of_reference: int,
     runs: int,
 ) -> Shifts:
     """Measure false alarms, single quantities, every change, and strangers if any.
@@ -58,6 +61,7 @@ def study(
         photos: Labelled photos to change.
         others: Photos for references and windows.
         strangers: Photos that show none of the classes; those that the handler refuses are left out.
+        of_reference: Photos in a reference, unless these are more than half of the others.
         runs: Simulated runs in each row.
 
     Raises:
@@ -82,7 +86,8 @@ def study(
     if strangers:
         found_all = _observe_all(handler, [(path, "") for path in strangers], UNCHANGED, title=STRANGERS)
         kinds[STRANGERS] = [found for found in found_all if isinstance(found, Observed)]
-    random, of_reference = np.random.default_rng(0), min(_MOST_OF_REFERENCE, len(pool) // 2)
+    of_reference = min(of_reference, len(pool) // 2)
+    random = np.random.default_rng(0)
     unchanged = [photo.quantities for photo in kinds[UNCHANGED]]
 
     def detect(arriving: list[windows.Quantities]) -> Detection:
@@ -183,15 +188,15 @@ def as_markdown(found: Shifts) -> str:
     lines = [
         about,
         "",
-        "### Without a change",
+        "## Without a change",
         "",
         f"| {alarms.photos} photos a run, all quantities together | share |",
         "| --- | --- |",
         f"| looks at which a quantity had drifted | {_percent(alarms.per_look)} |",
         f"| runs in which one had drifted at any look | {_percent(alarms.per_run)} |",
-        f"| runs with an alert: for 15 minutes, at ten photos a minute | {_percent(alarms.alerts_per_run)} |",
+        f"| runs with an alert: 15 minutes, ten photos per minute | {_percent(alarms.alerts_per_run)} |",
         "",
-        "### One quantity alone",
+        "## One quantity alone",
         "",
         f"| {' | '.join(alone)} |",
         "| --- | --- | --- | --- |",
@@ -201,7 +206,7 @@ def as_markdown(found: Shifts) -> str:
             for name, one in found.moved.items()
         ),
         "",
-        "### Changes of the photos",
+        "## Changes of the photos",
         "",
         f"| {' | '.join(changes)} | unfamiliar |",
         "| --- " * 8 + "|",
@@ -248,7 +253,10 @@ def main(options: argparse.Namespace) -> int:
         changed_photos = validation[:_CHANGED]
         others = [path for path, _ in (*validation[_CHANGED:], *test)]  # of test no label is looked at
     strangers = find_photos(options.strangers) if options.strangers else []
-    found = study(load_handler(options.model), changed_photos[:_CHANGED], others, strangers, options.runs)
+    handler = load_handler(options.model)
+    known, _ = read_reference(options.model, handler.artifact)
+    of_reference = known.photos if known else _OF_REFERENCE
+    found = study(handler, changed_photos[:_CHANGED], others, strangers, of_reference, options.runs)
     text = as_markdown(found)
     write_json(options.out / "shifts.json", found)
     write_text(options.out / "table.md", text + "\n")

@@ -25,7 +25,7 @@ WINDOW: Final = 1000
 EVERY: Final = 25
 """Photos between two looks."""
 HELD: Final = 6
-"""Looks for which the rule must hold to alert: 15 minutes at ten photos a minute."""
+"""Looks for which the rule must hold to alert: 15 minutes at ten photos per minute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,9 +100,7 @@ FIGURES: Final[dict[str, Callable[[Draw], Figure]]] = {
     "ECE of a calibrated model": lambda d: metrics.calibration_error(d[0], d[1]),
     "ECE of a model that is too sure": lambda d: metrics.calibration_error(_sharper(d[0]), d[1]),
     "area under the ROC curve (Newcombe)": lambda d: metrics.roc_auc(d[0], d[1]),
-    "difference of two models, same photos (Agresti and Min)": lambda d: intervals.paired_difference(
-        *_rights(d)
-    ),
+    "difference of two models, same photos (Tango)": lambda d: intervals.paired_difference(*_rights(d)),
     "difference of two models, other photos (Newcombe)": lambda d: intervals.difference(
         *(intervals.wilson(int(half.sum()), len(half)) for half in (_rights(d)[0][::2], _rights(d)[1][1::2]))
     ),

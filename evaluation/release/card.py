@@ -196,10 +196,11 @@ def _slices(path: Path, sha256: str) -> list[str]:
     )
     sizes = [one for one in found.slices if one.property == SIZE]
     largest = max(sizes, key=lambda one: one.n, default=None)
+    share = largest.n / sum(one.n for one in sizes) if largest and largest.n else 0.0
     size = (
-        f"Of the photos, {largest.n / sum(one.n for one in sizes):.0%} have a {SIZE}, of {largest.slice}: "
-        f"the figures are of such photos."
-        if largest and largest.n
+        f"{share:.0%} of the photos are in the slice “{SIZE}: {largest.slice}”, and the figures are of such "
+        "photos."
+        if largest and share
         else ""
     )
     taken = found.as_taken

@@ -53,7 +53,7 @@ def summarise(health: Health, replies: list[Reply], seconds: float) -> Live:
         test = health.metrics.get("accuracy")
         if test:
             difference = intervals.difference(measured.accuracy, test)
-            against = AgainstTest(test.value, test.n, difference)
+            against = AgainstTest(test.value, test.n, health.measured_on, difference)
     slow = sum(reply.probabilities is None or reply.milliseconds > OBJECTIVE_MS for reply in replies)
     return Live(
         model=health.model,

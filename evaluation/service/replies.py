@@ -24,7 +24,9 @@ class Health(msgspec.Struct, frozen=True):
     deployment: str = ""
     """Name of the deployment."""
     metrics: dict[str, Figure] = {}
-    """The model's figures on its test split."""
+    """The model's figures on the split `measured_on`."""
+    measured_on: str = "test"
+    """`test` for a released model, else `validation`."""
     reason: str = ""
     """Why the service is not ready."""
 

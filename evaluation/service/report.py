@@ -97,7 +97,7 @@ def _sentences(live: Live) -> list[str]:
     if test := live.against_test:
         low, high = 100 * test.difference.low, 100 * test.difference.high
         lines.append(
-            f"Compared with the model's test split ({test.test_accuracy:.2%}, n={test.test_n}): "
+            f"Compared with the model's {test.split} split ({test.test_accuracy:.2%}, n={test.test_n}): "
             f"the difference lies between {low:+.2f} and {high:+.2f} points."
         )
     if same := live.consistency:

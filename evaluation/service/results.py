@@ -11,12 +11,14 @@ from evaluation.figures.metrics import Evaluation
 
 
 class AgainstTest(msgspec.Struct, frozen=True):
-    """Live accuracy compared with that on the model's test split."""
+    """Live accuracy compared with that of the model's card."""
 
     test_accuracy: float
-    """On the test split, by the service's `/health`."""
+    """By the service's `/health`."""
     test_n: int
-    """Photos of the test split."""
+    """Photos behind it."""
+    split: str
+    """`test`, or `validation` for a model that is not released."""
     difference: Figure
     """Live minus test."""
 

@@ -63,15 +63,6 @@ class Artifact:
     probe: list[ProbeImage]
     sha256: str
     """SHA-256 of the file's bytes."""
-    stored: Reference | None = None
-    """The drift reference of the file next to the model; None without one."""
-    ignored: str = ""
-    """Why a file with a reference, next to the model, is not used; empty if none is there or it is used."""
-
-    @property
-    def reference(self) -> Reference | None:
-        """What drift is measured against: the stored reference, or else the card's."""
-        return self.stored or self.card.reference
 
 
 def read(path: Path) -> Artifact:
@@ -104,7 +95,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(path: Path, data: bytes) -> Artifact:
-    """Card, probe and hash of the artefact whose bytes are `data`, which lies at `path`.
+    """Card, probe and hash of the artefact whose bytes are `data`; `path` is only for the messages.
 
     It checks the CRC-32 of each member, which `torch.jit.load` does not.
 
@@ -126,9 +117,7 @@ def parse(path: Path, data: bytes) -> Artifact:
     card = _decode(path, CARD, extra.get(CARD, b""), Card)
     probe = _decode(path, PROBE, extra.get(PROBE, b""), list[ProbeImage])
     _check(path, card, probe)
-    sha256 = hashlib.sha256(data).hexdigest()
-    stored, ignored = _stored_reference(reference_path(path), sha256)
-    return Artifact(card, probe, sha256, stored, ignored)
+    return Artifact(card, probe, hashlib.sha256(data).hexdigest())
 
 
 def reference_path(model: Path) -> Path:
@@ -136,19 +125,22 @@ def reference_path(model: Path) -> Path:
     return model.with_suffix(".reference.json")
 
 
-def _stored_reference(path: Path, sha256: str) -> tuple[Reference | None, str]:
-    """The reference at `path` if it is of this artefact; else why not, or nothing if there is none."""
+def read_reference(model: Path, loaded: Artifact) -> tuple[Reference | None, str]:
+    """What drift of the artefact at `model` is measured against; why a file next to it is not used, if so.
+
+    It is the reference in the file next to the artefact if that is of exactly this artefact, or else the
+    card's.
+    """
+    path = reference_path(model)
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=StoredReference)
     except FileNotFoundError:
-        return None, ""
+        return loaded.card.reference, ""
     except (OSError, msgspec.DecodeError) as error:
-        return None, f"{path} cannot be used: {error}. Make it again: make drift-reference."
-    if stored.artifact_sha256 != sha256:
-        return (
-            None,
-            f"{path} is of another model ({stored.artifact_sha256[:12]}). Remove it or make it again.",
-        )
+        return loaded.card.reference, f"{path} cannot be used: {error}. Make it again: make drift-reference."
+    if stored.artifact_sha256 != loaded.sha256:
+        other = stored.artifact_sha256[:12]
+        return loaded.card.reference, f"{path} is of another model ({other}). Remove it or make it again."
     return stored.reference, ""
 
 

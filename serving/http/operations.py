@@ -46,10 +46,12 @@ class HealthReport(msgspec.Struct, frozen=True):
     """Why the service is not ready."""
     model: ServedModel | UnsetType = UNSET
     metrics: dict[str, Measured] | UnsetType = UNSET
-    """Metrics on the test split."""
+    """Metrics on the split `measured_on`."""
     lineage: Lineage | UnsetType = UNSET
     deployment: str | UnsetType = UNSET
     """Digest of the deployed image."""
+    measured_on: str | UnsetType = UNSET
+    """`test` for a released model, else `validation`."""
 
 
 class LivenessReport(msgspec.Struct, frozen=True):
@@ -80,7 +82,9 @@ async def health(request: ServiceRequest) -> Response[HealthReport]:
         artifact = service.models.handler.artifact
         card = artifact.card
         model = ServedModel(card.name, card.version, artifact.sha256)
-        report = HealthReport("ok", uptime_seconds, UNSET, model, card.metrics, card.lineage, deployment)
+        report = HealthReport(
+            "ok", uptime_seconds, UNSET, model, card.metrics, card.lineage, deployment, card.measured_on
+        )
     else:
         name = "stalled" if stalled else str(state)
         reason = (

@@ -75,7 +75,7 @@ EXAMPLE: Final = Prediction(
     uncertain=False,
     unfamiliar=False,
     latency_ms=15.1,
-    model=Model("cats-dogs", "2026.11.25-0ace1447"),
+    model=Model("cats-dogs", "2026.11.27-0ace1447"),
     request_id=problems.EXAMPLE_ID,
 )
 """The released model's answer to `deploy/smoke/cat.jpg`, as a test checks."""

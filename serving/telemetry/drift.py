@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -117,12 +116,10 @@ class DriftMonitor(Collector):
         self.window = Window(None, size)
         registry.register(self)
 
-    def serve(self, artifact: Artifact) -> None:
+    def serve(self, artifact: Artifact, reference: Reference | None) -> None:
         """Start an empty window for the model that answers from now on."""
         self._artifact = artifact
-        self.window = Window(artifact.reference, self._size)
-        if artifact.ignored:
-            structlog.get_logger().warning("drift reference ignored", reason=artifact.ignored)
+        self.window = Window(reference, self._size)
 
     def observe(self, observation: Observation) -> None:
         """Count a photo that the current model answered."""

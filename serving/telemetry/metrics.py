@@ -226,8 +226,8 @@ class Metrics:
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
         self.model_accuracy = Gauge(
             "classifier_model_accuracy_ratio",
-            "Accuracy of the served model on the test split, by its card, and its 95 % interval: value, low, "
-            "high.",
+            "Accuracy of the served model by its card (on test if released, else on validation), and its "
+            "95 % interval: value, low, high.",
             ["bound"],
             registry=registry,
         )

@@ -181,12 +181,28 @@ def test_holm_rejects_step_by_step():
     assert intervals.holm([], 0.05) == []
 
 
-def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
-    """1,000 draws of 500 photos with 3 % and 1 % discordant: about 95 % of the intervals hold +2 points."""
+def test_the_paired_interval_is_tangos():
+    """The score test rejects just the differences outside; swapping the models mirrors it (Tango 1998)."""
+    first, second = np.ones(50, bool), np.ones(50, bool)
+    second[:12], first[12:14] = False, False
+    found, mirrored = intervals.paired_difference(first, second), intervals.paired_difference(second, first)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0611, 0.3447), abs=5e-4)
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((found.low, found.high))
+    same = intervals.paired_difference(first, first)
+    assert same.high == pytest.approx(intervals.Z_95**2 / (50 + intervals.Z_95**2), abs=1e-4)
+    lost = intervals.paired_difference(~np.ones(500, bool), np.ones(500, bool))
+    assert (lost.value, lost.low) == (-1, -1)
+    assert lost.high < -0.98
+
+
+@pytest.mark.parametrize(("n", "least"), [(500, 930), (200, 930)])
+def test_the_paired_interval_covers_the_truth_as_often_as_it_says(n: int, least: int):
+    """1,000 draws with 3 % and 1 % discordant, and with hardly any: 95 % of the intervals hold the truth."""
     random = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        kind = random.choice(3, 500, p=(0.96, 0.03, 0.01))
-        found = intervals.paired_difference(kind != 2, kind != 1)
-        covered += found.low <= 0.02 <= found.high
-    assert 930 <= covered <= 980
+    for gained, lost in ((0.03, 0.01), (0.004, 0.0005)):
+        covered = 0
+        for _ in range(1000):
+            kind = random.choice(3, n, p=(1 - gained - lost, gained, lost))
+            found = intervals.paired_difference(kind != 2, kind != 1)
+            covered += found.low <= gained - lost <= found.high
+        assert covered >= least

@@ -176,6 +176,19 @@ def test_a_ratio_of_means_is_paired():
     assert intervals.ratio_of_means(losses, zeros).value == np.inf
 
 
+def test_trials_on_the_same_photo_count_less():
+    """Ten trials that always agree are worth one, independent ones ten; without a miss, photos count."""
+    random = np.random.default_rng(1)
+    photos = random.uniform(size=(200, 1)) < 0.9
+    same = intervals.share_of_clusters(np.repeat(photos, 10, axis=1))
+    alone = intervals.wilson(int(photos.sum()), 200)
+    assert (same.low, same.high) == pytest.approx((alone.low, alone.high), abs=0.002)
+    free = intervals.share_of_clusters(random.uniform(size=(200, 10)) < 0.9)
+    assert free.high - free.low == pytest.approx((alone.high - alone.low) / np.sqrt(10), rel=0.25)
+    none = intervals.share_of_clusters(np.ones((200, 10), bool))
+    assert none.low == pytest.approx(intervals.wilson(200, 200).low)
+
+
 def test_the_interval_of_a_median_is_between_order_statistics():
     """Of 1 to 100: the 40th and the 61st value (Conover 1999); of five values there is none."""
     found = intervals.median(np.arange(1.0, 101))

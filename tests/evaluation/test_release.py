@@ -131,7 +131,7 @@ def test_the_model_card_describes_the_release(candidate: Path):
         "| train | 4 | 6 |",
         "Models looked at on this test split: 1",
         "A perfectly calibrated model would show",
-        "100% have a longest side, pixels, of under 250",
+        "100% of the photos are in the slice “longest side, pixels: under 250”",
         "On 10 of the photos as they were taken the accuracy is 100.00%",
         "| jpeg |",
     ):

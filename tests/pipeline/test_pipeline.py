@@ -33,7 +33,7 @@ def test_the_outputs_of_the_stages_belong_together(pipeline: Pipeline):
     assert figures["model"]["sha256"] == loaded.sha256
     assert figures["mlflow_run_id"] == run["mlflow_run_id"] == loaded.card.lineage.mlflow_run_id
     assert loaded.card.lineage.data_hash == run["data_sha256"]
-    # the serving handler and the trainer's own predictions agree about the test split
+    # the serving handler and the trainer's own predictions agree about validation
     assert figures["accuracy"]["value"] == pytest.approx(loaded.card.metrics["accuracy"].value, abs=1e-9)
     assert figures["log_loss"]["value"] == pytest.approx(loaded.card.metrics["log_loss"].value, abs=1e-3)
 

@@ -115,8 +115,8 @@ def test_the_drift_window_counts_only_what_the_current_model_answered():
     card = msgspec.structs.replace(tiny.card(), reference=make_reference([photo] * 10, 2))
     before, now = (Artifact(card, [], sha256) for sha256 in ("a", "b"))
     monitor = DriftMonitor(CollectorRegistry(), 10)
-    monitor.serve(before)
-    monitor.serve(now)
+    monitor.serve(before, before.card.reference)
+    monitor.serve(now, now.card.reference)
     pixels = np.zeros((3, 64, 64), np.uint8)
     answer = Answer(
         "cat", 0.9, {"cat": 0.9, "dog": 0.1}, uncertain=False, unfamiliar=None, feature_distance=None
