@@ -198,8 +198,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def lost(difference: Figure) -> Figure:
     """What a difference in accuracy loses, in percentage points."""
-    low, high = -100 * difference.high, -100 * difference.low
-    return Figure(-100 * difference.value, low, high, difference.n)
+    low, value, high = (0 - 100 * end for end in (difference.high, difference.value, difference.low))
+    return Figure(value, low, high, difference.n)
 
 
 def worst_slice(slices: list[ComparedSlice]) -> Figure:

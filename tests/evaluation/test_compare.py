@@ -197,7 +197,7 @@ def test_the_paired_interval_is_tangos():
 
 @pytest.mark.parametrize(("n", "least"), [(500, 930), (200, 930)])
 def test_the_paired_interval_covers_the_truth_as_often_as_it_says(n: int, least: int):
-    """1,000 draws with 3 % and 1 % discordant, and with hardly any: 95 % of the intervals hold the truth."""
+    """1,000 draws with 3 % and 1 % discordant, and with few: 95 % of the intervals hold the truth."""
     random = np.random.default_rng(0)
     for gained, lost in ((0.03, 0.01), (0.004, 0.0005)):
         covered = 0
