@@ -140,7 +140,7 @@ def paired_difference(first: Flags, second: Flags) -> Figure:
     def score(truth: float) -> float:
         """Standard errors between the difference found and a true one."""
         linear = (2 * n - gained + lost) * truth - gained - lost
-        root = math.sqrt(linear**2 + 8 * n * lost * truth * (1 - truth))
+        root = math.sqrt(max(0.0, linear**2 + 8 * n * lost * truth * (1 - truth)))  # rounding, at the ends
         only_second = (root - linear) / (4 * n)  # the likeliest share of photos lost, if this is the truth
         spread = n * (2 * only_second + truth * (1 - truth))
         return (gained - lost - n * truth) / math.sqrt(max(spread, 1e-12))

@@ -206,3 +206,15 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says(n: int, least:
             found = intervals.paired_difference(kind != 2, kind != 1)
             covered += found.low <= gained - lost <= found.high
         assert covered >= least
+
+
+def test_every_table_of_a_few_photos_has_a_paired_interval():
+    """Also where a model is always right, or never: the value lies inside, and both ends within -1 and 1."""
+    for n in (1, 2, 12, 52):
+        for gained in range(n + 1):
+            for lost in range(n + 1 - gained):
+                first, second = np.ones(n, bool), np.ones(n, bool)
+                second[:gained], first[gained : gained + lost] = False, False
+                found = intervals.paired_difference(first, second)
+                assert -1 <= found.low <= found.value + 1e-9
+                assert found.value - 1e-9 <= found.high <= 1
