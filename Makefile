@@ -163,8 +163,8 @@ promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else 
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 	$(PY) -m training promote "$(MODEL)"
 
-retrain: $(VENV)/.train ## Train if data, code or configuration have changed, compare, and release in this checkout; FORCE=1 trains anyway
-	FORCE="$(FORCE)" bash scripts/retrain.sh
+retrain: $(VENV)/.train ## Train if data, code or configuration have changed, compare, and release in this checkout; FORCE=1 trains anyway; LABELLED= to compare on
+	FORCE="$(FORCE)" LABELLED="$(LABELLED)" bash scripts/retrain.sh
 
 data-push: $(VENV)/.train ## Push photos and models to the DVC remote DVC_REMOTE_URL=s3://bucket/path
 	bash scripts/data_remote.sh push

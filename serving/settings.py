@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True):
     drain_timeout_seconds: Annotated[float, Meta(gt=0)] = 25.0
     """SERVING_DRAIN_TIMEOUT_SECONDS: longest time from the signal to stop to the exit, in all."""
     drift_window: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
-    """SERVING_DRIFT_WINDOW: number of latest predictions to compare with the validation photos."""
+    """SERVING_DRIFT_WINDOW: number of latest predictions to compare with the drift reference."""
     shadow_model: str = ""
     """SERVING_SHADOW_MODEL: path of a second artefact that answers in the background, for comparison."""
     shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1

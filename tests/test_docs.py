@@ -146,11 +146,7 @@ def looked_up(file: str, field: str) -> Any:
     if file.endswith(".md"):
         rows = re.findall(rf"^\| {re.escape(field)} \| ([\d.]+) \|", text, re.MULTILINE)
         return float(rows[0])  # of the first table: photos/s
-    found = reduce(lambda value, key: value[key], field.split("."), json.loads(text))
-    if field == "corruptions":
-        cells = [cell["value"] for cells in found.values() for cell in cells]
-        return sum(cells) / len(cells)
-    return found
+    return reduce(lambda value, key: value[key], field.split("."), json.loads(text))
 
 
 def shown(value: float, figure: str) -> str:

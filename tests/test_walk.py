@@ -319,7 +319,7 @@ def test_training_is_spread(clone: Clone):
         command = command.replace(old, new)
     command = command.replace("--trainer.devices 4", "--trainer.devices 1")
     outputs = [clone.finish(job) for job in [clone.start(command) for _ in range(2)]]
-    assert sum("test: accuracy" in output for output in outputs) == 1, outputs
+    assert sum("validation: accuracy" in output for output in outputs) == 1, outputs
 
 
 def test_three_classes_of_ones_own_work_to_the_end(clone: Clone):

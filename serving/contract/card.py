@@ -72,4 +72,4 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unfamiliar_above: float | None = None
     """A photo whose feature distance is above this is marked unfamiliar."""
     reference: Reference | None = msgspec.field(default=None, name="profile")
-    """Distributions of the validation photos, to measure drift against; `profile` in the file."""
+    """Distributions of photos, to measure drift against; `profile` in the file."""

@@ -70,7 +70,12 @@ def test_two_processes_train_what_one_does(place: Place, environment: Callable[.
     for state, found in zip(states[1:], figures[1:], strict=True):
         for name, tensor in states[0].items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
-        for name in ("finetune_val_loss", "finetune_train_loss", "test_log_loss", "test_accuracy"):
+        for name in (
+            "finetune_val_loss",
+            "finetune_train_loss",
+            "validation_log_loss",
+            "validation_accuracy",
+        ):
             assert found[name] == pytest.approx(figures[0][name], abs=1e-3), name
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     assert (

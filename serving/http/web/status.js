@@ -100,7 +100,7 @@ function draw(now, health) {
     const drifted = value > DISTANCE && z > Z && photos >= PHOTOS;
     return [quantity.replaceAll("_", " "), cell("td", shown(value, 3), "number"), cell("td", shown(z), "number"), cell("td", drifted ? "yes" : "no", drifted ? "alarm" : "")];
   });
-  $("window").textContent = Number.isFinite(photos) ? `The latest photos (${photos}) compared with the validation photos` : "No drift figures: the model has no reference of its validation photos";
+  $("window").textContent = Number.isFinite(photos) ? `The latest photos (${photos}) compared with the reference` : "No drift figures: the model has no drift reference";
   table("drift", ["quantity", "distance", "z", "drifted"], drifts);
 }
 
