@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -62,6 +63,7 @@ def show(figure: Figure) -> tuple[str, str, str]:
     return value, f"{low} to {high}", str(figure.n)
 
 
+@lru_cache(maxsize=10_000)
 def wilson(hits: int, n: int) -> Figure:
     """Share `hits / n` with Wilson's score interval (Wilson 1927); NaN if `n` is 0."""
     if n == 0:
@@ -131,11 +133,15 @@ def paired_difference(first: Flags, second: Flags) -> Figure:
     The interval holds the differences that the score test does not reject at 5 % (Tango 1998); without a
     photo on which the models differ it is about `3.84 / n` on either side.
     """
-    n = len(first)
-    gained, lost = int((first & ~second).sum()), int((~first & second).sum())
-    value = (gained - lost) / n if n else math.nan
+    return _paired(int((first & ~second).sum()), int((~first & second).sum()), len(first))
+
+
+@lru_cache(maxsize=10_000)
+def _paired(gained: int, lost: int, n: int) -> Figure:
+    """From the numbers of photos on which only the first, and only the second, model is right."""
     if not n:
-        return Figure(value, math.nan, math.nan, 0)
+        return Figure(math.nan, math.nan, math.nan, 0)
+    value = (gained - lost) / n
 
     def score(truth: float) -> float:
         """Standard errors between the difference found and a true one."""
