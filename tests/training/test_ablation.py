@@ -10,6 +10,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from evaluation.figures.intervals import Figure
 from tests.tiny import ROOT, train_config
 from training.fit.job import Job
 from training.place import Place
@@ -48,8 +49,12 @@ def test_rows_are_kept_and_the_pipeline_is_left_alone(
         variants.ablate(2, 2, place)
     monkeypatch.setattr(variants, "fit", train)
     variants.ablate(2, 2, place)
+    broken = {"diverging": {"finetune.learning_rate": "1e30"}}
+    monkeypatch.setattr(variants, "VARIANTS", broken | variants.VARIANTS)
+    variants.ablate(2, 2, place)
     assert capsys.readouterr().out.count(f"== {names[0]}, seed 1") == 1
     table = (place.ablation / "table.md").read_text()
+    assert "diverging" not in table, "it has no figures, and the study continues"
     assert all(f"| {name} | 2 |" in table for name in names)
     assert table.startswith("33 training photos"), "of 65"
     (rows,) = place.ablation.glob("rows-*.json")
@@ -64,3 +69,20 @@ def test_rows_are_kept_and_the_pipeline_is_left_alone(
         "pets-ablation"
     }
     assert not place.checkpoint.exists()
+    assert not [name for run in runs for name in client.get_run(run).data.metrics if "test" in name]
+    assert not list(place.ablation.rglob("*test*")), "the test split is neither decoded nor predicted"
+
+
+def test_the_table_has_mean_and_spread_over_the_seeds():
+    """Accuracy, loss, accuracy under corruption and minutes; a single seed has no spread."""
+
+    def row(name: str, seed: int, share: float) -> variants.Row:
+        figure = Figure(share, 0.0, 1.0, 100)
+        better = "head" if seed else "finetune"
+        return variants.Row(name, seed, figure, figure, figure, 600 * share, better, "run")
+
+    rows = [row("recipe", seed, share) for seed, share in enumerate((0.9, 0.8, 0.4))]
+    (recipe, once) = variants.as_markdown([*rows, row("once", 0, 0.5)], 40).splitlines()[-2:]
+    percent, loss = "70.00 ± 26.46 (40.00 to 90.00)", "0.7000 ± 0.2646 (0.4000 to 0.9000)"
+    assert recipe == f"| recipe | 3 | {percent} | {loss} | {percent} | 1 | 7.0 ± 2.6 (4.0 to 9.0) |"
+    assert once == "| once | 1 | 50.00 | 0.5000 | 50.00 | 1 | 5.0 |"

@@ -16,7 +16,7 @@ from tests.tiny import HEAD_ALONE, TRAIN, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from tests.training.rows import RowData
 from training.__main__ import main
-from training.fit import checkpoint, phases
+from training.fit import checkpoint, phases, predictions
 from training.fit.distributed import Processes
 from training.fit.head import Score
 from training.fit.job import Job
@@ -234,15 +234,39 @@ def test_a_run_is_finished_after_its_report_and_lost_runs_are_replaced(
     assert run.data.tags["git_commit"].endswith(" to other code")
 
 
+@pytest.mark.parametrize("ema_share", ["0", "0.2"])
 def test_a_diverged_training_keeps_the_head_or_says_so(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str], ema_share: str
 ):
-    """A loss that is not finite chooses no weights."""
-    monkeypatch.setattr(phases, "finetune", lambda *_: float("nan"))
-    train(place)
+    """Weights that are not finite are never chosen, averaged or not."""
+    diverging = ("--finetune.learning_rate", "1e30", "--finetune.ema_share", ema_share)
+    train(place, *diverging)
     assert "fine-tuning diverged: the head alone is kept" in capsys.readouterr().out
-    with pytest.raises(PipelineError, match=r"Lower finetune\.learning_rate"):
-        train(place, "--head.enabled", "false")
+    assert all(tensor.isfinite().all() for tensor in checkpoint.read(place.checkpoint).state_dict.values())
+    with pytest.raises(phases.Diverged, match=r"Lower finetune\.learning_rate"):
+        train(place, *diverging, "--head.enabled", "false")
+    with pytest.raises(phases.Diverged):  # a study asks for the fine-tuned network alone
+        phases.fit(Job.plan(train_config(*diverging), read_manifest(place), place), keep="finetune")
+
+
+def test_a_training_leaves_the_test_split_alone(trained: Place):
+    """It is neither decoded nor predicted, and no figure of it reaches MLflow."""
+    assert sorted(path.name for path in trained.decoded.glob("*/*.npy")) == ["train.npy", "validation.npy"]
+    assert not list(trained.train_report.glob("*test*"))
+    client = MlflowClient(f"sqlite:///{trained.root}/mlflow.db")
+    run_id = checkpoint.read_run(trained.run).mlflow_run_id
+    assert not [name for name in client.get_run(run_id).data.metrics if "test" in name]
+    assert not [file.path for file in client.list_artifacts(run_id) if "test" in file.path]
+
+
+def test_the_loss_of_the_better_phase_is_that_after_calibration(trained: Place):
+    """MLflow has what the choice was made by."""
+    client = MlflowClient(f"sqlite:///{trained.root}/mlflow.db")
+    found = client.get_run(checkpoint.read_run(trained.run).mlflow_run_id).data.metrics
+    validation = predictions.read(trained.train_report, "validation")
+    calibrated = metrics.calibrated_loss(validation.log_probabilities, validation.targets)
+    assert found["best_val_loss"] == pytest.approx(calibrated, rel=1e-3)
+    assert found["best_val_loss"] < found["validation_log_loss"]
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])

@@ -39,6 +39,10 @@ _HEAD: Final = "head.pt"
 _RUN: Final = "run.json"
 
 
+class Diverged(PipelineError):
+    """Fine-tuning found no weights with a finite loss, and there is no head to keep instead."""
+
+
 def fit(job: Job, keep: str | None = None) -> str:
     """Train as configured; write the checkpoint, its origin and the report; return the better phase.
 
@@ -47,6 +51,7 @@ def fit(job: Job, keep: str | None = None) -> str:
         keep: `head` or `finetune`: the phase whose network to write; the better one by default.
 
     Raises:
+        Diverged: the loss of the network to write is not finite.
         PipelineError: there is nothing to train, the backbone is unknown, or MLflow does not answer.
     """
     if not job.config.head.enabled and not job.config.finetune.input_sizes:
@@ -93,10 +98,8 @@ def _train(
         data = PhotoData(job.manifest, job.photos, job.config)
         losses["finetune"] = finetune(job.config, task, data, tracker, job.work / "finetune")
         if not math.isfinite(losses["finetune"]):
-            if "head" not in losses:
-                raise PipelineError(
-                    "Fine-tuning diverged: the loss is not finite. Lower finetune.learning_rate."
-                )
+            if keep == "finetune" or "head" not in losses:
+                raise Diverged("Fine-tuning diverged: the loss is not finite. Lower finetune.learning_rate.")
             print("fine-tuning diverged: the head alone is kept. Lower finetune.learning_rate.")
     best = min(losses, key=lambda phase: losses[phase])
     if (keep or best) == "head":

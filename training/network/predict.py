@@ -1,7 +1,7 @@
 """Run a frozen network over many photos on all cores.
 
-Used for the frozen features of the first phase and for the predictions on validation and test. The
-network is traced, frozen and fused as in serving, and each core takes one photo at a time.
+Used for the frozen features of the first phase and for the predictions on validation. The network
+is traced, frozen and fused as in serving, and each core takes one photo at a time.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from lightning import LightningModule
 from torch import nn
-from torchmetrics import CatMetric, MeanMetric
+from torchmetrics import CatMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from evaluation.figures import metrics
@@ -31,8 +31,8 @@ class FinetuneTask(LightningModule):
         self.network, self.config = network, config
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.val_loss = MeanMetric()
-        self.val_logits, self.val_targets = CatMetric(), CatMetric()
+        # By default a metric leaves out what is not a number: a diverged network would have no loss.
+        self.val_logits, self.val_targets = CatMetric("disable"), CatMetric("disable")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The network's input to logits `f32[N,K]`."""
@@ -59,27 +59,22 @@ class FinetuneTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
-        """Loss and accuracy without augmentation."""
+        """Predict without augmentation."""
         images, targets = batch
         logits = self(images)
         self.val_accuracy(logits, targets)
-        self.val_loss(nn.functional.cross_entropy(logits, targets), len(targets))
-        self.log("finetune_val_loss", self.val_loss)
         self.log("finetune_val_accuracy", self.val_accuracy)
         self.val_logits(logits.float())
         self.val_targets(targets)
 
     def on_validation_epoch_end(self) -> None:
-        """The loss after calibration, by which checkpoints are chosen: the export calibrates them too."""
-        logits = self.val_logits.compute().double().cpu().numpy()  # f64[N,K], of all processes
-        targets = self.val_targets.compute().long().cpu().numpy()
+        """Losses; the one after calibration chooses the checkpoint, because the export calibrates too."""
+        targets = self.val_targets.compute().cpu().long()  # i64[N], of all processes
+        logits = self.val_logits.compute().cpu().double().reshape(len(targets), -1)  # f64[N,K]
         self.val_logits.reset()
         self.val_targets.reset()
-        self.log(
-            MONITORED,
-            metrics.calibrated_loss(logits.reshape(len(targets), -1), targets),
-            rank_zero_only=False,
-        )
+        self.log("finetune_val_loss", nn.functional.cross_entropy(logits, targets).float())
+        self.log(MONITORED, metrics.calibrated_loss(logits.numpy(), targets.numpy()))
 
     def configure_optimizers(self) -> Any:
         """AdamW without weight decay on vectors (biases, norms); one cycle over all steps."""

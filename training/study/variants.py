@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from serving.contract.preprocess import preprocess
 from training.config import TrainConfig
 from training.fit import checkpoint, predictions
 from training.fit.job import Job
-from training.fit.phases import fit
+from training.fit.phases import Diverged, fit
 from training.fit.predictions import Predictions
 from training.network.predict import predict_all
 from training.options import parse
@@ -91,7 +92,10 @@ def ablate(share: int, seeds: int, place: Place) -> None:
         for name, changes in VARIANTS.items():
             if not any((row.name, row.seed) == (name, seed) for row in rows):
                 print(f"== {name}, seed {seed + 1} of {seeds}", flush=True)
-                rows.append(_train(name, seed, _configured(changes, seed, place), manifest, place))
+                try:
+                    rows.append(_train(name, seed, _configured(changes, seed, place), manifest, place))
+                except Diverged as error:  # the column "seeds" shows that one is missing
+                    print(error)
                 files.write_json(results, rows)
     chosen = [row for row in rows if row.seed < seeds and row.name in VARIANTS]
     text = as_markdown(chosen, len(manifest.splits["train"].paths))
@@ -139,6 +143,9 @@ def train(config: TrainConfig, manifest: Manifest, own: Place) -> tuple[Predicti
     """Train in a pipeline folder of its own; return validation's predictions and the better phase.
 
     The predictions are the fine-tuned network's if there is fine-tuning, even where the head alone is better.
+
+    Raises:
+        Diverged: the fine-tuned network has no finite loss.
     """
     better = fit(Job.plan(config, manifest, own), keep="finetune" if config.finetune.input_sizes else "head")
     return predictions.read(own.train_report, "validation"), better
@@ -164,12 +171,12 @@ def _corrupted(
 
 
 def as_markdown(rows: list[Row], photos: int) -> str:
-    """A line for each variant: mean over its seeds, and their range."""
+    """A line for each variant: mean and spread over its seeds."""
     about = (
         f"{photos} training photos, {SHORT['finetune.input_sizes']} pixels; validation "
-        f"n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}. Each cell is the mean of the seeds and "
-        f"their range; loss in nats, after "
-        'calibration. "Kept" counts the seeds whose fine-tuned network has a lower loss than the head alone.'
+        f"n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}. Each cell is the mean over the "
+        "seeds ± their standard deviation (minimum to maximum); loss in nats, after calibration. "
+        '"Kept" counts the seeds whose fine-tuned network has a lower loss than the head alone.'
     )
     header = "| training | seeds | accuracy, % | log loss | accuracy under corruption, % | kept | minutes |"
     lines = [about, "", header, "| --- " * 7 + "|"]
@@ -180,12 +187,16 @@ def as_markdown(rows: list[Row], photos: int) -> str:
             _spread([row.log_loss.value for row in own], 4),
             _spread([100 * row.corrupted.value for row in own], 2),
             str(sum(row.better == "finetune" for row in own)),
-            f"{sum(row.seconds for row in own) / len(own) / 60:.1f}",
+            _spread([row.seconds / 60 for row in own], 1),
         )
         lines.append(f"| {name} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _spread(values: list[float], digits: int) -> str:
-    mean_value = sum(values) / len(values)
-    return f"{mean_value:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    """Mean ± sample standard deviation (minimum to maximum); one value has no spread."""
+    text = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return text
+    deviation = statistics.stdev(values)
+    return f"{text} ± {deviation:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
