@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -137,6 +137,14 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the run by how the block ended."""
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.finish("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
 
 
 class _Logger(MLFlowLogger):

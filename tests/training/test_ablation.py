@@ -38,11 +38,11 @@ def test_rows_are_kept_and_the_pipeline_is_left_alone(
     monkeypatch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in names})
     train, trained = variants.fit, []
 
-    def cut(job: Job, keep: str) -> str:
+    def cut(job: Job, keep: str, tags: object) -> str:
         if trained:
             raise KeyboardInterrupt
         trained.append(job)
-        return train(job, keep)
+        return train(job, keep, tags)
 
     monkeypatch.setattr(variants, "fit", cut)
     with pytest.raises(KeyboardInterrupt):

@@ -36,10 +36,11 @@ class Job:
     def plan(cls, config: TrainConfig, manifest: Manifest, place: Place) -> Job:
         """Prepare the job and its cache of decoded photos."""
         photos = DecodedPhotos(manifest, config.model.input_size, place.decoded)
-        return cls(config, manifest, place, photos, place.work / _fingerprint(config, manifest))
+        return cls(config, manifest, place, photos, place.work / fingerprint(config, manifest))
 
 
-def _fingerprint(config: TrainConfig, manifest: Manifest) -> str:
+def fingerprint(config: TrainConfig, manifest: Manifest) -> str:
+    """A hash of everything that changes the result of a training."""
     values = {name: value for name, value in asdict(config).items() if name not in _NOT_TRAINING}
     for section, key in _NOT_THE_RESULT:
         del values[section][key]

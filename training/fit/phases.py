@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from typing import Final
 
 import lightning
@@ -43,12 +44,13 @@ class Diverged(PipelineError):
     """Fine-tuning found no weights with a finite loss, and there is no head to keep instead."""
 
 
-def fit(job: Job, keep: str | None = None) -> str:
+def fit(job: Job, keep: str | None = None, tags: Mapping[str, str] | None = None) -> str:
     """Train as configured; write the checkpoint, its origin and the report; return the better phase.
 
     Args:
         job: The training.
         keep: `head` or `finetune`: the phase whose network to write; the better one by default.
+        tags: Of the MLflow run, in addition to its lineage.
 
     Raises:
         Diverged: the loss of the network to write is not finite.
@@ -64,18 +66,11 @@ def fit(job: Job, keep: str | None = None) -> str:
     processes = Processes(job.config.trainer)
     if not processes.is_first:
         return _train(job, processes, None, keep)[1]
-    tracker = _open_run(job)
-    status = "FAILED"
-    try:
+    with _open_run(job) as tracker:
+        tracker.set_tags(dict(tags or {}))
         network, best = _train(job, processes, tracker, keep)
         _write_checkpoint(job, network, tracker)  # first: a report can be written again
         write_report(job, network, tracker)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
     shutil.rmtree(job.work)
     return best
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
 import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from common.files import write_text
 from evaluation.figures import metrics
+from training.config import TrainConfig
 from training.fit import checkpoint
+from training.fit.job import fingerprint
+from training.fit.phases import Diverged
 from training.photos.manifest import Manifest, every_nth_for_training, read_manifest
 from training.place import Place
 from training.study.variants import shortened, train
@@ -24,8 +29,10 @@ SPACE: Final[dict[str, optuna.distributions.FloatDistribution]] = {
     "augment.crop_scale_min": optuna.distributions.FloatDistribution(0.3, 0.9),
 }
 """What is searched: key of `configs/train.yaml`, and its range."""
-_RUN: Final = "mlflow_run_id"
+_PARENT: Final = "mlflow_run_id"
 _MINUTES: Final = "minutes"
+_ACCURACY: Final = "accuracy"
+_ERROR: Final = "error"
 
 
 def search(share: int, trials: int, place: Place) -> None:
@@ -36,83 +43,101 @@ def search(share: int, trials: int, place: Place) -> None:
     """
     manifest = every_nth_for_training(read_manifest(place), share)
     config = shortened({}, place, "tune")
+    study = _open_study(config, manifest, place)
+    table = place.tune / "table.md"
+    with _open_run(study, config, manifest) as parent:
+        while (done := len(_finished(study))) < trials:
+            trial = study.ask(dict(SPACE))
+            print(f"== trial {done + 1} of {trials}: {_options(trial.params)}", flush=True)
+            _run_trial(study, trial, manifest, place, parent.run_id)
+            print(f"== {_cost(study)}; {trials - done - 1} trials to go", flush=True)
+            write_text(table, as_markdown(study, len(manifest.splits["train"].paths)))
+        text = as_markdown(study, len(manifest.splits["train"].paths))
+        write_text(table, text)
+        parent.log_file(table)
+    print(text)
+
+
+def _open_study(config: TrainConfig, manifest: Manifest, place: Place) -> optuna.Study:
+    """The study of these photos and this recipe, in which an interrupted trial is the next one again."""
     place.tune.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{place.tune.absolute()}/study.db",
-        study_name=manifest.sha256[:12],  # tied to these photos
+        study_name=fingerprint(config, manifest),
         load_if_exists=True,
     )
+    # With the seed alone, a resumed search would draw its first values again.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    parent = Tracker(config.tracking, study.user_attrs.get(_RUN))
-    study.set_user_attr(_RUN, parent.run_id)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)  # its training resumes
+    return study
+
+
+def _open_run(study: optuna.Study, config: TrainConfig, manifest: Manifest) -> Tracker:
+    """The MLflow run of the whole search, new or resumed."""
+    parent = Tracker(config.tracking, study.user_attrs.get(_PARENT))
+    study.set_user_attr(_PARENT, parent.run_id)
     parent.set_tags({"mlflow.runName": f"search {study.study_name}", "data.manifest_sha256": manifest.sha256})
-    _take_up_interrupted(study)
+    return parent
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ran to their end, failed ones included."""
+    return [trial for trial in study.trials if trial.state.is_finished() and _MINUTES in trial.user_attrs]
+
+
+def _run_trial(study: optuna.Study, trial: Trial, manifest: Manifest, place: Place, parent: str) -> None:
+    """Train with a trial's values; record the loss, or that there is none."""
+    began = time.monotonic()
+    state, loss = TrialState.COMPLETE, None
     try:
-        while len(_finished(study)) < trials:
-            trial = study.ask(dict(SPACE))
-            print(f"== trial {len(_finished(study)) + 1} of {trials}: {_options(trial.params)}", flush=True)
-            state, loss = _train(trial, manifest, place, parent.run_id)
-            study.tell(trial, loss, state=state)
-    finally:
-        text = as_markdown(study, len(manifest.splits["train"].paths))
-        write_text(place.tune / "table.md", text)
-        parent.log_file(place.tune / "table.md")
-        parent.finish()
-    print(text)
+        loss = _train(trial, manifest, place, parent)
+    except (Diverged, RuntimeError) as error:  # torch's; a fault of the pipeline or of MLflow ends the search
+        state = TrialState.FAIL
+        trial.set_user_attr(_ERROR, str(error))
+        print(f"this trial failed: {error}")
+    trial.set_user_attr(_MINUTES, (time.monotonic() - began) / 60)
+    study.tell(trial, loss, state=state)
 
 
-def _take_up_interrupted(study: optuna.Study) -> None:
-    """Give the values of a trial that was interrupted to the next one, whose training resumes."""
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-
-
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that were trained to their end, diverged ones included."""
-    return [trial for trial in study.trials if _MINUTES in trial.user_attrs]
-
-
-def _train(
-    trial: optuna.Trial, manifest: Manifest, place: Place, parent: str
-) -> tuple[optuna.trial.TrialState, float | None]:
+def _train(trial: Trial, manifest: Manifest, place: Place, parent: str) -> float:
     own = Place(place.tune)
     config = shortened({name: repr(value) for name, value in trial.params.items()}, place, "tune")
-    began = time.monotonic()
-    found, _ = train(config, manifest, own)
-    trial.set_user_attr(_MINUTES, (time.monotonic() - began) / 60)
+    found, _ = train(config, manifest, own, {"mlflow.parentRunId": parent, "tune.trial": str(trial.number)})
     loss = metrics.calibrated_loss(found.log_probabilities, found.targets)
-    run = Tracker(config.tracking, checkpoint.read_run(own.run).mlflow_run_id)
-    run.set_tags({"mlflow.parentRunId": parent, "tune.trial": str(trial.number)})
-    finite = loss == loss  # noqa: PLR0124 (not NaN)
-    if finite:
+    trial.set_user_attr(_ACCURACY, metrics.accuracy(found.log_probabilities, found.targets).value)
+    with Tracker(config.tracking, checkpoint.read_run(own.run).mlflow_run_id) as run:
         run.log_metrics({"validation_calibrated_loss": loss})
-        trial.set_user_attr("accuracy", metrics.accuracy(found.log_probabilities, found.targets).value)
-    run.finish()
-    return (optuna.trial.TrialState.COMPLETE, loss) if finite else (optuna.trial.TrialState.FAIL, None)
+    return loss
 
 
 def _options(values: dict[str, float]) -> str:
     return " ".join(f"--{name} {value:.4g}" for name, value in values.items())
 
 
+def _cost(study: optuna.Study) -> str:
+    done = _finished(study)
+    minutes = [trial.user_attrs[_MINUTES] for trial in done]
+    each = f", {sum(minutes) / len(done):.1f} each" if done else ""
+    return f"{len(done)} trials in {sum(minutes):.1f} minutes{each}"
+
+
 def as_markdown(study: optuna.Study, photos: int) -> str:
     """The trials, best first, and what they cost."""
-    done = _finished(study)
-    minutes = sum(trial.user_attrs[_MINUTES] for trial in done)
     about = (
-        f"{photos} training photos; {len(done)} trials in {minutes:.0f} minutes. Loss on validation in "
-        f"nats, after calibration. The best of many trials is partly luck: train it in full before you "
-        f"believe it."
+        f"{photos} training photos; {_cost(study)}. Loss on validation in nats, after calibration. The best "
+        "of many trials is partly luck, and its loss here is too low: train it in full, next to the present "
+        "recipe, before you believe it."
     )
-    lines = [about, "", "| trial | loss | accuracy | minutes | values |", "| --- " * 5 + "|"]
-    for trial in sorted(done, key=lambda trial: trial.value if trial.value is not None else float("inf")):
-        good = trial.value is not None
+    lines = [about, "", "| trial | loss | accuracy | minutes | options |", "| --- " * 5 + "|"]
+    for trial in sorted(_finished(study), key=lambda trial: math.inf if trial.value is None else trial.value):
+        failed = trial.value is None
         cells = (
             str(trial.number),
-            f"{trial.value:.4f}" if good else "diverged",
-            f"{trial.user_attrs['accuracy']:.2%}" if good else "",
+            "failed" if failed else f"{trial.value:.4f}",
+            "" if failed else f"{trial.user_attrs[_ACCURACY]:.2%}",
             f"{trial.user_attrs[_MINUTES]:.1f}",
             f"`{_options(trial.params)}`",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from evaluation.figures.intervals import Figure, decode, mean, share_of_clusters
 from serving.contract.preprocess import preprocess
 from training.config import TrainConfig
 from training.fit import checkpoint, predictions
-from training.fit.job import Job
+from training.fit.job import Job, fingerprint
 from training.fit.phases import Diverged, fit
 from training.fit.predictions import Predictions
 from training.network.predict import predict_all
@@ -84,7 +85,8 @@ def ablate(share: int, seeds: int, place: Place) -> None:
         PipelineError: there is no manifest, there are too few photos, or a training fails.
     """
     manifest = every_nth_for_training(read_manifest(place), share)
-    results = place.ablation / f"rows-{manifest.sha256[:12]}.json"  # tied to these photos
+    recipe = fingerprint(shortened({}, place, "ablation"), manifest)
+    results = place.ablation / f"rows-{recipe}.json"  # tied to these photos and to this recipe
     rows: list[Row] = decode(results.read_bytes(), list[Row]) if results.exists() else []
     for seed in range(
         seeds
@@ -139,15 +141,24 @@ def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place:
     )
 
 
-def train(config: TrainConfig, manifest: Manifest, own: Place) -> tuple[Predictions, str]:
+def train(
+    config: TrainConfig, manifest: Manifest, own: Place, tags: Mapping[str, str] | None = None
+) -> tuple[Predictions, str]:
     """Train in a pipeline folder of its own; return validation's predictions and the better phase.
 
     The predictions are the fine-tuned network's if there is fine-tuning, even where the head alone is better.
 
+    Args:
+        config: The recipe.
+        manifest: The photos.
+        own: The folder.
+        tags: Of the MLflow run.
+
     Raises:
         Diverged: the fine-tuned network has no finite loss.
     """
-    better = fit(Job.plan(config, manifest, own), keep="finetune" if config.finetune.input_sizes else "head")
+    keep = "finetune" if config.finetune.input_sizes else "head"
+    better = fit(Job.plan(config, manifest, own), keep, tags)
     return predictions.read(own.train_report, "validation"), better
 
 
