@@ -146,7 +146,7 @@ slices: $(VENV)/.train ## Measure on validation where MODEL is weak, by kind of 
 ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: ten short trainings with three seeds each (build/ablation, 3 hours)
 	$(PY) -m training ablation
 
-tune: $(VENV)/.train ## Search for better values of the recipe with Optuna on validation (build/tune, 4 minutes a trial); TRIALS=30
+tune: $(VENV)/.train ## Search for better values of the recipe with Optuna on validation (build/tune); TRIALS=30
 	$(PY) -m training tune $(if $(TRIALS),--trials "$(TRIALS)")
 
 bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources of batches (build/bench-train)

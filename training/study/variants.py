@@ -88,9 +88,8 @@ def ablate(share: int, seeds: int, place: Place) -> None:
     recipe = fingerprint(shortened({}, place, "ablation"), manifest)
     results = place.ablation / f"rows-{recipe}.json"  # tied to these photos and to this recipe
     rows: list[Row] = decode(results.read_bytes(), list[Row]) if results.exists() else []
-    for seed in range(
-        seeds
-    ):  # all variants with one seed, then with the next: an early stop leaves a whole table
+    # All variants with one seed, then with the next: what is there after an interruption is a whole table.
+    for seed in range(seeds):
         for name, changes in VARIANTS.items():
             if not any((row.name, row.seed) == (name, seed) for row in rows):
                 print(f"== {name}, seed {seed + 1} of {seeds}", flush=True)
