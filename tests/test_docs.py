@@ -140,13 +140,18 @@ def claims(first_column: str = "claim") -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
+def _item(value: Any, key: str) -> Any:
+    """An item of an object or, by its number, of an array."""
+    return value[int(key)] if isinstance(value, list) else value[key]
+
+
 def looked_up(file: str, field: str) -> Any:
     """A value by its field in a JSON file, or by its row in the table of the benchmark."""
     text = (ROOT / file).read_text()
     if file.endswith(".md"):
         rows = re.findall(rf"^\| {re.escape(field)} \| ([\d.]+) \|", text, re.MULTILINE)
         return float(rows[0])  # of the first table: photos/s
-    return reduce(lambda value, key: value[key], field.split("."), json.loads(text))
+    return reduce(_item, field.split("."), json.loads(text))
 
 
 def shown(value: float, figure: str) -> str:
