@@ -6,12 +6,14 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common.errors import PipelineError
 from training.config import TrackingConfig, TrainConfig
 from training.options import description, parse
 from training.place import Place
+
+_OUTCOMES: Final = {True: "passes", False: "fails", None: "too few photos to tell"}
 
 
 def main(arguments: list[str]) -> int:
@@ -44,8 +46,7 @@ def log_live(tracking: TrackingConfig, folder: Path) -> str:
     tracker.log_metrics(_scalars(figures))
     tracker.set_tags(
         {f"model.{name}": str(value) for name, value in figures["model"].items()}
-        | {f"gate.{name}": str(passed) for name, passed in figures["gates"].items()}
-        | {"against_test": figures.get("against_test", {}).get("verdict", "not compared")}
+        | {f"gate.{name}": _OUTCOMES[passed] for name, passed in figures["gates"].items()}
     )
     for path in sorted(folder.iterdir()):
         if path.is_file():

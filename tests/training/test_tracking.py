@@ -62,8 +62,7 @@ def test_a_live_evaluation_is_recorded(tracked: Path, capsys: pytest.CaptureFixt
         "latency_ms": {"p50": 20.0},
         "accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 6},
         "roc_auc": {"value": None, "low": None, "high": None, "n": 6},
-        "against_test": {"verdict": "consistent"},
-        "gates": {"accuracy_min": True},
+        "gates": {"accuracy_min": True, "slow_share_max": None},
     }
     Path("live/live.json").write_text(json.dumps(figures))
     assert main(["track", "live"]) == 0
@@ -78,7 +77,8 @@ def test_a_live_evaluation_is_recorded(tracked: Path, capsys: pytest.CaptureFixt
     assert run.data.metrics["accuracy"] == 0.9
     assert run.data.metrics["latency_p50_ms"] == 20.0
     assert "roc_auc" not in run.data.metrics
-    assert run.data.tags["gate.accuracy_min"] == "True"
+    assert run.data.tags["gate.accuracy_min"] == "passes"
+    assert run.data.tags["gate.slow_share_max"] == "too few photos to tell"
     assert {file.path for file in client.list_artifacts(run_id)} == {"live.json", "summary.md"}
 
 
