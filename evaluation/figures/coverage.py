@@ -26,6 +26,7 @@ _MARGIN: Final = (9.0, 3.4)
 """Mean and deviation of the margin between the two logits: about 0.9 % of the predictions are wrong."""
 _SHARPER: Final = 2.0
 """Factor on the margins of a model that is too sure of itself."""
+_PICTURES: Final = 11
 _LOST: Final = 0.004
 """Share of photos on which a second model is wrong where the first is right."""
 
@@ -92,6 +93,17 @@ def _recalls(found: Draw) -> list[Figure]:
     return [intervals.wilson(int(right[found[1] == k].sum()), int((found[1] == k).sum())) for k in (0, 1)]
 
 
+def _random(found: Draw) -> np.random.Generator:
+    """A generator of the set's own, for what its predictions do not decide."""
+    return np.random.default_rng(int(1e9 * found[0][0, 0]))
+
+
+def _pictures(found: Draw) -> Figure:
+    """Eleven damaged pictures of each photo, some photos harder than others: 0.9 of them are right."""
+    random, n = _random(found), len(found[1])
+    return intervals.share_of_clusters(random.uniform(size=(n, _PICTURES)) < random.beta(9, 1, (n, 1)))
+
+
 FIGURES: Final[dict[str, Callable[[Draw], Figure]]] = {
     "accuracy, recall and other shares (Wilson)": lambda d: metrics.accuracy(d[0], d[1]),
     "mean recall of the classes (MOVER)": lambda d: metrics.macro_accuracy(_recalls(d)),
@@ -107,6 +119,8 @@ FIGURES: Final[dict[str, Callable[[Draw], Figure]]] = {
     "ratio of two log losses, same photos (bootstrap-t)": lambda d: intervals.ratio_of_means(
         metrics.losses(d[2], d[1]), metrics.losses(d[0], d[1])
     ),
+    "share of damaged pictures, eleven of each photo (design effect)": _pictures,
+    "median of ratios (order statistics)": lambda d: intervals.median(_random(d).lognormal(size=len(d[1]))),
 }
 """Every kind of interval that is published, as a figure of a set."""
 
@@ -127,6 +141,8 @@ def _truth(name: str, population: Draw) -> float:
         "Brier": metrics.brier_scores(first, targets).mean(),
         "area": metrics.roc_auc(first, targets).value,
         "difference": right.mean() - other.mean(),
+        "share": 0.9,
+        "median": 1.0,
         "ratio": metrics.losses(second, targets).mean() / metrics.losses(first, targets).mean(),
     }
     return float(next(value for start, value in known.items() if name.startswith(start)))
