@@ -100,6 +100,8 @@ def test_every_look_at_the_test_split_is_counted_once():
     assert json.loads(Path("out/metrics.json").read_text()).get("test_looks") is None
     assert release(1.0) == 3, "60 right of 60 do not show an accuracy of 1"
     assert release() == release() == 0
+    again = ["--model", "models/release/model.pt", "--split", "test", "--report-only", "--out", "out"]
+    assert main(["offline", *again]) == 0, "the released file holds the same network"
     with Path("data/test-ledger.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["purpose"], row["photos"]) for row in rows] == [("offline", str(2 * PHOTOS))]
