@@ -51,7 +51,9 @@ def draw(target: Target, csv_path: Path, picture: Path, seconds: float) -> None:
         axes.text((began + ended) / 2 - start, 40, name, rotation=90, ha="center", va="bottom", fontsize=8)
     axes.axhline(MOST_MB, color="#D55E00", ls="--", lw=1)
     axes.text(0, MOST_MB + 15, f"bound: {MOST_MB} MB", color="#D55E00", fontsize=9)
-    axes.set(xlabel="seconds", ylabel="resident memory (MB)", ylim=(0, MOST_MB + 120), xlim=(0, None))
+    axes.set(
+        xlabel="seconds", ylabel="memory without libraries (MB)", ylim=(0, MOST_MB + 120), xlim=(0, None)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=110)
 
