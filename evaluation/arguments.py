@@ -124,13 +124,12 @@ def reference(parser: argparse.ArgumentParser) -> None:
 def rates(parser: argparse.ArgumentParser) -> None:
     """Measure how often right and wrong models pass the gates, by the number of photos.
 
-    The model predicts a split, and so do wrong versions of it: with swapped labels, behind another resize,
+    The model predicts validation, and so do wrong versions of it: with swapped labels, behind another resize,
     with noise in the weights. Sets of photos are drawn and judged by the live and promotion gates that
     predictions decide. Writes `build/rates/`.
     """
     _model(parser, "models/release/model.pt")
     _photos(parser)
-    _split(parser)
     parser.add_argument(
         "--other",
         type=Path,

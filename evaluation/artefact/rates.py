@@ -206,6 +206,7 @@ def study(
     """
     if len(photos) < SIZES[0]:
         raise RatesError(f"{len(photos)} photos are too few to draw {SIZES[0]} from. Add photos: make data.")
+    limits = _Gates.read(path)  # first: a wrong file is an error at once
     handler = load_handler(model)
     card = handler.artifact.card
     truth = targets((label for _, label in photos), card.labels)
@@ -222,7 +223,7 @@ def study(
     pixels = [handler.preprocess([{"body": content}]).inputs[0].numpy() for content in data]
     kinds = pd.DataFrame([properties(content, one) for content, one in zip(data, pixels, strict=True)])
     test = Figure(**msgspec.structs.asdict(card.metrics["accuracy"]))
-    limits, rows = _Gates.read(path), []
+    rows: list[GateRate] = []
     for name, probabilities in models.items():
         predicted = _Predicted(
             name,
@@ -280,7 +281,7 @@ def as_markdown(found: GateRates) -> str:
 
 def main(options: argparse.Namespace) -> int:
     """Run the study and write it; return 0."""
-    photos = labelled(read_split(options.manifest, options.split), options.raw)
+    photos = labelled(read_split(options.manifest, "validation"), options.raw)
     found = study(options.model, options.other, photos, options.draws, options.gates)
     text = as_markdown(found)
     write_json(options.out / "rates.json", msgspec.to_builtins(found))

@@ -33,8 +33,7 @@ class CalibrationError(Figure, frozen=True, kw_only=True):
     The binned error is biased upwards: it is above 0 even if every confidence is right (Bröcker and Smith
     2007). `null` is its mean over labels drawn from the confidences themselves. The interval moves the value
     by the wider of two spreads, that of the null and that of labels drawn from the accuracies found, so its
-    lower end is 0 unless the error is more than chance. It covers the truth in 95 % of the sets or more
-    (`make intervals`).
+    lower end is 0 unless the error is more than chance. `make intervals` measures how often it holds.
     """
 
     null: float = math.nan
