@@ -17,7 +17,7 @@ from common.photos import find_labelled
 from evaluation.artefact import ledger
 from evaluation.artefact.comparison import compare
 from evaluation.artefact.results import Comparison
-from evaluation.figures import gates, intervals, pictures
+from evaluation.figures import gates, intervals, metrics, pictures
 from serving.contract import artifact
 
 _SHOWN: Final = 20
@@ -38,7 +38,7 @@ def as_markdown(found: Comparison, verdicts: list[gates.Verdict]) -> str:
         "| figure | candidate | champion |",
         "| --- | --- | --- |",
     ]
-    for name in ("accuracy", "log_loss", "brier", "ece", "roc_auc"):
+    for name in metrics.SUMMARY:
         shown = [intervals.show(getattr(side, name)) for side in (new, old)]
         lines.append(f"| {name} | {' | '.join(f'{value} [{interval}]' for value, interval, _ in shown)} |")
     paired = (

@@ -17,7 +17,7 @@ from evaluation.artefact.results import Detection, FalseAlarms
 from evaluation.figures import intervals
 from evaluation.service.drift import LEAST_PHOTOS, alarms
 from serving.contract.answer import Answer
-from serving.contract.reference import PREDICTION, Reference, compare, make_reference
+from serving.contract.reference import CONFIDENCE, PREDICTION, Reference, compare, make_reference
 
 Quantities = dict[str, float]
 WINDOW: Final = 1000
@@ -130,10 +130,15 @@ def _finite(value: float) -> float | None:
 
 
 def moved(photos: list[Quantities], name: str, classes: int) -> list[Quantities]:
-    """The photos with one quantity moved up by its standard deviation; the prediction to the last class."""
+    """The photos with one quantity moved by its standard deviation; the prediction to the last class.
+
+    All move up but the confidence, which no service sends above 1: it moves down, to 1 / `classes` at most.
+    """
     if name == PREDICTION:
         return [photo | {name: classes - 1.0} for photo in photos]
     spread = float(np.std([photo[name] for photo in photos]))
+    if name == CONFIDENCE:
+        return [photo | {name: max(photo[name] - spread, 1 / classes)} for photo in photos]
     return [photo | {name: photo[name] + spread} for photo in photos]
 
 

@@ -19,6 +19,8 @@ from scipy.stats import beta, rankdata
 
 from evaluation.figures.intervals import Z_95, Figure, Flags, Floats, Ints, mean, wilson
 
+SUMMARY: Final = ("accuracy", "log_loss", "brier", "ece", "roc_auc")
+"""Figures of a model as a whole, in the order of tables."""
 ECE_BINS: Final = 15
 _LEAST_PROBABILITY: Final = 1e-12
 _DRAWN: Final = 1000
@@ -76,6 +78,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the recalls: accuracy if every class were equally frequent; None in older results."""
     top5_accuracy: Figure | None = None
     """Share of photos whose target is among the five most probable classes; None for up to five."""
+
+    def summary(self) -> dict[str, Figure]:
+        """The figures of the model as a whole that cards and tables show, by name."""
+        return {name: getattr(self, name) for name in SUMMARY}
 
     @property
     def lowest_recall(self) -> Figure:

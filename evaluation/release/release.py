@@ -30,7 +30,6 @@ _MODEL: Final = Path("models/model.pt")
 _SUMMARY: Final = Path("data/prepared/summary.json")
 _OUT: Final = Path("build/release")
 _MAX_BYTES: Final = 16_000_000  # it is committed to the repository
-_METRICS: Final = ("accuracy", "log_loss", "brier", "ece", "roc_auc")
 
 
 class ReleaseError(UserError):
@@ -47,9 +46,7 @@ def judge(limits: gates.Gates[Offline], figures: Offline, size_bytes: int) -> li
 def release(figures: Offline, found: Slices, to: Path) -> Path:
     """Write artefact, card, figures and slices, replacing `to` atomically; return the model's path."""
     network, loaded = torchscript.load(_MODEL)
-    measured = {
-        name: msgspec.convert(getattr(figures, name), Measured, from_attributes=True) for name in _METRICS
-    }
+    measured = msgspec.convert(figures.summary(), dict[str, Measured], from_attributes=True)
     card = msgspec.structs.replace(loaded.card, metrics=measured, measured_on="test")
     suffix = "" if card.precision == "fp32" else f"-{card.precision}"
     name = f"model{suffix}.pt"

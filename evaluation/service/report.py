@@ -84,8 +84,8 @@ def _measured(live: Live) -> Iterator[tuple[str, str, str, str]]:
     """Name, value, interval and n of each measured figure."""
     if live.measured is None:
         return
-    for name in ("accuracy", "log_loss", "brier", "ece", "roc_auc"):
-        yield name.replace("_", " "), *intervals.show(getattr(live.measured, name))
+    for name, figure in live.measured.summary().items():
+        yield name.replace("_", " "), *intervals.show(figure)
     for label in live.measured.recall:
         yield f"precision of {label}", *intervals.show(live.measured.precision[label])
         yield f"recall of {label}", *intervals.show(live.measured.recall[label])

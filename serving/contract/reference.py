@@ -21,6 +21,7 @@ from msgspec import UNSET, UnsetType
 _SAMPLES: Final = 255.0
 _EVERY: Final = 8  # take every 8th row and column: enough for a mean, at a tenth of the event loop's time
 _BINS: Final = 10
+CONFIDENCE: Final = "confidence"
 PREDICTION: Final = "prediction"
 _FEW: Final = 5  # expected photos per bin that the chi-square approximation needs (Cochran 1954)
 
@@ -133,7 +134,7 @@ def measure(
         "sharpness": float(np.abs(np.diff(green, axis=1)).mean()),
         "longest_side": float(max(width, height)),
         "aspect": width / height,
-        "confidence": float(probabilities[best]),
+        CONFIDENCE: float(probabilities[best]),
         PREDICTION: float(best),
     }
     return values if distance is None else values | {"feature_distance": distance}

@@ -54,10 +54,7 @@ def make_card(
         abstain_threshold=abstain.threshold,
         abstain_bound=abstain.bound,
         temperature=temperature,
-        metrics={
-            name: msgspec.convert(getattr(figures, name), Measured, from_attributes=True)
-            for name in ("accuracy", "log_loss", "brier", "ece", "roc_auc")
-        },
+        metrics=msgspec.convert(figures.summary(), dict[str, Measured], from_attributes=True),
         lineage=Lineage(
             git_commit=git_commit(),
             data_hash=run.data_sha256,
