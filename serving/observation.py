@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -34,19 +33,21 @@ class Observation:
     """The model that answered; after a reload, not necessarily the current one."""
     seconds: Mapping[str, float]
     """Duration by stage: queue, decode, infer."""
+    quantities: Mapping[str, float]
+    """Measurements of the photo and its answer, as `measure_photo` has them."""
 
-    @cached_property
-    def quantities(self) -> Mapping[str, float]:
-        """Measurements of the photo and its answer, see `measure`; empty if the photo was refused."""
-        if not isinstance(self.decoded, DecodedImage) or not isinstance(self.answer, Answer):
-            return {}
-        return measure(
-            self.decoded.pixels,
-            self.decoded.width,
-            self.decoded.height,
-            list(self.answer.probabilities.values()),
-            self.answer.feature_distance,
-        )
+
+def measure_photo(decoded: DecodedImage | ImageError, answer: Answer | Refusal) -> Mapping[str, float]:
+    """What drift is measured by, see `serving.contract.reference`; empty if the photo was refused."""
+    if not isinstance(decoded, DecodedImage) or not isinstance(answer, Answer):
+        return {}
+    return measure(
+        decoded.pixels,
+        decoded.width,
+        decoded.height,
+        list(answer.probabilities.values()),
+        answer.feature_distance,
+    )
 
 
 class Observer(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class Result:
     seconds: dict[str, float]
     """Duration by stage: queue, decode and, unless the photo was refused, infer; the last two are those of
     the whole batch."""
+    quantities: Mapping[str, float]
+    """Measurements of the photo and its answer, made by the worker: the event loop has no time for them."""
 
 
 @dataclass(slots=True, eq=False)

@@ -27,6 +27,7 @@ from serving.engine.admission import ByAverage, ByCost
 from serving.engine.decoder import Decoder
 from serving.engine.job import Job, Result
 from serving.engine.lane import MOVED, Lane
+from serving.observation import measure_photo
 from serving.runtime.handler import ImageClassifierHandler, Item
 from serving.runtime.memory import Trimmer
 from serving.telemetry.metrics import Metrics
@@ -350,6 +351,7 @@ class Engine:
                 answer,
                 handler.artifact,
                 {"queue": started - job.queued_at} | decode | ({} if isinstance(answer, Refusal) else infer),
+                measure_photo(image, answer),
             )
             for (job, _), answer, image in zip(jobs, answers, batch.images, strict=True)
         ]

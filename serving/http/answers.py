@@ -71,8 +71,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
 
 def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
     """Log an answer with status 200; `more` are the route's own fields."""
-    bound = request.service.log.bind(**_request_fields(request))
-    bound.info(event, status=200, outcome="ok", **more)
+    request.service.log.info(event, **_request_fields(request), status=200, outcome="ok", **more)
 
 
 def _request_fields(request: ServiceRequest) -> dict[str, Any]:

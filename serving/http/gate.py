@@ -13,6 +13,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.http.answers import route_of
+from serving.http.predict import PATH, predict_directly
 from serving.http.request import SHARE, request_id
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class Gate:
                 self._service.metrics.answered(route, scope["method"], message["status"])
             await send(message)
 
+        simple = scope["method"] == "POST" and scope["path"] == PATH and not scope["query_string"]
         try:
-            await self._app(inner, receive, answer)
+            await (predict_directly if simple else self._app)(inner, receive, answer)
         finally:
             if SHARE in state:
                 self._service.budget.release(state[SHARE])

@@ -148,6 +148,7 @@ def serve(settings: Settings) -> int:
         loop="uvloop",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # nothing here asks who the caller is
         log_config=None,
         log_level="warning",
         timeout_keep_alive=settings.keep_alive_seconds,

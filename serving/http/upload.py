@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,11 @@ from serving.contract.errors import ServingError
 from serving.engine.budget import ByteBudget, Share, no_room
 
 FIELD: Final = "file"
+_FILE_FIELDS: Final = re.compile(
+    rb'(?i:Content-Disposition): form-data; name="file"(?:; filename="[^"\r\n]*")?\r\n'
+    rb"(?:(?i:Content-Type): [^\r\n]*\r\n)?\r\n"
+)
+"""The head of the field, as curl, browsers and most libraries write it."""
 
 
 @dataclass
@@ -118,10 +124,18 @@ class Plain(Whole):
 
 
 class Form:
-    """Keeps the field `file` of a multipart body; the other fields are parsed and dropped."""
+    """Keeps the field `file` of a multipart body; the other fields are parsed and dropped.
+
+    A body that begins with that field, as nearly every one does, is kept as it comes. If nothing follows the
+    field, its bytes are cut out at the end; else the parser reads the whole.
+    """
 
     def __init__(self, boundary: str, max_parts: int) -> None:
         self._max_parts = max_parts
+        self._delimiter = b"\r\n--" + boundary.encode("latin-1")
+        self._begun = False
+        self._simple: bytearray | None = None
+        self._start = 0
         # Nobody reads the names of files, which are in whatever encoding the client's system has.
         self._parser = PushMultipartParser(boundary, max_segment_count=max_parts, header_charset="latin-1")
         self._names: list[str] = []
@@ -134,6 +148,18 @@ class Form:
         Raises:
             MalformedUpload: they cannot be parsed.
         """
+        if not self._begun and chunk:
+            self._begun = True
+            head = self._delimiter[2:] + b"\r\n"
+            fields = _FILE_FIELDS.match(chunk, len(head)) if chunk.startswith(head) else None
+            if fields:
+                self._simple, self._start = bytearray(), fields.end()
+        if self._simple is not None:
+            self._simple += chunk
+            return len(chunk)
+        return self._parse(chunk)
+
+    def _parse(self, chunk: bytes) -> int:
         kept = 0
         try:
             for event in self._parser.parse(chunk) if chunk else ():
@@ -153,6 +179,14 @@ class Form:
             MissingFile: there is no field of that name.
             MalformedUpload: the body is incomplete.
         """
+        if self._simple is not None:
+            end = self._simple.find(self._delimiter, self._start)
+            if end >= 0 and self._simple[end + len(self._delimiter) :] in (
+                bytearray(b"--"),
+                bytearray(b"--\r\n"),
+            ):
+                return bytes(memoryview(self._simple)[self._start : end])
+            self._parse(bytes(self._simple))
         try:
             self._parser.close()
         except (MultipartError, ValueError, LookupError) as error:

@@ -152,7 +152,7 @@ def store_answers(store: Feedback, *names: str, photo: bytes = b"photo") -> None
     )
     artifact = Artifact(tiny.card(), [], "0" * 64)
     for name in names:
-        store.observe(Observation(name, photo, BrokenImage("not decoded here"), answer, artifact, {}))
+        store.observe(Observation(name, photo, BrokenImage("not decoded here"), answer, artifact, {}, {}))
 
 
 def test_photos_are_stored_only_if_the_operator_says_so(tmp_path: Path):

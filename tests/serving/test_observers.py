@@ -121,7 +121,7 @@ def test_the_drift_window_counts_only_what_the_current_model_answered():
     answer = Answer(
         "cat", 0.9, {"cat": 0.9, "dog": 0.1}, uncertain=False, unfamiliar=None, feature_distance=None
     )
-    late = Observation("a", JPEG, DecodedImage(pixels, "JPEG", 64, 64), answer, before, {})
+    late = Observation("a", JPEG, DecodedImage(pixels, "JPEG", 64, 64), answer, before, {}, photo)
     monitor.observe(late)
     assert monitor.report().photos == 0
     monitor.observe(dataclasses.replace(late, artifact=now))

@@ -104,7 +104,7 @@ def test_photos_that_do_not_fit_the_queue_are_dropped(model: Path):
     shadow.start(handler)
     body = encode(scene())
     answer = handle([{"body": body}])[0]
-    observation = Observation("a", body, preprocess(body, tiny.SIDE), answer, handler.artifact, {})
+    observation = Observation("a", body, preprocess(body, tiny.SIDE), answer, handler.artifact, {}, {})
 
     def dropped() -> float:
         return metrics.registry.get_sample_value("classifier_shadow_total", {"outcome": "dropped"})

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.contract.errors import Overloaded
 from serving.engine.budget import ByteBudget
@@ -15,9 +17,11 @@ from serving.http.upload import (
     Allowance,
     BodyTooLarge,
     EncodedBody,
+    Form,
     MalformedUpload,
     MissingFile,
     Plain,
+    UploadError,
     Whole,
     image_sink,
     read_body,
@@ -197,3 +201,68 @@ def test_a_feedback_body_has_a_limit_of_its_own(model: Path, tmp_path: Path):
     with running(settings) as client:
         reply = client.post("/feedback", content=bytes(70_000), headers={"X-API-Key": "k"})
         assert reply.status_code == 413
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"--b\r\n", b"\r\n--b\r\n", b"\r\n--b--", b"\r\n--b--\r\n", b"\r\n--b", b"\r\n", b"--"),
+        b'Content-Disposition: form-data; name="file"; filename="dog.jpg"\r\nContent-Type: a/b\r\n\r\n',
+        b'content-disposition: form-data; name="file"\r\n\r\n',
+        b'Content-Disposition: form-data; name="FILE"\r\n\r\n',
+        b'Content-Disposition: form-data; name="other"\r\n\r\nx',
+        *(b"pixels", b"\r", b"\n", b"\x00", b"epilogue"),
+    ]
+)
+SIMPLE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="dog.jpg"\r\n\r\n'
+
+
+@given(st.booleans(), st.lists(PIECES, max_size=8), st.integers(1, 60))
+def test_the_short_way_through_a_form_finds_what_the_parser_finds(
+    simple: bool, pieces: list[bytes], size: int
+):
+    """The same bytes or the same error, whatever the body and its chunks.
+
+    The parser gets the body at once: what it makes of a broken head depends on where the chunks end.
+    """
+    body = (SIMPLE if simple else b"") + b"".join(pieces)
+    first = max(size, len(SIMPLE)) if simple else size
+
+    def outcome(form: Form, chunks: list[bytes]) -> bytes | str:
+        try:
+            for chunk in chunks:
+                form.feed(chunk)
+            return form.finish()
+        except UploadError as error:
+            return f"{type(error).__name__}: {error}"
+
+    short, long = Form("b", 4), Form("b", 4)
+    long._begun = True  # past the beginning nothing is tried but the parser
+    found = outcome(short, [body[:first], *(body[at : at + size] for at in range(first, len(body), size))])
+    if short._simple is not None:
+        assert found == outcome(long, [body])
+
+
+def test_every_answer_is_the_same_past_litestar_and_through_it(client: Client):
+    """A query goes the long way: statuses, problems, headers and predictions agree."""
+    file = {"file": ("dog.jpg", JPEG, "image/jpeg")}
+    kinds: list[dict[str, Any]] = [
+        {"content": JPEG},
+        {"files": file},
+        {"files": {"photo": file["file"]}},
+        {"content": b""},
+        {"content": b"no image"},
+        {"content": JPEG[:200]},
+        {"content": b"x" * 1_000_001},
+        {"content": JPEG, "headers": {"Content-Encoding": "gzip"}},
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+    ]
+    for kind in kinds:
+        short, long = (client.post(f"/predict{query}", **kind) for query in ("", "?top=2"))
+        assert short.status_code == long.status_code
+        assert short.headers["content-type"] == long.headers["content-type"]
+        assert set(short.headers) == set(long.headers)
+        one, other = short.json(), long.json()
+        changing = ("latency_ms", "request_id", "instance")
+        assert {k: v for k, v in one.items() if k not in changing} == {
+            k: v for k, v in other.items() if k not in changing
+        }
