@@ -24,7 +24,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MLFLOW_PORT ?= 5000
-MODEL ?= models/release/model.pt
+RUNTIME ?= torch
+MODEL ?= models/release/model.$(if $(filter onnx,$(RUNTIME)),onnx,pt)
 DATA ?=
 ADD ?=
 URL ?= http://$(HOST):$(PORT)
@@ -81,6 +82,11 @@ $(PY):
 	  "error: Python 3.11 to 3.13 is needed, and $(PYTHON) is %s.%s: name another, as make PYTHON=python3.13" % now)'
 	$(if $(UV),$(UV) venv --quiet --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
 
+$(VENV)/.serve-onnx: requirements/serve-onnx.txt | $(PY)
+	@echo "Installing what serving with ONNX Runtime needs (once)…"
+	$(PIP_LOCKED) -r requirements/serve-onnx.txt
+	@touch $@
+
 $(VENV)/.serve: requirements/serve.txt requirements/torch.txt requirements/torch-cuda.txt | $(PY)
 	@echo "Installing what serving needs (once; a few minutes)…"
 	$(PIP_LOCKED) -r requirements/serve.txt
@@ -134,7 +140,7 @@ train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DA
 	@if [ -n "$(DATA)$(ADD)" ]; then DATA="$(DATA)" ADD="$(ADD)" dvc repro --single-item --force fetch; fi
 	dvc repro
 
-export: $(VENV)/.train ## Write models/model.pt from the best checkpoint
+export: $(VENV)/.train ## Write models/model.pt, model.onnx and model-int8.onnx from the best checkpoint
 	dvc repro export
 
 evaluate: $(VENV)/.train ## Evaluate models/model.pt on the validation split
@@ -155,7 +161,7 @@ bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
 
-release: $(VENV)/.train ## Measure models/model.pt on the test split; put it in models/release if its gates pass; AS_TAKEN=
+release: $(VENV)/.train ## Measure the exported models on the test split; put them in models/release if their gates pass; AS_TAKEN=
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
 promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on the test split; release it as @champion if it may replace it
@@ -177,7 +183,7 @@ mlflow: $(VENV)/.train ## Show the experiments in MLflow on MLFLOW_PORT
 
 # --- the service, and asking it ---
 
-serve: $(VENV)/.serve ## Serve MODEL on HOST:PORT
+serve: $(VENV)/$(if $(filter %.onnx,$(MODEL)),.serve-onnx,.serve) ## Serve MODEL on HOST:PORT; RUNTIME=onnx serves models/release/model.onnx
 	@HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" exec $(PY) -m serving
 
 predict: ## Send FILE to the running service
@@ -214,7 +220,7 @@ shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how
 
 # --- delivery (docs/deploy.md) ---
 
-image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside
+image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside; RUNTIME=onnx a light one (latest-onnx)
 	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
 
 image-train: ## Build the training image, which runs the pipeline on mounted data

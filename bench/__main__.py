@@ -20,13 +20,7 @@ def main(words: list[str]) -> int:
         "--model",
         type=Path,
         default=Path("models/release/model.pt"),
-        help=f"artefact that all services serve {default}",
-    )
-    parser.add_argument(
-        "--lean",
-        type=Path,
-        default=Path("models/release/model-int8.pt"),
-        help=f"its int8 version, if the file exists {default}",
+        help=f"artefact that all services serve; ours also those in ONNX next to it {default}",
     )
     parser.add_argument("--peers", help="comma-separated folders of bench/peers; '' for none (default: all)")
     parser.add_argument(

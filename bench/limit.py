@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from common.processor import cores
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 
@@ -55,7 +53,6 @@ def _measure(handler: ImageClassifierHandler, photos: list[bytes], seconds: floa
     stop = threading.Event()
 
     def work(worker: int) -> None:
-        torch.set_num_threads(1)
         while not stop.is_set():
             handler.handle([{"body": photos[counts[worker] % len(photos)]}])
             counts[worker] += 1

@@ -33,8 +33,8 @@ _MEDIANS: Final = {
 """Decimals by figure, in the order of the last columns."""
 _TITLES: Final = {
     "limit": "the limit: decoding and inference in plain threads, no HTTP",
-    "limit_int8": "the limit with the int8 artefact",
-    "ours_int8": "this service, int8 artefact",
+    **{f"limit_{kind}": f"the limit with {name}" for kind, name in services.OTHERS.items()},
+    **{f"ours_{kind}": f"this service, {name}" for kind, name in services.OTHERS.items()},
     "ours": services.ours().title,
     "null": services.null().title,
     **services.PEERS,
@@ -66,9 +66,11 @@ def as_markdown(results: dict[str, Any]) -> str:
         "## Where the time per photo goes",
         "",
     ]
-    for limit, name in (("limit", "ours"), ("limit_int8", "ours_int8")):
-        if limit in medians and name in medians:
-            lines.append("- " + _account(_TITLES[name], medians[limit], medians[name], results["cores"]))
+    lines += [
+        "- " + _account(_TITLES[name], medians[limit], medians[name], results["cores"])
+        for name in ("ours", *(f"ours_{kind}" for kind in services.OTHERS))
+        if (limit := _limit_of(name)) in medians and name in medians
+    ]
     lines += ["", *_overload(results), "", "## Versions", ""]
     for name, found in results["versions"].items():
         lines.append(f"- {_TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
@@ -112,7 +114,9 @@ def _overload(results: dict[str, Any]) -> list[str]:
 
 
 def _limit_of(name: str) -> str:
-    return "limit_int8" if name.endswith("int8") else "limit"
+    """The limit of a service: that of the same runtime, or for a peer that of the shared artefact."""
+    kind = name.rpartition("_")[2]
+    return f"limit_{kind}" if kind in services.OTHERS else "limit"
 
 
 def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
@@ -143,7 +147,8 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
     order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
     titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
-    titles |= {"limit_int8": "limit, int8 (no HTTP)", "ours_int8": "this service, int8"}
+    for kind, name in services.OTHERS.items():
+        titles |= {f"limit_{kind}": f"limit, {name} (no HTTP)", f"ours_{kind}": f"this service, {name}"}
     figure = pictures.new_figure(8.5, 0.5 * len(order) + 1.3)
     axes = figure.add_subplot()
     values = [medians[name].get(f"{MAIN}.throughput", 0.0) for name in order]

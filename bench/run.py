@@ -44,9 +44,7 @@ def main(options: argparse.Namespace) -> int:
         options: As `bench.__main__` declares them.
     """
     _WORK.mkdir(parents=True, exist_ok=True)
-    results = measure(
-        options.model.resolve(), options.lean.resolve(), options.peers, options.rounds, options.seconds
-    )
+    results = measure(options.model.resolve(), options.peers, options.rounds, options.seconds)
     write_json(_WORK / "results.json", results)
     text = page.as_markdown(results)
     write_text(options.out / "performance.md", text)
@@ -57,12 +55,11 @@ def main(options: argparse.Namespace) -> int:
     return 1 if results["missing"] else 0
 
 
-def measure(model: Path, lean: Path, peers: str | None, rounds: int, seconds: int) -> dict[str, Any]:
+def measure(model: Path, peers: str | None, rounds: int, seconds: int) -> dict[str, Any]:
     """Every figure, ready for JSON.
 
     Args:
         model: The artefact that all serve.
-        lean: The int8 artefact of the same network; skipped if the file does not exist.
         peers: Comma-separated names; None for all.
         rounds: Turns of every load on every service.
         seconds: Of each measurement.
@@ -71,9 +68,9 @@ def measure(model: Path, lean: Path, peers: str | None, rounds: int, seconds: in
     photos = {name: write_photos(_WORK / "photos", name) for name in SIZES}
     missing: dict[str, str] = {}
     specs, limits = [services.null(), services.ours()], {"limit": model}
-    if lean.exists():
-        limits["limit_int8"] = lean
-        specs.append(services.ours_int8(lean))
+    for kind, path in services.other_files(model).items():
+        limits[f"limit_{kind}"] = path
+        specs.append(services.ours_with(kind, path))
     names = list(services.PEERS) if peers is None else [name for name in peers.split(",") if name]
     specs += _installed(names, missing)
     samples: Samples = defaultdict(lambda: defaultdict(list))

@@ -81,9 +81,19 @@ def ours() -> Spec:
     return Spec("ours", "this service", Path(sys.executable), ("-m", "serving"))
 
 
-def ours_int8(model: Path) -> Spec:
-    """The same service with an int8 artefact of the same network."""
-    return replace(ours(), name="ours_int8", title="this service, int8 artefact", model=model)
+OTHERS: Final = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8"}
+"""What runs the same network otherwise, by the suffix of the service's and its limit's names."""
+
+
+def other_files(model: Path) -> dict[str, Path]:
+    """The same network in the formats of `OTHERS`, where they lie next to the artefact."""
+    files = {"onnx": model.with_suffix(".onnx"), "int8": model.with_name(f"{model.stem}-int8.onnx")}
+    return {kind: path for kind, path in files.items() if path.exists()}
+
+
+def ours_with(kind: str, model: Path) -> Spec:
+    """The same service with one of `OTHERS`."""
+    return replace(ours(), name=f"ours_{kind}", title=f"this service, {OTHERS[kind]}", model=model)
 
 
 def null() -> Spec:

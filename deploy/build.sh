@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build an image and label it with its revision; the service image also with its model.
 # Usage: [IMAGE=NAME:TAG] [MODEL=models/release/model.pt] deploy/build.sh serve|train|labels
+# A MODEL that ends in .onnx makes an image with ONNX Runtime instead of torch, tagged `latest-onnx`.
 # `labels` builds nothing; it prints the build arguments as the output of a CI step.
 # On a network without internet access: BUILD_ARGS="--network host --build-arg PYTHON_IMAGE=… --secret id=pipconf,src=… …"
 set -euo pipefail
@@ -13,18 +14,26 @@ revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 options=(--build-arg "REVISION=$revision")
 case $kind in
   serve | labels)
-    image=${IMAGE:-$project-api:latest}
     model=${MODEL:-models/release/model.pt}
+    case $model in
+      *.onnx) runtime=onnx image=${IMAGE:-$project-api:latest-onnx} ;;
+      *) runtime=torch image=${IMAGE:-$project-api:latest} ;;
+    esac
     [ -f "$model" ] || { echo "error: no model at $model: run 'make train', or name another with MODEL=…" >&2; exit 2; }
     version=$(python3 - "$model" <<'CARD'
-import json, sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as archive:
-    card = next(name for name in archive.namelist() if name.endswith("extra/card.json"))
-    print(json.loads(archive.read(card))["version"])
+import json, pathlib, sys, zipfile
+sys.path.insert(0, ".")
+from serving.contract import onnx  # of the standard library alone
+if zipfile.is_zipfile(sys.argv[1]):
+    with zipfile.ZipFile(sys.argv[1]) as archive:
+        card = archive.read(next(name for name in archive.namelist() if name.endswith("extra/card.json")))
+else:
+    card = onnx.split(pathlib.Path(sys.argv[1]).read_bytes())[1]["card.json"]
+print(json.loads(card)["version"])
 CARD
     )
-    labels=("MODEL=$model" "MODEL_VERSION=$version" "MODEL_SHA256=$(sha256sum "$model" | cut -d ' ' -f 1)")
-    [ ! -f "${model%.pt}.reference.json" ] || labels+=("REFERENCE=${model%.pt}.reference.json")
+    labels=("RUNTIME=$runtime" "MODEL=$model" "MODEL_VERSION=$version" "MODEL_SHA256=$(sha256sum "$model" | cut -d ' ' -f 1)")
+    [ ! -f "${model%.*}.reference.json" ] || labels+=("REFERENCE=${model%.*}.reference.json")
     if [ "$kind" = labels ]; then
       printf 'arguments<<END\n%s\nEND\n' "$(printf '%s\n' "${labels[@]}")"
       exit

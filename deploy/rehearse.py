@@ -68,7 +68,7 @@ def main() -> int:
         arguments = build_arguments(base_image())
         stack.callback(lambda: broken.unlink(missing_ok=True))
         first, size = build("v1", Path("models/release/model.pt"), arguments)
-        second, _ = build("v2", Path("models/release/model-int8.pt"), arguments)
+        second, _ = build("v2", Path("models/release/model-int8.onnx"), arguments)
         damaged, _ = build(
             "damaged", damage(ROOT / "models/release/model.pt", broken).relative_to(ROOT), arguments
         )

@@ -18,7 +18,8 @@ from serving.contract.preprocess import Limits
 from serving.lifecycle import Lifecycle, State
 from serving.observers.shadow import Shadow
 from serving.runtime import memory
-from serving.runtime.handler import ImageClassifierHandler, LocalContext, choose_device
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.load import choose_device
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -44,11 +45,11 @@ class Models:
             serve: Called with each verified handler, which answers from then on.
         """
         self._settings, self._lifecycle, self._metrics, self._serve = settings, lifecycle, metrics, serve
-        self._device = choose_device(settings.device)
-        self.max_batch = settings.max_batch or (1 if self._device == "cpu" else _GPU_BATCH)
+        device = choose_device(settings.device, Path(settings.model))
+        self.max_batch = settings.max_batch or (1 if device == "cpu" else _GPU_BATCH)
         """Largest number of photos in one pass of the network."""
         self._reloading = asyncio.Lock()
-        self.handler = self._new_handler()
+        self.handler = self._new_handler(settings.model)
         """The handler that answers, once it is loaded."""
 
     @property
@@ -78,7 +79,7 @@ class Models:
                 log.warning("reload ignored", state=str(self._lifecycle.state))
                 return False
             try:
-                handler = await self._load(self._new_handler(), self._settings.model)
+                handler = await self._load(self._new_handler(self._settings.model), self._settings.model)
             except Exception as error:  # noqa: BLE001 (any error is reported, and the current model remains)
                 self._metrics.reloads.labels("failed").inc()
                 log.error("reload failed", reason=reason_of(error))  # noqa: TRY400 (a reason, not a trace)
@@ -94,7 +95,8 @@ class Models:
         """Load and verify the second artefact, and start `shadow`; if that fails, serve without it."""
         log = structlog.get_logger()
         try:
-            handler = await self._load(self._new_handler(), self._settings.shadow_model)
+            path = self._settings.shadow_model
+            handler = await self._load(self._new_handler(path), path)
             labels = handler.artifact.card.labels
             if set(labels) != set(self.handler.artifact.card.labels):
                 raise ArtifactError(  # noqa: TRY301 (one report for everything that can go wrong)
@@ -112,7 +114,8 @@ class Models:
         await asyncio.to_thread(handler.initialize, LocalContext.for_file(Path(path)))
         return handler
 
-    def _new_handler(self) -> ImageClassifierHandler:
+    def _new_handler(self, path: str) -> ImageClassifierHandler:
+        """A handler on the device that the runtime of the artefact at `path` has."""
         settings = self._settings
         limits = Limits(
             settings.max_body_bytes,
@@ -121,7 +124,9 @@ class Models:
             settings.max_decode_bytes,
             settings.max_decode_seconds,
         )
-        return ImageClassifierHandler(limits, device=self._device, max_batch=self.max_batch)
+        return ImageClassifierHandler(
+            limits, device=choose_device(settings.device, Path(path)), max_batch=self.max_batch
+        )
 
 
 def reason_of(error: Exception) -> str:

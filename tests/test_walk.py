@@ -43,7 +43,6 @@ ELSEWHERE = {
     "make compose": "needs an engine; make rehearse-compose",
     "make data-pull": "make rehearse; tests/pipeline",
     "make rename NAME=flowers": "tests/test_rename.py",
-    "make promote MODEL=models/release/model-int8.pt": "the same with another champion",
     ".venv/bin/python -m evaluation offline": "make evaluate",
     "mkdir -p feedback": "for docker run",
     "make shifts": "10 minutes; tests/evaluation/test_drift.py",
@@ -259,7 +258,6 @@ def test_a_zip_is_trained_on(clone: Clone):
 
 def test_the_trained_model_is_exported_released_and_promoted(clone: Clone):
     """Each with its gates."""
-    clone.type(".venv/bin/python -m training export --export.precision int8")
     clone.type("make slices MODEL=models/model.pt")
     subprocess.run(["make", "export", "evaluate"], cwd=clone.folder, env=clone.environment, check=True)
     clone.type("make release")

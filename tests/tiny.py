@@ -48,12 +48,16 @@ def data_config(*overrides: str) -> DataConfig:
 
 
 def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """An artefact of the compact network with random weights, written as `training.export` does."""
+    """An artefact of the compact network with random weights, written as `training.export` does.
+
+    The suffix of the path chooses the runtime.
+    """
     import torch
     from torch.nn import functional
 
-    from serving.runtime import torchscript
+    from serving.runtime import onnx, torchscript
     from training.export.calibrate import CalibratedClassifier
+    from training.export.graph import make_graph
     from training.export.probe import make_probe
     from training.export.trace import trace_methods
     from training.network.build import CompactCNN, build
@@ -62,7 +66,11 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
     network = build(ModelConfig("tiny", "compact", "none", SIDE, 0.0), len(labels))
     prototypes = functional.normalize(torch.rand(4, CompactCNN.head_hidden_size))
     model = CalibratedClassifier(network, 0.5, prototypes).eval()
-    torchscript.save(path, trace_methods(model, SIDE), card(labels), make_probe(model, SIDE))
+    probe = make_probe(model.predict, SIDE)
+    if path.suffix == ".onnx":
+        onnx.save(path, make_graph(model, SIDE), card(labels), probe)
+    else:
+        torchscript.save(path, trace_methods(model, SIDE), card(labels), probe)
     return path
 
 

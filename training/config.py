@@ -215,8 +215,7 @@ class ExportConfig:
             that holds for photos like those of validation with a confidence of 95 %.
         read_size: Side in pixels to which the artefact enlarges its input for the network; a value up to
             model.input_size leaves the input as it is.
-        precision: fp32 as trained, or int8: quantised after training, faster on a CPU.
-        calibration_photos: Training photos that set the int8 ranges.
+        calibration_photos: Training photos that set the ranges of the int8 artefact.
         unfamiliar_share: Share of validation photos that the flag `unfamiliar` marks.
         reference: Folder of photos that represent production, to measure drift against, without labels; the
             model must not have been trained on them. Empty takes the validation photos.
@@ -224,7 +223,6 @@ class ExportConfig:
 
     accepted_error_max: ClosedUnitInterval
     read_size: NonNegativeInt
-    precision: Literal["fp32", "int8"]
     calibration_photos: PositiveInt
     unfamiliar_share: ClosedUnitInterval
     reference: str

@@ -56,7 +56,11 @@ class Place:
     train_report = _Below("reports/train")
     """Predictions, curves and pictures of the training."""
     model = _Below("models/model.pt")
-    """The artefact."""
+    """The artefact, in TorchScript."""
+    onnx = _Below("models/model.onnx")
+    """The same in ONNX."""
+    int8 = _Below("models/model-int8.onnx")
+    """Its quantised version."""
     audit = _Below("build/audit")
     """Probable wrong labels."""
     ablation = _Below("build/ablation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -116,13 +117,14 @@ class Tracker:
             for name in names
         }
 
-    def register(self, name: str, model: Path, tags: dict[str, str], alias: str | None) -> str:
-        """Log the artefact to the run and register it as the next version of `name`, with the alias if any.
+    def register(self, name: str, models: Sequence[Path], tags: dict[str, str], alias: str | None) -> str:
+        """Log the artefacts to the run; register them as the next version of `name`, with the alias if any.
 
         Its folder is named by `tags["sha256"]`, so a second export of a run keeps the first version's file.
         """
         folder = f"model/{tags['sha256'][:12]}"
-        self.log_file(model, folder)
+        for model in models:
+            self.log_file(model, folder)
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
@@ -179,7 +181,7 @@ def promote(config: TrackingConfig, model: Path, card: Card, sha256: str, alias:
         else:
             tracker = Tracker(config, run_id)
             tags = {"sha256": sha256, "card_version": card.version}
-            version = tracker.register(card.name, model, tags, alias=None)
+            version = tracker.register(card.name, [model], tags, alias=None)
             tracker.finish()
         client.set_registered_model_alias(card.name, alias, version)
     except (MlflowException, SQLAlchemyError) as error:

@@ -89,7 +89,7 @@ class Containers:
 
     @staticmethod
     def _shadow(image: str) -> str:
-        return f"shadow-{image.rsplit(':', 1)[-1][:12]}.pt"
+        return f"shadow-{image.rsplit(':', 1)[-1][:12]}"
 
     def fetch_shadow(self, image: str) -> None:
         """Copy the model out of an image, so that it can answer in the background.
@@ -102,16 +102,23 @@ class Containers:
         container = self.run("create", image).stdout.strip()
         model = self._data / self._shadow(image)
         try:
-            self.run("cp", f"{container}:/app/model.pt", str(model))
+            self.run("cp", f"{container}:{self._model_path(container)}", str(model))
         finally:
             self.remove(container)
         model.chmod(0o644)
 
     def settings(self, container: str) -> str:
         """Return the settings that a container runs with, one `NAME=value` per line."""
+        return "\n".join(line for line in self._variables(container) if line.startswith("SERVING_"))
+
+    def _model_path(self, container: str) -> str:
+        """Where the image has its model."""
+        found = dict(line.partition("=")[::2] for line in self._variables(container))
+        return found.get("MODEL", "/app/model")
+
+    def _variables(self, container: str) -> list[str]:
         done = self.run("inspect", "--format", "{{json .Config.Env}}", container, check=False)
-        variables = json.loads(done.stdout) if done.returncode == 0 else []
-        return "\n".join(line for line in variables or [] if line.startswith("SERVING_"))
+        return (json.loads(done.stdout) if done.returncode == 0 else None) or []
 
     def ours(self) -> list[str]:
         """Return the names of all containers of this state folder, running or not."""
@@ -128,7 +135,7 @@ class Containers:
     def discard_shadows(self, kept: Iterable[str]) -> None:
         """Delete the models in the data folder that no release compares itself with any more."""
         names = {self._shadow(image) for image in kept if image}
-        for path in self._data.glob("shadow-*.pt"):
+        for path in self._data.glob("shadow-*"):
             if path.name not in names:
                 path.unlink(missing_ok=True)
 

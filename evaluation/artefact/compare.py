@@ -43,9 +43,10 @@ def as_markdown(found: Comparison, verdicts: list[gates.Verdict]) -> str:
         lines.append(f"| {name} | {' | '.join(f'{value} [{interval}]' for value, interval, _ in shown)} |")
     paired = (
         f"Of {found.photos} photos, only the candidate is right on {found.only_candidate_right}, only the "
-        f"champion on {found.only_champion_right}: McNemar's p = {found.mcnemar_p:.3f}. The difference in "
-        f"accuracy lies between {100 * gap.low:+.2f} and {100 * gap.high:+.2f} points; one of "
-        f"{found.detectable_points:.2f} points would have been found with a probability of 80 %. The "
+        f"champion on {found.only_champion_right}: McNemar's p = {found.mcnemar_p:.3f}. Their predictions "
+        f"differ on {found.other_predictions}, their probabilities by at most {found.largest_change:.2g}. "
+        f"The difference in accuracy lies between {100 * gap.low:+.2f} and {100 * gap.high:+.2f} points; one "
+        f"of {found.detectable_points:.2f} points would have been found with a probability of 80 %. The "
         f"candidate takes {found.latency_times.value:.2f} times as long per photo (median of paired ratios)."
     )
     lines += [f"| bytes | {new.bytes} | {old.bytes} |", "", paired]

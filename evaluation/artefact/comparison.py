@@ -22,7 +22,6 @@ from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Side, l
 from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, metrics
 from serving.runtime.handler import ImageClassifierHandler, load_handler
-from serving.runtime.torchscript import one_thread
 
 LEVEL: Final = 0.05
 """Of the tests."""
@@ -58,7 +57,8 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     labels = _common_labels(handlers)
     truth = targets((label for _, label in photos), labels)
     answers = _ask(handlers, [path for path, _ in photos])
-    right = answers.probabilities.argmax(2) == truth[:, None]  # [N,2]
+    best = answers.probabilities.argmax(2)  # [N,2]
+    right = best == truth[:, None]
     new, old = right.T
     sides = [
         Side(
@@ -81,6 +81,8 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
         photos=len(photos),
         only_candidate_right=int((new & ~old).sum()),
         only_champion_right=int((~new & old).sum()),
+        other_predictions=int((best[:, 0] != best[:, 1]).sum()),
+        largest_change=float(np.abs(answers.probabilities[:, 0] - answers.probabilities[:, 1]).max()),
         accuracy_difference=difference,
         detectable_points=100 * intervals.detectable(new, old),
         mcnemar_p=p_value,
@@ -126,10 +128,10 @@ def _ask(handlers: list[ImageClassifierHandler], photos: list[Path]) -> _Answers
                 raise CompareError(f"The handler refuses {path}. Remove or replace this photo.")
             rows.append(handler.inference(batch).probabilities[0].tolist())
             seconds.append(time.perf_counter() - began)
-            kind = kind or properties(data, batch.inputs[0].numpy())
+            kind = kind or properties(data, batch.inputs[0])
         return rows, seconds, kind
 
-    seen = map_on_cores(both, photos, "compare", initializer=one_thread)
+    seen = map_on_cores(both, photos, "compare")
     return _Answers(
         np.array([rows for rows, _, _ in seen]),
         np.array([seconds for _, seconds, _ in seen]),

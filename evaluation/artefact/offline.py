@@ -24,7 +24,6 @@ from evaluation.artefact.targets import targets
 from evaluation.figures import gates, intervals, metrics, pictures
 from serving.contract.answer import Refusal
 from serving.runtime.handler import ImageClassifierHandler, load_handler
-from serving.runtime.torchscript import one_thread
 
 _SHOWN: Final = (
     *("accuracy", "audited", "macro_accuracy", "lowest_recall", "top5_accuracy"),
@@ -51,7 +50,7 @@ def score(handler: ImageClassifierHandler, photos: list[Path], labels: list[str]
             )
         return [answer.probabilities[label] for label in labels]
 
-    return np.array(map_on_cores(compute, photos, "evaluate", initializer=one_thread))
+    return np.array(map_on_cores(compute, photos, "evaluate"))
 
 
 def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> Offline:

@@ -220,7 +220,7 @@ def study(
         models[f"{loaded.artifact.card.name} {loaded.artifact.card.version}"] = _ask(
             _of_handler(loaded), data, str(other)
         )
-    pixels = [handler.preprocess([{"body": content}]).inputs[0].numpy() for content in data]
+    pixels = [handler.preprocess([{"body": content}]).inputs[0] for content in data]
     kinds = pd.DataFrame([properties(content, one) for content, one in zip(data, pixels, strict=True)])
     test = Figure(**msgspec.structs.asdict(card.metrics["accuracy"]))
     rows: list[GateRate] = []

@@ -159,6 +159,10 @@ class Comparison(msgspec.Struct, frozen=True):
     """Photos on which only the candidate is right."""
     only_champion_right: int
     """Photos on which only the champion is right."""
+    other_predictions: int
+    """Photos for which the two predict different classes."""
+    largest_change: float
+    """Largest absolute difference of a probability between the two."""
     accuracy_difference: Figure
     """The candidate's minus the champion's, paired."""
     detectable_points: float

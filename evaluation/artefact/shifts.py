@@ -31,7 +31,6 @@ from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
 from serving.contract.reference import make_reference, measure
 from serving.runtime.handler import ImageClassifierHandler, load_handler
-from serving.runtime.torchscript import one_thread
 
 STRANGERS: Final = "strangers"
 _CHANGED: Final = 1000
@@ -159,7 +158,7 @@ def _observe_all(
         )  # fmt: skip
         return Observed(quantities, answer, answer.prediction == label)
 
-    return map_on_cores(observe, photos, title, initializer=one_thread)
+    return map_on_cores(observe, photos, title)
 
 
 def as_markdown(found: Shifts) -> str:

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from common.cores import map_on_cores
@@ -26,7 +25,6 @@ from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, pictures
 from serving.contract.preprocess import DecodedImage
 from serving.runtime.handler import Batch, ImageClassifierHandler, load_handler
-from serving.runtime.torchscript import one_thread
 
 
 def by_slice(table: pd.DataFrame) -> list[Slice]:
@@ -79,7 +77,7 @@ def measure(
         right = _answer(handler, image.pixels) == int(truth[number])
         return right, properties(data, image.pixels), image.pixels
 
-    seen = map_on_cores(observe, range(len(found)), "slices", initializer=one_thread)
+    seen = map_on_cores(observe, range(len(found)), "slices")
     table = pd.DataFrame([values for _, values, _ in seen]).assign(right=[right for right, _, _ in seen])
     chosen = range(min(photos, len(found)))
 
@@ -89,7 +87,7 @@ def measure(
         return answer == int(truth[number])
 
     keys = list(itertools.product(CORRUPTIONS, STRENGTHS, chosen))
-    hits = map_on_cores(right_if_corrupted, keys, "corruptions", initializer=one_thread)
+    hits = map_on_cores(right_if_corrupted, keys, "corruptions")
     rights = np.array(hits).reshape(len(CORRUPTIONS), len(STRENGTHS), -1)
     slices = by_slice(table)
     large = [one for one in slices if one.n >= LEAST]
@@ -127,7 +125,7 @@ def _as_taken(
             raise image
         return _answer(handler, image.pixels) == int(truth[number])
 
-    taken = np.array(map_on_cores(is_right, numbers, "as taken", initializer=one_thread))
+    taken = np.array(map_on_cores(is_right, numbers, "as taken"))
     copies = right[numbers].astype(bool)
     return AsTaken(
         accuracy=intervals.wilson(int(taken.sum()), len(taken)),
@@ -138,7 +136,7 @@ def _as_taken(
 
 def _answer(handler: ImageClassifierHandler, pixels: npt.NDArray[np.uint8]) -> int:
     """Number of the most probable class for `u8[3,S,S]`."""
-    done = handler.inference(Batch([], torch.from_numpy(pixels)[None]))
+    done = handler.inference(Batch([], pixels[None]))
     return int(done.probabilities[0].argmax())
 
 

@@ -16,7 +16,6 @@ from common.errors import UserError
 from common.files import atomic_file, write_json
 from common.progress import progress
 from evaluation.batch.scorer import Scorer, outcomes
-from serving.runtime.torchscript import one_thread
 
 PART_ROWS: Final = 2000
 
@@ -36,7 +35,7 @@ def score(scorer: Scorer, paths: list[str], out: Path, part_rows: int = PART_ROW
     parts = {folder / f"{start:012}.parquet": paths[start : start + part_rows]
              for start in range(0, len(paths), part_rows)}  # fmt: skip
     done = sum(len(photos) for part, photos in parts.items() if part.exists())
-    with pool_of_cores(one_thread) as pool, progress("score", len(paths), "photos", initial=done) as bar:
+    with pool_of_cores() as pool, progress("score", len(paths), "photos", initial=done) as bar:
         for part, photos in parts.items():
             if part.exists():
                 continue

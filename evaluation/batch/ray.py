@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import torch
 
 from common.files import atomic_file
 from evaluation.batch.scorer import Scorer, outcomes
@@ -24,7 +23,6 @@ class _Worker:
     """One process of the cluster: loads the artefact once, then predicts batches."""
 
     def __init__(self, model: str) -> None:
-        torch.set_num_threads(1)
         self._scorer = Scorer(Path(model))
 
     def __call__(self, batch: dict[str, npt.NDArray[np.generic]]) -> pa.Table:

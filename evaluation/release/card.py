@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from common.files import sha256 as hash_of
 from common.files import write_text
 from evaluation.artefact.properties import SIZE
 from evaluation.artefact.results import Offline, Slices
@@ -77,8 +78,13 @@ def markdown(release: Path = RELEASE) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in card.lineage.libraries.items())
     origin = (
         f"Code {card.lineage.git_commit[:12]}, data {card.lineage.data_hash[:12]}, MLflow run "
-        f"{card.lineage.mlflow_run_id}; {libraries}. SHA-256 of the file: `{sha256}`."
+        f"{card.lineage.mlflow_run_id}; {libraries}."
     )
+    files = [
+        f"| {path.name} | {path.stat().st_size / 1e6:.1f} | `{hash_of(path)}` |"
+        for path in sorted(release.glob("model*"))
+        if path.suffix in {".pt", ".onnx"}
+    ]
     lines = [
         f"# Model card: {card.name} {card.version}",
         "",
@@ -105,6 +111,10 @@ def markdown(release: Path = RELEASE) -> str:
         "## Lineage",
         "",
         origin,
+        "",
+        "| file | MB | SHA-256 |",
+        "| --- | --- | --- |",
+        *files,
     ]
     return "\n".join(lines) + "\n"
 

@@ -24,7 +24,6 @@ from evaluation.service.results import AgainstTest, Consistency, Far, Live
 from serving.contract.answer import Refusal
 from serving.contract.artifact import PROBE_TOLERANCE
 from serving.runtime.handler import load_handler
-from serving.runtime.torchscript import one_thread
 
 _PERCENTILES: Final = (50, 90, 95, 99)
 OBJECTIVE_MS: Final = 500
@@ -96,7 +95,7 @@ def compare_offline(model: Path, health: Health, replies: list[Reply]) -> Consis
         far = max(abs(value - live[label]) for label, value in answer.probabilities.items())
         return far, max(live, key=lambda label: live[label]) != answer.prediction
 
-    found = map_on_cores(away, answered, "offline handler", initializer=one_thread)
+    found = map_on_cores(away, answered, "offline handler")
     largest = max((far for far, _ in found), default=0.0)
     allowed = PROBE_TOLERANCE[handler.artifact.card.precision]
     order = sorted(range(len(found)), key=lambda i: -found[i][0])[:_NOTEWORTHY]

@@ -1,12 +1,14 @@
-"""The model file: one archive with the network, its card and its probe.
+"""The model file: one file with the network, its card and its probe, in TorchScript or in ONNX.
 
-Reading the card and the probe needs no torch; `serving.runtime.torchscript` loads and saves the network.
+Reading the card and the probe needs neither torch nor onnxruntime; `serving.runtime` loads the network.
 
-The network is `forward(u8[N,3,S,S]) -> f32[N,K]`: calibrated probabilities, with normalisation and
-temperature inside the graph. It may have two more methods:
-- `observe(u8[N,3,S,S]) -> (f32[N,K], f32[N])`: the same probabilities, and the cosine distance of the photo's
-  features to the nearest of the training photos' (0 for the same direction, 1 at right angles);
-- `explain(u8[N,3,S,S]) -> f32[N,K,h,w]`: an activation map per class (Zhou et al. 2016).
+The network takes `u8[N,3,S,S]` and gives calibrated probabilities `f32[N,K]`; normalisation and temperature
+are inside. It may also give
+- the cosine distance `f32[N]` of the photo's features to the nearest of the training photos' (0 for the same
+  direction, 1 at right angles);
+- activation maps `f32[N,K,h,w]`, one per class (Zhou et al. 2016).
+In TorchScript these are the methods `forward`, `observe` (the probabilities and the distance) and `explain`;
+in ONNX the input is `images` and the outputs are `probabilities`, `distance` and `activation`.
 
 The probe is a handful of encoded images with the probabilities that the trainer's eager model gave for them.
 Loading an artefact for use replays the probe (`serving.runtime.handler`), so a corrupt file, a changed image
@@ -24,6 +26,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from serving.contract import onnx
 from serving.contract.card import SCHEMA_VERSION, Card
 from serving.contract.errors import ArtifactError
 from serving.contract.preprocess import RESIZE_RULE
@@ -37,11 +40,16 @@ Int8 kernels round differently with and without VNNI: 0.025 was seen at a probab
 
 OBSERVE: Final = "observe"
 EXPLAIN: Final = "explain"
+IMAGES: Final = "images"
+PROBABILITIES: Final = "probabilities"
+DISTANCE: Final = "distance"
+ACTIVATION: Final = "activation"
 CARD: Final = "card.json"
 PROBE: Final = "probe.json"
 
 T = TypeVar("T")
-_EXTRA: Final = "/extra/"  # where torch.jit.save puts extra files, below the archive's own name
+_ARCHIVE: Final = b"PK"  # of a zip, as torch.jit.save writes it
+_EXTRA: Final = "/extra/"  # where it puts extra files, below the archive's own name
 
 
 class ProbeImage(msgspec.Struct, frozen=True):
@@ -97,27 +105,39 @@ def read_bytes(path: Path) -> bytes:
 def parse(path: Path, data: bytes) -> Artifact:
     """Card, probe and hash of the artefact whose bytes are `data`; `path` is only for the messages.
 
-    It checks the CRC-32 of each member, which `torch.jit.load` does not.
+    It checks every byte, which neither `torch.jit.load` nor onnxruntime does.
 
     Raises:
         ArtifactError: as for `read`.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            damaged = archive.testzip()
-            extra = {
-                name.partition(_EXTRA)[2]: archive.read(name)
-                for name in archive.namelist()
-                if _EXTRA in name and not damaged
-            }
+        extra = onnx.split(data)[1] if is_onnx(data) else _extra_files(data)
     except Exception as error:  # zipfile and zlib raise many kinds on malicious bytes
         raise not_whole(path, len(data)) from error
-    if damaged:
-        raise not_whole(path, len(data))
     card = _decode(path, CARD, extra.get(CARD, b""), Card)
     probe = _decode(path, PROBE, extra.get(PROBE, b""), list[ProbeImage])
     _check(path, card, probe)
     return Artifact(card, probe, hashlib.sha256(data).hexdigest())
+
+
+def is_onnx(start: bytes) -> bool:
+    """Whether a file that begins like this is taken for ONNX, which has no mark of its own."""
+    return not start.startswith(_ARCHIVE)
+
+
+def members(card: Card, probe: list[ProbeImage]) -> dict[str, bytes]:
+    """What the model file holds besides the network, by name."""
+    return {CARD: msgspec.json.encode(card), PROBE: msgspec.json.encode(probe)}
+
+
+def _extra_files(data: bytes) -> dict[str, bytes]:
+    """The extra files of a TorchScript archive, once the CRC-32 of each of its members is right."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)
+        return {
+            name.partition(_EXTRA)[2]: archive.read(name) for name in archive.namelist() if _EXTRA in name
+        }
 
 
 def reference_path(model: Path) -> Path:
@@ -147,8 +167,8 @@ def read_reference(model: Path, loaded: Artifact) -> tuple[Reference | None, str
 def not_whole(path: Path, size_bytes: int) -> ArtifactError:
     """The error for a file that is damaged or not an artefact."""
     return ArtifactError(
-        f"The model at {path} ({size_bytes} bytes) is not a complete TorchScript archive: "
-        "it is damaged or not a model. Export it or fetch it again."
+        f"The model at {path} ({size_bytes} bytes) is neither a complete TorchScript archive nor "
+        "a complete ONNX model with its card: it is damaged or not a model. Export it or fetch it again."
     )
 
 

@@ -19,7 +19,6 @@ from common.processor import yield_to_others
 from serving.contract.errors import EngineError, NotReady
 from serving.engine.admission import Admission
 from serving.engine.job import Job
-from serving.runtime import torchscript
 
 MOVED: Final = object()
 """The outcome of a job that another lane computes."""
@@ -194,7 +193,6 @@ class Lane:
         return [thread for thread, busy in self._busy.items() if now - busy.since > self._stuck_seconds]
 
     def _work(self) -> None:
-        torchscript.one_thread()
         me = threading.current_thread()
         while jobs := self._take(me):
             try:

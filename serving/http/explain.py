@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from litestar import Response, post
 from PIL import Image
 
@@ -80,7 +79,7 @@ def _explain(handler: ImageClassifierHandler, image: DecodedImage) -> tuple[str,
     maps = handler.explain(image)
     if maps is None:
         raise NotExplainable("This model has no activation maps. It still answers /predict.")
-    batch = handler.inference(Batch([image], torch.from_numpy(image.pixels)[None]))
+    batch = handler.inference(Batch([image], image.pixels[None]))
     label = handler.artifact.card.labels[int(batch.probabilities[0].argmax())]
     return label, draw(image.pixels, image.width, image.height, maps[label])
 

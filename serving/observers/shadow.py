@@ -19,7 +19,6 @@ import structlog
 from common.processor import yield_to_others
 from serving.contract.answer import Answer, Refusal
 from serving.observation import Observation
-from serving.runtime import torchscript
 from serving.runtime.handler import ImageClassifierHandler
 from serving.telemetry.metrics import Metrics
 
@@ -78,7 +77,6 @@ class Shadow:
         self._thread.join(timeout_seconds)
 
     def _work(self) -> None:
-        torchscript.one_thread()
         yield_to_others()
         while item := self._waiting.get():
             try:

@@ -15,15 +15,14 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from serving.contract import artifact
 from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError, ImageError, NotReady
 from serving.contract.preprocess import DecodedImage, Limits, inspect, preprocess
 from serving.contract.structure.model import Structure
-from serving.runtime import torchscript
+from serving.runtime.load import load
+from serving.runtime.network import Network, Pixels
 
 
 class Context(Protocol):
@@ -65,7 +64,7 @@ class Batch:
 
     images: list[DecodedImage | ImageError]
     """One entry per item, in order: its pixels, or the error that replaces them."""
-    inputs: torch.Tensor
+    inputs: Pixels
     """`u8[N,3,S,S]` of the good items only, in order."""
     probabilities: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """`f32[N,K]` after inference."""
@@ -81,16 +80,15 @@ class ImageClassifierHandler:
 
         Args:
             limits: The limits beyond which an image is refused.
-            device: Where the network runs, as torch names it.
+            device: Where the network runs: `cpu`, `cuda` or `cuda:N`.
             max_batch: Largest number of photos in one pass of the network. Passes have fixed sizes (powers of
                 two up to this), each compiled before the first request; the last pass is padded.
         """
         self.limits = limits or Limits()
-        self._device = torch.device(device)
+        self._device = device
         self._sizes = sorted({min(2**k, max_batch) for k in range(max_batch.bit_length() + 1)})
         self._artifact: artifact.Artifact | None = None
-        self._model: torch.jit.ScriptModule | None = None  # unfused, for `explain`
-        self._module: torch.jit.ScriptModule | None = None
+        self._network: Network | None = None
 
     @property
     def artifact(self) -> artifact.Artifact:
@@ -104,28 +102,18 @@ class ImageClassifierHandler:
         return self._artifact
 
     def initialize(self, context: Context) -> None:
-        """Load the artefact, fuse and warm it, and replay its probe.
-
-        It is compiled for one thread per pass, and remains so: oneDNN keeps the number of threads of the
-        compiling thread, whatever the calling thread has.
+        """Load the artefact into its runtime, warm it, and replay its probe.
 
         Raises:
             ArtifactError: the file is missing or damaged, or does not reproduce its probe.
         """
         path = Path(context.system_properties["model_dir"], context.manifest["model"]["serializedFile"])
-        model, loaded = torchscript.load(path)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        self._network, self._artifact = load(path, self._device, self._sizes)
         try:
-            with torchscript.fusing(model.to(self._device)) as module:
-                self._model, self._module, self._artifact = model, module, loaded
-                self._warm()
-                self._replay_probe()
+            self._replay_probe()
         except ArtifactError:
-            self._model = self._module = self._artifact = None
+            self._network = self._artifact = None
             raise
-        finally:
-            torch.set_num_threads(threads)
 
     def inspect(self, body: bytes) -> Structure:
         """What the image's structure says about its cost, before anything is decoded.
@@ -150,51 +138,37 @@ class ImageClassifierHandler:
                 images.append(error)
         good = [image.pixels for image in images if isinstance(image, DecodedImage)]
         stacked = np.stack(good) if good else np.empty((0, 3, size, size), np.uint8)
-        return Batch(images, torch.from_numpy(stacked))  # [N,3,S,S]
+        return Batch(images, stacked)
 
     def inference(self, inputs: Batch) -> Batch:
         """Run the network on the good items: `u8[N,3,S,S]` to `f32[N,K]`."""
-        if self._module is None:
-            raise NotReady("No model is loaded.")
-        rows: list[torch.Tensor] = []
-        distances: list[torch.Tensor] = []
+        loaded = self._loaded()
+        rows: list[npt.NDArray[np.float32]] = []
+        distances: list[npt.NDArray[np.float32]] = []
         waiting = inputs.inputs
-        with torch.inference_mode():
-            while len(waiting):
-                size = next((s for s in self._sizes if s >= len(waiting)), self._sizes[-1])
-                part, waiting = waiting[:size], waiting[size:]
-                whole = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, size - len(part)))  # [size,3,S,S]
-                for kept, values in zip((rows, distances), self._run(whole.to(self._device)), strict=False):
-                    kept.append(values[: len(part)].cpu())
-        width = len(self.artifact.card.labels)
-        probabilities = torch.cat(rows).numpy() if rows else np.empty((0, width), np.float32)
-        return Batch(
-            inputs.images, inputs.inputs, probabilities, torch.cat(distances).numpy() if distances else None
-        )
-
-    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """`u8[N,3,S,S]` to `f32[N,K]` and, if the artefact reports them, the distances `f32[N]`."""
-        assert self._module is not None  # noqa: S101 (both callers ensure it)
-        if hasattr(self._module, artifact.OBSERVE):
-            observed: tuple[torch.Tensor, torch.Tensor] = self._module.observe(images)
-            return observed
-        return (self._module(images),)
+        while len(waiting):
+            size = next((s for s in self._sizes if s >= len(waiting)), self._sizes[-1])
+            part, waiting = waiting[:size], waiting[size:]
+            missing = np.zeros((size - len(part), *part.shape[1:]), np.uint8)
+            whole = np.concatenate([part, missing]) if len(missing) else part  # [size,3,S,S]
+            probabilities, far = loaded.run(whole)
+            rows.append(probabilities[: len(part)])
+            if far is not None:
+                distances.append(far[: len(part)])
+        if not rows:
+            rows.append(np.empty((0, len(self.artifact.card.labels)), np.float32))
+        far = np.concatenate(distances) if distances else None
+        return Batch(inputs.images, inputs.inputs, np.concatenate(rows), far)
 
     def explain(self, image: DecodedImage) -> dict[str, npt.NDArray[np.float32]] | None:
         """Activation map `f32[h,w]` per label: above 0 where the photo supports it, below 0 where not.
 
-        It runs the unfused network, independently of `inference` and slower. None if the artefact has no
-        such method.
+        It is independent of `inference`, and may be slower. None if the artefact has no such output.
         """
-        model = self._model
-        if model is None:
-            raise NotReady("No model is loaded.")
-        if not hasattr(model, artifact.EXPLAIN):
+        maps = self._loaded().explain(image.pixels[None])  # [1,K,h,w]
+        if maps is None:
             return None
-        with torch.inference_mode():
-            pixels = torch.from_numpy(image.pixels)[None].to(self._device)  # [1,3,S,S]
-            maps = model.explain(pixels)[0].cpu().numpy()  # [K,h,w]
-        return dict(zip(self.artifact.card.labels, maps, strict=True))
+        return dict(zip(self.artifact.card.labels, maps[0], strict=True))
 
     def postprocess(self, outputs: Batch) -> list[Answer | Refusal]:
         """One answer or refusal for each item, in order."""
@@ -223,6 +197,7 @@ class ImageClassifierHandler:
             "sha256": self.artifact.sha256,
             "labels": card.labels,
             "input": f"u8[N,3,{card.input_size},{card.input_size}], {card.resize_rule}",
+            "runtime": self._loaded().describe(),
         }
 
     def _answer(self, row: npt.NDArray[np.float32], distance: float | None) -> Answer:
@@ -239,13 +214,10 @@ class ImageClassifierHandler:
             feature_distance=distance,
         )
 
-    def _warm(self) -> None:
-        """Two calls compile the fused graph for a shape `u8[count,3,S,S]`; the third is fast."""
-        size = self.artifact.card.input_size
-        with torch.inference_mode():
-            for count in self._sizes:
-                for _ in range(3):
-                    self._run(torch.zeros((count, 3, size, size), dtype=torch.uint8, device=self._device))
+    def _loaded(self) -> Network:
+        if self._network is None:
+            raise NotReady("No model is loaded.")
+        return self._network
 
     def _replay_probe(self) -> None:
         allowed = artifact.PROBE_TOLERANCE[self.artifact.card.precision]
@@ -265,13 +237,6 @@ class ImageClassifierHandler:
                     f"{allowed}). The file is damaged, or the preprocessing differs. Export it "
                     "again with this version."
                 )
-
-
-def choose_device(wanted: str) -> str:
-    """The device as torch names it: `auto` is a GPU if torch has one, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_handler(path: Path) -> ImageClassifierHandler:

@@ -245,7 +245,7 @@ class Engine:
         container.start()
 
     def _create(self, image: str) -> str:
-        self.containers["created"] = Container(self.images[image], 0, {})
+        self.containers["created"] = Container(self.images[image], 0, {"MODEL": "/app/model"})
         return "created\n"
 
     def _cp(self, source: str, target: str) -> None:

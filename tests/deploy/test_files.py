@@ -19,7 +19,7 @@ from tests.tiny import ROOT
 DEPLOY = ROOT / "deploy"
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "model-int8.onnx"])
 def test_released_models_predict_the_smoke_photos_correctly(name: str):
     """With a margin that the rounding of no processor can use up."""
     handler = ImageClassifierHandler()

@@ -151,12 +151,12 @@ def test_a_shadow_model_comes_from_an_image_and_belongs_to_the_release(host: Hos
     shadow = host.image("candidate")
     assert host.call("deploy", host.image("first"), "--shadow", shadow).status == 0
     digest = shadow.rsplit(":", 1)[-1][:12]
-    assert variables(host) == {"SERVING_SHADOW_MODEL": f"/data/shadow-{digest}.pt"}
-    model = host.state_folder / "data" / f"shadow-{digest}.pt"
-    assert model.read_text() == "/app/model.pt of candidate"
+    assert variables(host) == {"SERVING_SHADOW_MODEL": f"/data/shadow-{digest}"}
+    model = host.state_folder / "data" / f"shadow-{digest}"
+    assert model.read_text() == "/app/model of candidate"
     assert "created" not in host.engine.containers
     host.deploy(host.image("second"))
-    assert variables(host) == {"SERVING_SHADOW_MODEL": f"/data/shadow-{digest}.pt"}
+    assert variables(host) == {"SERVING_SHADOW_MODEL": f"/data/shadow-{digest}"}
     assert shadow in host.call("status").out
     for name in ("third", "fourth"):
         assert host.call("deploy", host.image(name), "--shadow", "none").status == 0

@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.artefact import comparison, properties
 from evaluation.figures import intervals
-from serving.runtime import torchscript
-from tests import tiny
+from tests import redness, tiny
 from tests.pictures import encode
-from training.export.probe import make_probe
 
 GATES = (
     "promotion: {points_lost_max: 5, significantly_worse_max: 0, slices_worse_max: 0, "
@@ -27,29 +24,9 @@ GATES = (
 PHOTOS = 100
 
 
-class Redness(torch.nn.Module):
-    """Predicts cat for red pictures; for pictures darker than `turned`, the opposite."""
-
-    def __init__(self, turned: float) -> None:
-        super().__init__()
-        self.turned = turned
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`u8[N,3,S,S]` to `f32[N,2]`."""
-        means = images.float().mean((2, 3))  # [N,3]
-        margin = (means[:, 0] - means[:, 2]) / 20
-        sign = torch.where(means.mean(1) < self.turned, -1.0, 1.0)
-        return torch.softmax(torch.stack((margin * sign, -margin * sign), 1), 1)
-
-
 def write(path: Path, turned: float, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
     """Write an artefact of `Redness`."""
-    with torchscript.deprecation_silenced():
-        traced = torch.jit.trace(
-            Redness(turned), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8)
-        )
-    torchscript.save(path, traced, tiny.card(labels), make_probe(Redness(turned), tiny.SIDE))
-    return path
+    return redness.write(path, tiny.card(labels), turned)
 
 
 @pytest.fixture(scope="module")

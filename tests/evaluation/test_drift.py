@@ -19,7 +19,7 @@ from evaluation.__main__ import main
 from evaluation.artefact import windows
 from evaluation.service import drift
 from serving.contract import reference
-from serving.runtime import torchscript
+from serving.runtime.load import load, reseal
 from serving.telemetry.drift import Window
 from tests import processes, tiny
 from tests.pictures import encode
@@ -113,13 +113,13 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def profiled(model: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny artefact with a drift reference from these pictures."""
-    network, loaded = torchscript.load(model)
+    network, loaded = load(model)
     photos = measure(network, sorted(labelled.rglob("*.png")), tiny.SIDE)
     card = msgspec.structs.replace(
         tiny.card(), reference=reference.make_reference(photos, 2), unfamiliar_above=0.9
     )
     path = tmp_path_factory.mktemp("profiled") / "model.pt"
-    torchscript.save(path, network, card, loaded.probe)
+    reseal(model, path, card, loaded.probe)
     return path
 
 

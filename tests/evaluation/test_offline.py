@@ -110,7 +110,7 @@ def test_the_gates_decide_the_exit_status(prepared: Path, limit: float, status: 
 @pytest.mark.parametrize(
     ("option", "content", "words"),
     [
-        ("--model", "damaged", "not a complete TorchScript archive"),
+        ("--model", "damaged", "neither a complete TorchScript archive"),
         ("--model", None, "no model at"),
         ("--manifest", None, "no manifest at"),
         (

@@ -11,28 +11,16 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from evaluation.__main__ import main
 from serving.contract import artifact
-from serving.runtime import torchscript
-from tests import tiny
+from serving.runtime.handler import load_handler
+from tests import redness, tiny
 from tests.pictures import encode
-from training.export.probe import make_probe
 
 PHOTOS = 30
 GATES = "offline: {{accuracy_min: {}, ece_max: 0.5}}"
-
-
-class Redness(torch.nn.Module):
-    """Predicts cat for red pictures, dog for blue ones."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`u8[N,3,S,S]` to `f32[N,2]`."""
-        means = images.float().mean((2, 3))  # [N,3]
-        margin = (means[:, 0] - means[:, 2]) / 20
-        return torch.softmax(torch.stack((margin, -margin), 1), 1)
 
 
 def picture(label: str, number: int, side: int) -> bytes:
@@ -43,8 +31,9 @@ def picture(label: str, number: int, side: int) -> bytes:
 
 
 @pytest.fixture
-def candidate(workplace: Path) -> Path:
-    """An artefact, photos in two splits and their manifest, where the pipeline writes them."""
+def candidate(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Artefacts, photos in two splits and their manifest, where the pipeline writes them."""
+    monkeypatch.setattr("evaluation.release.release.PHOTOS", 10)  # under each corruption
     rows = []
     for split in ("validation", "test"):
         for label in ("cat", "dog"):
@@ -56,10 +45,10 @@ def candidate(workplace: Path) -> Path:
     Path("data/prepared").mkdir()
     table = pd.DataFrame(rows, columns=["path", "label", "split", "sha256"])
     table.to_csv("data/prepared/manifest.csv", index=False)
-    with torchscript.deprecation_silenced():
-        traced = torch.jit.trace(Redness(), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8))
     card = msgspec.structs.replace(tiny.card(), measured_on="validation")
-    torchscript.save(Path("models/model.pt"), traced, card, make_probe(Redness(), tiny.SIDE))
+    for name in ("model.pt", "model.onnx"):
+        redness.write(Path("models", name), card)
+    redness.write(Path("models/model-int8.onnx"), msgspec.structs.replace(card, precision="int8"))
     return workplace
 
 
@@ -141,20 +130,48 @@ def test_the_model_card_describes_the_release(candidate: Path):
 
 
 @pytest.mark.usefixtures("candidate")
-def test_an_int8_model_is_released_alongside_the_other():
-    """Under its own name, with its own card, figures and slices."""
-    assert release() == 0
-    before = Path("models/release/model.pt").read_bytes()
-    network, loaded = torchscript.load(Path("models/model.pt"))
-    card = msgspec.structs.replace(loaded.card, precision="int8")
-    torchscript.save(Path("models/model.pt"), network, card, loaded.probe)
+def test_both_runtimes_and_int8_are_released_together():
+    """The ONNX file has the TorchScript file's card, the int8 file its own card, figures and slices."""
     assert release() == 0
     assert {p.name for p in Path("models/release").iterdir()} == {
-        f"{name}{precision}{suffix}"
-        for precision in ("", "-int8")
-        for name, suffix in (("model", ".pt"), ("card", ".json"), ("metrics", ".json"), ("slices", ".json"))
+        *("model.pt", "model.onnx", "model-int8.onnx"),
+        *(f"{name}{suffix}.json" for name in ("card", "metrics", "slices") for suffix in ("", "-int8")),
     }
-    assert Path("models/release/model.pt").read_bytes() == before
+    cards = {p.name: artifact.read(p).card for p in Path("models/release").glob("model*")}
+    assert cards["model.onnx"] == cards["model.pt"]
+    assert cards["model-int8.onnx"].precision == "int8"
+    assert cards["model-int8.onnx"].measured_on == "test"
+    assert (
+        load_handler(Path("models/release/model.onnx")).artifact.sha256
+        in Path("docs/model-card.md").read_text()
+    )
+
+
+@pytest.mark.usefixtures("candidate")
+def test_an_int8_file_that_fails_is_left_out_and_the_others_are_released(capsys: pytest.CaptureFixture[str]):
+    """It would be served next to a card that promises more."""
+    card = msgspec.structs.replace(tiny.card(), precision="int8")
+    redness.write(Path("models/model-int8.onnx"), card, turned=255)
+    assert release() == 0
+    assert "models/model-int8.onnx is not released" in capsys.readouterr().err
+    assert not list(Path("models/release").glob("*int8*"))
+    assert Path("models/release/model.onnx").exists()
+
+
+@pytest.mark.usefixtures("candidate")
+@pytest.mark.parametrize(
+    ("turned", "run", "words"), [(0, "another", "not of one export"), (255, "run", "answers 60 of 60 photos")]
+)
+def test_files_of_two_exports_are_not_released_together(
+    turned: float, run: str, words: str, capsys: pytest.CaptureFixture[str]
+):
+    """By their cards, and by their answers."""
+    card = msgspec.structs.replace(tiny.card(), measured_on="validation")
+    lineage = msgspec.structs.replace(card.lineage, mlflow_run_id=run)
+    redness.write(Path("models/model.onnx"), msgspec.structs.replace(card, lineage=lineage), turned)
+    assert release() == 2
+    assert words in capsys.readouterr().err
+    assert not Path("models/release").exists()
 
 
 @pytest.mark.usefixtures("candidate")
@@ -178,7 +195,12 @@ def test_a_failing_artefact_leaves_the_release_unchanged(
 
 @pytest.mark.usefixtures("candidate")
 @pytest.mark.parametrize(
-    ("missing", "words"), [("models/model.pt", "make train"), ("data/prepared/manifest.csv", "make data")]
+    ("missing", "words"),
+    [
+        ("models/model.pt", "make train"),
+        ("models/model-int8.onnx", "make train"),
+        ("data/prepared/manifest.csv", "make data"),
+    ],
 )
 def test_nothing_to_release_is_an_error_with_the_next_step(
     missing: str, words: str, capsys: pytest.CaptureFixture[str]

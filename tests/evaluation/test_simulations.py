@@ -9,17 +9,13 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.artefact import rates
 from evaluation.figures import coverage, intervals
-from serving.runtime import torchscript
-from tests import tiny
-from tests.evaluation.test_release import Redness
+from tests import redness
 from tests.pictures import encode
-from training.export.probe import make_probe
 
 
 def test_the_coverage_of_a_known_interval_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -74,9 +70,7 @@ def test_right_and_wrong_models_are_told_apart(workplace: Path, monkeypatch: pyt
     Path("data/prepared").mkdir()
     table = pd.DataFrame(rows, columns=["path", "label", "split", "sha256"])
     table.to_csv("data/prepared/manifest.csv", index=False)
-    with torchscript.deprecation_silenced():
-        traced = torch.jit.trace(Redness(), torch.zeros((1, 3, tiny.SIDE, tiny.SIDE), dtype=torch.uint8))
-    torchscript.save(workplace / "model.pt", traced, tiny.card(), make_probe(Redness(), tiny.SIDE))
+    redness.write(workplace / "model.pt")
     monkeypatch.setattr(rates, "SIZES", (50, 200))
     assert main(["rates", "--model", "model.pt", "--draws", "20", "--out", "out"]) == 0
     found = {

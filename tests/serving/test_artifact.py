@@ -60,7 +60,7 @@ def test_the_probe_is_reproduced_within_the_tolerance(model: Path):
         assert np.abs(np.array(got) - image.probabilities).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model-int8.pt"])
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "model-int8.onnx"])
 def test_the_released_artefacts_reproduce_their_probes_on_this_machine(name: str):
     """Whatever instructions its processor has."""
     ImageClassifierHandler().initialize(LocalContext.for_file(tiny.ROOT / "models/release" / name))

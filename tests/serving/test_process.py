@@ -124,7 +124,7 @@ def test_a_port_in_use_is_reported_before_anything_is_loaded(model: Path, enviro
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no model at"), (b"damaged", "not a complete TorchScript")]
+    ("content", "words"), [(None, "no model at"), (b"damaged", "neither a complete TorchScript")]
 )
 def test_without_a_complete_model_it_exits_with_the_reason(
     content: bytes | None, words: str, tmp_path: Path, environment: Environment

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -14,13 +15,15 @@ from PIL import Image, ImageOps
 from common.errors import PipelineError
 from common.files import sha256
 from evaluation.figures import metrics
+from serving.contract.preprocess import preprocess
 from serving.runtime import torchscript
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.handler import ImageClassifierHandler, load_handler
 from tests.pictures import encode
-from tests.tiny import HEAD_ALONE, SIDE, data_config, train_config
+from tests.tiny import HEAD_ALONE, ROOT, SIDE, data_config, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
 from training.export.artefact import export
+from training.export.graph import OPSET
 from training.fit import checkpoint
 from training.fit.job import Job
 from training.fit.phases import fit
@@ -43,11 +46,9 @@ def client_of(place: Place) -> MlflowClient:
     return MlflowClient(f"sqlite:///{place.root}/mlflow.db")
 
 
-def served(place: Place) -> ImageClassifierHandler:
+def served(path: Path) -> ImageClassifierHandler:
     """The artefact, loaded and checked by its probe as in the service."""
-    handler = ImageClassifierHandler()
-    handler.initialize(LocalContext.for_file(place.model))
-    return handler
+    return load_handler(path)
 
 
 def accuracy_on_validation(handler: ImageClassifierHandler, place: Place) -> float:
@@ -92,7 +93,7 @@ def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
     """From the same checkpoint: the graph enlarges its input, and the card has that network's figures."""
     export(train_config("--export.read_size", "96"), trained)
     network = checkpoint.read(trained.checkpoint).network()
-    handler = served(trained)
+    handler = served(trained.model)
     card = handler.artifact.card
     assert (card.input_size, card.read_size) == (SIDE, 96)
     assert card.version.endswith("-96px")
@@ -105,23 +106,47 @@ def test_an_enlarging_export_measures_the_network_that_enlarges(trained: Place):
     assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(handler, trained))
 
 
-def test_an_export_in_int8_measures_int8_and_is_another_version(trained: Place):
-    """From the same checkpoint and run as another export: both versions keep their file."""
-    export(train_config("--export.read_size", "96"), trained)
-    client = client_of(trained)
-    first = client.get_model_version_by_alias(NAME, ALIAS)
-    export(train_config("--export.precision", "int8", "--export.calibration_photos", "20"), trained)
-    handler = served(trained)
-    card = handler.artifact.card
-    assert card.precision == "int8"
-    assert card.version.endswith("-int8")
-    assert "quantized::" in str(torchscript.load(trained.model)[0].inlined_graph)
-    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(handler, trained))
-    second = client.get_model_version_by_alias(NAME, ALIAS)
-    assert second.version != first.version
-    for version in (first, second):
-        stored = Path(version.source.removeprefix("file://")) / "model.pt"
-        assert sha256(stored) == version.tags["sha256"]
+def test_the_onnx_files_answer_like_the_torchscript_file(trained: Place):
+    """The ONNX file has the same card and answers; the int8 file its own, measured on what it answers."""
+    export(train_config("--export.calibration_photos", "20"), trained)
+    whole, same, small = (served(path) for path in (trained.model, trained.onnx, trained.int8))
+    assert same.artifact.card == whole.artifact.card
+    assert same.artifact.probe == whole.artifact.probe
+    photos = [{"body": p.read_bytes()} for p in read_manifest(trained).splits["validation"].paths]
+    for one, other, quantised in zip(*(h.handle(photos) for h in (whole, same, small)), strict=True):
+        assert other.probability == pytest.approx(one.probability, abs=1e-4)
+        assert other.feature_distance == pytest.approx(one.feature_distance, abs=1e-4)
+        assert abs(quantised.probability - one.probability) < 0.2
+    pixels = preprocess(photos[0]["body"], SIDE)
+    for label, heat in whole.explain(pixels).items():
+        assert np.allclose(same.explain(pixels)[label], heat, atol=1e-3)
+    card = small.artifact.card
+    assert (card.precision, card.version.endswith("-int8")) == ("int8", True)
+    assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(small, trained))
+    assert card.reference.photos == len(photos)
+
+
+def test_every_export_of_a_run_keeps_its_files(trained: Place):
+    """Two versions in MLflow, each with the files of all runtimes."""
+    client, versions = client_of(trained), []
+    for size in ("96", "0"):
+        export(train_config("--export.read_size", size, "--export.calibration_photos", "8"), trained)
+        versions.append(client.get_model_version_by_alias(NAME, ALIAS))
+    assert versions[0].version != versions[1].version
+    for version in versions:
+        stored = Path(version.source.removeprefix("file://"))
+        assert sha256(stored / "model.pt") == version.tags["sha256"]
+        assert {path.name for path in stored.iterdir()} == {"model.pt", "model.onnx", "model-int8.onnx"}
+
+
+def test_exporter_and_operator_set_of_the_onnx_file_are_pinned(trained: Place):
+    """A newer exporter may write what older runtimes cannot read: a change is made on purpose."""
+    export(train_config("--export.calibration_photos", "8"), trained)
+    model = onnx.load(trained.onnx)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
+    assert (model.ir_version, model.producer_name) == (10, "pytorch")
+    assert [one.name for one in model.graph.output] == ["probabilities", "distance", "activation"]
+    assert str(ROOT).encode() not in trained.onnx.read_bytes(), "the exporter notes paths of this machine"
 
 
 def test_three_classes_work_from_end_to_end(tracked: Path):
@@ -137,7 +162,7 @@ def test_three_classes_work_from_end_to_end(tracked: Path):
     prepare(data_config().prepare, place)
     fit(Job.plan(train_config(*HEAD_ALONE), read_manifest(place), place))
     export(train_config(), place)
-    answer = served(place).handle([{"body": (tracked / "pets/Dog/0.jpg").read_bytes()}])[0]
+    answer = served(place.model).handle([{"body": (tracked / "pets/Dog/0.jpg").read_bytes()}])[0]
     assert list(answer.probabilities) == ["cat", "dog", "parrot"]
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
@@ -193,7 +218,7 @@ def test_classes_of_any_name_come_through_the_whole_line(tracked: Path):
     prepare(data_config().prepare, place)
     fit(Job.plan(train_config(*HEAD_ALONE), read_manifest(place), place))
     export(train_config(*HEAD_ALONE), place)
-    assert served(place).artifact.card.labels == sorted(labels)
+    assert served(place.model).artifact.card.labels == sorted(labels)
 
 
 def test_an_option_that_the_export_does_not_use_is_refused(tracked: Path, capsys: pytest.CaptureFixture[str]):

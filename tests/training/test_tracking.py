@@ -35,7 +35,7 @@ def test_the_alias_moves_to_the_version_of_this_artefact(model: Path, capsys: py
     versions = {}
     for path in (Path("first.pt"), second):
         sha = artifact.read(path).sha256
-        versions[path.name] = tracker.register("tiny", path, {"sha256": sha}, config.alias)
+        versions[path.name] = tracker.register("tiny", [path], {"sha256": sha}, config.alias)
     tracker.finish()
     for name in ("first.pt", "second.pt", "first.pt"):
         assert main(["promote", name]) == 0

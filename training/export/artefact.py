@@ -1,43 +1,84 @@
-"""Checkpoint in, artefact out: one TorchScript file with card and probe, calibrated on validation.
+"""Checkpoint in, artefacts out: the network with card and probe, calibrated on validation.
 
 The test split is not used; `evaluation.release` measures on it what it releases.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
 from common import files
+from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.photos import find_photos
 from evaluation.figures import metrics
 from serving.contract.card import Card
 from serving.contract.reference import Reference, make_reference
-from serving.runtime import torchscript
+from serving.runtime import onnx, torchscript
+from serving.runtime.network import Network
+from serving.runtime.onnx import OnnxNetwork
 from training.config import TrainConfig
 from training.export.calibrate import CalibratedClassifier
 from training.export.card import make_card
+from training.export.graph import make_graph, with_temperature
 from training.export.measure import measure
 from training.export.probe import make_probe
+from training.export.quantise import quantise
 from training.export.strangers import evenly_spaced, find_prototypes
 from training.export.trace import check_equal, trace_methods
 from training.fit import checkpoint, predictions
 from training.fit.predictions import Predictions
 from training.network.build import Classifier
 from training.network.predict import predict_all
-from training.network.quantise import quantise
 from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import read_manifest
 from training.place import Place
 from training.tracking import Tracker
 
 
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """What the artefacts of one export share."""
+
+    config: TrainConfig
+    trained: checkpoint.Checkpoint
+    run: checkpoint.Run
+    network: Classifier
+    photos: DecodedPhotos
+
+    @property
+    def size(self) -> int:
+        side: int = self.trained.model.input_size
+        return side
+
+    def card(
+        self,
+        exported: Network,
+        precision: Literal["fp32", "int8"],
+        temperature: float,
+        validation: Predictions,
+    ) -> Card:
+        """The card of an exported network, which measures the drift reference."""
+        labels = len(self.trained.labels)
+        measured = measure(exported, self.photos.manifest.splits["validation"].paths, self.size)
+        represented = _reference(self.config, measured, exported, self.size, labels)
+        return make_card(
+            self.config.export, self.trained, self.run, self.network.read_size, temperature, validation,
+            measured, represented, precision,
+        )  # fmt: skip
+
+
 def export(config: TrainConfig, place: Place) -> None:
-    """Write the artefact, log it to its MLflow run and register it.
+    """Write the artefacts, log them to their MLflow run and register them.
+
+    The network becomes a TorchScript file, an ONNX file with the same card and probe, and an int8 ONNX file
+    with a card and a probe of its own.
 
     Raises:
         PipelineError: the checkpoint is missing, has another schema, or was trained on other photos.
@@ -50,28 +91,46 @@ def export(config: TrainConfig, place: Place) -> None:
             "Train again: make train."
         )
     size = trained.model.input_size
-    photos = DecodedPhotos(manifest, size, place.decoded)
-    network = _network(config, trained.network(), photos)
-    validation = _judge(network, config, photos, place)
+    network = trained.network()
+    if config.export.read_size > size:
+        network.read_size = config.export.read_size
+    common = _Export(config, trained, run, network, DecodedPhotos(manifest, size, place.decoded))
+    validation = _judge(network, common.photos, place)
     temperature = metrics.fit_temperature(validation.log_probabilities, validation.targets)
-    model = CalibratedClassifier(network, temperature, find_prototypes(network, photos)).eval()
-    traced = trace_methods(model, size)
-    check_equal(model, traced, size)
-    measured = measure(traced, manifest.splits["validation"].paths, size)
-    represented = _reference(config, measured, traced, size, len(trained.labels))
-    card = make_card(
-        config.export, trained, run, network.read_size, temperature, validation, measured, represented
-    )
-    torchscript.save(place.model, traced, card, make_probe(model, size))
-    _register(config, place, card, validation)
+    model = CalibratedClassifier(network, temperature, find_prototypes(network, common.photos)).eval()
+    graph = make_graph(model, size)
+    card = _export_fp32(common, model, graph, validation, place)
+    _register(config, place, card, _export_int8(common, graph, place), validation)
+
+
+def _export_fp32(
+    common: _Export, model: CalibratedClassifier, graph: bytes, validation: Predictions, place: Place
+) -> Card:
+    traced = trace_methods(model, common.size)
+    check_equal(model, traced, common.size)
+    card = common.card(OnnxNetwork(graph), "fp32", float(model.temperature), validation)
+    probe = make_probe(model.predict, common.size)
+    torchscript.save(place.model, traced, card, probe)
+    onnx.save(place.onnx, graph, card, probe)
+    return card
+
+
+def _export_int8(common: _Export, graph: bytes, place: Place) -> Card:
+    """Quantise the graph and calibrate it again; its probe has its own probabilities."""
+    training = common.photos["train"]
+    chosen = evenly_spaced(len(training), common.config.export.calibration_photos)
+    quantised = quantise(with_temperature(graph, 1.0), np.array(training[chosen]))
+    validation = _predict(OnnxNetwork(quantised), common.photos)
+    temperature = metrics.fit_temperature(validation.log_probabilities, validation.targets)
+    quantised = with_temperature(quantised, temperature)
+    exported = OnnxNetwork(quantised)
+    card = common.card(exported, "int8", temperature, validation)
+    onnx.save(place.int8, quantised, card, make_probe(lambda pixels: exported.run(pixels)[0], common.size))
+    return card
 
 
 def _reference(
-    config: TrainConfig,
-    validation: list[dict[str, float]],
-    traced: torch.jit.ScriptModule,
-    size: int,
-    classes: int,
+    config: TrainConfig, validation: list[dict[str, float]], exported: Network, size: int, classes: int
 ) -> Reference:
     """The drift reference: of the configured folder, or of the validation photos.
 
@@ -87,30 +146,33 @@ def _reference(
             f"export.reference: there is no photo in {folder}. Name a folder of photos that represent "
             f"production, or leave it empty to take the validation photos."
         )
-    return make_reference(measure(traced, photos, size), classes, f"{len(photos)} photos of {folder.name}")
+    return make_reference(measure(exported, photos, size), classes, f"{len(photos)} photos of {folder.name}")
 
 
-def _network(config: TrainConfig, network: Classifier, photos: DecodedPhotos) -> Classifier:
-    """The network to serve: enlarging its input or quantised, if configured."""
-    if config.export.read_size > photos.size:
-        network.read_size = config.export.read_size
-    if config.export.precision == "int8":
-        training = photos["train"]
-        chosen = evenly_spaced(len(training), config.export.calibration_photos)
-        network = quantise(network, np.array(training[chosen]))
-    return network
-
-
-def _judge(network: Classifier, config: TrainConfig, photos: DecodedPhotos, place: Place) -> Predictions:
+def _judge(network: Classifier, photos: DecodedPhotos, place: Place) -> Predictions:
     """Predictions on validation; those of the unchanged network are in the training report."""
-    if config.export.precision == "fp32" and network.read_size is None:
+    if network.read_size is None:
         return predictions.read(place.train_report, "validation")
     logits = predict_all(network, photos["validation"], title="validation predictions")
     return Predictions(log_softmax(logits, axis=1), np.array(photos.manifest.splits["validation"].targets))
 
 
-def _register(config: TrainConfig, place: Place, card: Card, validation: Predictions) -> None:
-    """Log and register the artefact in MLflow; print its figures."""
+def _predict(network: Network, photos: DecodedPhotos) -> Predictions:
+    """An exported network's predictions on validation."""
+    images = photos["validation"]
+
+    def one(index: int) -> npt.NDArray[np.float32]:
+        return network.run(np.array(images[index])[None])[0]
+
+    found = np.concatenate(map_on_cores(one, range(len(images)), "int8 validation predictions"))
+    return Predictions(
+        np.log(np.maximum(found, np.finfo(np.float32).tiny)),
+        np.array(photos.manifest.splits["validation"].targets),
+    )
+
+
+def _register(config: TrainConfig, place: Place, card: Card, small: Card, validation: Predictions) -> None:
+    """Log the artefacts in MLflow and register the first; print their figures."""
     before, after = (
         metrics.expected_calibration_error(
             softmax(validation.log_probabilities / temperature, axis=1), validation.targets
@@ -121,18 +183,21 @@ def _register(config: TrainConfig, place: Place, card: Card, validation: Predict
     tracker.log_metrics({"temperature": card.temperature, "validation_ece": after})
     sha = files.sha256(place.model)
     tags = {"sha256": sha, "card_version": card.version}
-    version = tracker.register(card.name, place.model, tags, config.tracking.alias)
+    paths = [place.model, place.onnx, place.int8]
+    version = tracker.register(card.name, paths, tags, config.tracking.alias)
     tracker.set_tags({"model.sha256": sha, "model.version": card.version})
     tracker.finish()
-    accuracy = card.metrics["accuracy"]
     print(
         f"temperature {card.temperature:.3f}: validation ECE {before:.2%} -> {after:.2%}\n"
-        f"{_promise(card, config)}\n"
-        f"validation accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], "
-        f"n={accuracy.n}\n{place.model}: {place.model.stat().st_size / 1e6:.1f} MB, sha256 {sha[:12]}…, "
-        f"version {card.version}\nregistered in MLflow as {card.name} version {version}, "
-        f"alias @{config.tracking.alias}"
+        f"{_promise(card, config)}"
     )
+    for path, its in zip(paths, (card, card, small), strict=True):
+        accuracy = its.metrics["accuracy"]
+        print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, version {its.version}, validation accuracy "
+            f"{accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], n={accuracy.n}"
+        )
+    print(f"registered in MLflow as {card.name} version {version}, alias @{config.tracking.alias}")
 
 
 def _promise(card: Card, config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -27,6 +28,7 @@ def make_card(
     validation: Predictions,
     measured: list[dict[str, float]],
     represented: reference.Reference,
+    precision: Literal["fp32", "int8"],
 ) -> Card:
     """Make the card.
 
@@ -39,6 +41,7 @@ def make_card(
         validation: The exported network's predictions.
         measured: Drift quantities of each validation photo, measured as in the service.
         represented: What drift is measured against.
+        precision: Of the exported network.
     """
     probabilities = softmax(validation.log_probabilities / temperature, axis=1)
     abstain = metrics.abstain_threshold(probabilities, validation.targets, config.accepted_error_max)
@@ -47,7 +50,7 @@ def make_card(
     return Card(
         schema_version=SCHEMA_VERSION,
         name=trained.model.name,
-        version=_version(run.mlflow_run_id, read_size, config.precision),
+        version=_version(run.mlflow_run_id, read_size, precision),
         labels=trained.labels,
         input_size=trained.model.input_size,
         resize_rule=RESIZE_RULE,
@@ -63,7 +66,7 @@ def make_card(
         ),
         measured_on="validation",
         read_size=read_size,
-        precision=config.precision,
+        precision=precision,
         unfamiliar_above=float(np.quantile(distances, 1 - config.unfamiliar_share)),
         reference=represented,
     )
@@ -72,5 +75,5 @@ def make_card(
 def _version(run_id: str, read_size: int | None, precision: str) -> str:
     """Date of the export, training run, and what the export changed: input size, precision."""
     enlarged = f"-{read_size}px" if read_size else ""
-    quantised = "" if precision == "fp32" else f"-{precision}"
+    quantised = "" if precision == "fp32" else f"-onnx-{precision}"
     return f"{dt.datetime.now(dt.UTC):%Y.%m.%d}-{run_id[:8]}{enlarged}{quantised}"

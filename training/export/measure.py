@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from common.cores import map_on_cores
 from common.errors import PipelineError
 from serving.contract import reference
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import preprocess
-from serving.runtime import torchscript
+from serving.runtime.network import Network
 
 
-def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> list[dict[str, float]]:
+def measure(network: Network, photos: list[Path], size: int) -> list[dict[str, float]]:
     """The quantities of `serving.contract.reference` for each photo, measured as in the service.
 
     Raises:
@@ -26,11 +24,8 @@ def measure(traced: torch.jit.ScriptModule, photos: list[Path], size: int) -> li
             image = preprocess(path.read_bytes(), size)
         except ImageError as error:
             raise PipelineError(f"{path}: {error.detail} Remove this photo.") from error
-        with torch.inference_mode():
-            probabilities, distance = fused.observe(torch.from_numpy(image.pixels)[None])
-        return reference.measure(
-            image.pixels, image.width, image.height, probabilities[0].tolist(), float(distance)
-        )
+        probabilities, distances = network.run(image.pixels[None])
+        distance = None if distances is None else float(distances[0])
+        return reference.measure(image.pixels, image.width, image.height, probabilities[0].tolist(), distance)
 
-    with torchscript.fusing(traced) as fused:
-        return map_on_cores(one, photos, "drift reference", initializer=torchscript.one_thread)
+    return map_on_cores(one, photos, "drift reference")

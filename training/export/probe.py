@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image
 
 from serving.contract.artifact import ProbeImage
@@ -15,20 +16,19 @@ from training.photos.drawn import draw
 _SEED = 20
 
 
-def make_probe(model: torch.nn.Module, size: int) -> list[ProbeImage]:
-    """The probe's pictures with the eager model's probabilities.
+def make_probe(
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]], size: int
+) -> list[ProbeImage]:
+    """The probe's pictures with the probabilities that the exporting process has for them.
 
     Args:
-        model: `u8[N,3,S,S]` to probabilities `f32[N,K]`.
+        predict: `u8[1,3,S,S]` to probabilities `f32[1,K]`: the eager network, or the quantised one.
         size: S.
     """
-    probe = []
-    for name, data in probe_images().items():
-        pixels = torch.from_numpy(preprocess(data, size).pixels)[None]  # [1,3,S,S]
-        with torch.inference_mode():
-            probabilities = model(pixels)[0].tolist()
-        probe.append(ProbeImage(name, data, probabilities))
-    return probe
+    return [
+        ProbeImage(name, data, predict(preprocess(data, size).pixels[None])[0].tolist())
+        for name, data in probe_images().items()
+    ]
 
 
 def probe_images() -> dict[str, bytes]:

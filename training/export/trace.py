@@ -12,7 +12,7 @@ from common.errors import PipelineError
 from serving.contract import artifact
 from serving.runtime import torchscript
 from training.export.calibrate import CalibratedClassifier
-from training.network.quantise import pools_its_maps
+from training.network.maps import pools_its_maps
 
 _TOLERANCE: Final = 1e-4
 

@@ -31,7 +31,6 @@ from training.fit.report import write_report
 from training.fit.trainer import finetune, quiet_lightning
 from training.network.build import Classifier, build
 from training.network.predict import check
-from training.network.quantise import quantise
 from training.network.task import FinetuneTask
 from training.photos.module import PhotoData
 from training.tracking import Tracker
@@ -112,8 +111,6 @@ def _check(config: TrainConfig, network: Classifier) -> None:
     enlarged = max(config.export.read_size, config.model.input_size)
     side = config.model.input_size
     check(network, side, (*config.finetune.input_sizes, enlarged))
-    if config.export.precision == "int8":
-        quantise(network, np.full((1, 3, side, side), 128, np.uint8))
 
 
 def _class_weights(job: Job) -> npt.NDArray[np.float64]:

@@ -39,7 +39,7 @@ def check(network: Classifier, size: int, others: Iterable[int]) -> None:
     """Try the network before hours are spent on it: on photos of `size` compiled, as it is served.
 
     Raises:
-        PipelineError: it does not take a size.
+        PipelineError: it does not take a size, or torch cannot export it.
     """
     training = network.training
     network.eval()
@@ -59,6 +59,14 @@ def check(network: Classifier, size: int, others: Iterable[int]) -> None:
                 "Set model.input_size, finetune.input_sizes and export.read_size to sizes that it takes; "
                 "most vision transformers take one alone, as in --finetune.input_sizes '[224, 224, 224]'."
             ) from error
+    try:
+        images = torch.zeros((2, 3, size, size), dtype=torch.uint8)
+        torch.export.export(network, (images,), dynamic_shapes={"images": {0: torch.export.Dim("N")}})
+    except Exception as error:  # of many kinds, where the code depends on the data
+        cause = str(error).strip().splitlines()[0]
+        raise PipelineError(
+            f"torch cannot export {network.design.architecture}: {cause}\nChoose another model.backbone."
+        ) from error
     network.train(training)
 
 
