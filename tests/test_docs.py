@@ -237,5 +237,5 @@ def test_no_file_of_the_repository_is_large_or_a_photo():
         drawn = name in ("deploy/smoke/cat.jpg", "deploy/smoke/dog.jpg")
         assert drawn or path.suffix not in (".jpg", ".jpeg"), name
         assert not path.is_file() or path.stat().st_size <= (
-            16_000_000 if name.endswith(".pt") else 500_000
+            16_000_000 if name.endswith((".pt", ".onnx")) else 500_000
         ), name
