@@ -178,7 +178,7 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def release(parser: argparse.ArgumentParser) -> None:
-    """Measure models/model.pt on the test split, and release it to models/release if its gates pass.
+    """Measure the exported models on the test split; release them to models/release if the gates pass.
 
     The released artefact's card has the figures of the test split; the network is the same. Slices, figures
     and card lie next to it. The look is recorded in `data/test-ledger.csv`. Exits 1 if a gate fails, 3 if

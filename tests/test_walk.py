@@ -43,7 +43,7 @@ ELSEWHERE = {
     "make compose": "needs an engine; make rehearse-compose",
     "make data-pull": "make rehearse; tests/pipeline",
     "make rename NAME=flowers": "tests/test_rename.py",
-    ".venv/bin/python -m evaluation offline": "make evaluate",
+    "make serve RUNTIME=onnx": "tests/serving/test_runtimes.py",
     "mkdir -p feedback": "for docker run",
     "make shifts": "10 minutes; tests/evaluation/test_drift.py",
     "make tune TRIALS=30": "tests/training/test_tune.py",

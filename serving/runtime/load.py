@@ -39,10 +39,9 @@ def choose_device(wanted: str, path: Path) -> str:
         return wanted
     try:
         with path.open("rb") as file:
-            start = file.read(16)
-    except OSError:
-        return "cpu"  # loading reports what is wrong with the file
-    return "cuda" if _runtime(start).has_gpu() else "cpu"
+            return "cuda" if _runtime(file.read(16)).has_gpu() else "cpu"
+    except (OSError, ArtifactError):
+        return "cpu"  # loading reports what is wrong, a damaged file before a missing runtime
 
 
 def reseal(path: Path, to: Path, card: Card, probe: list[ProbeImage]) -> None:
