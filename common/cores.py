@@ -33,7 +33,7 @@ def pool_of_cores(initializer: Callable[[], None] | None = None) -> Iterator[Thr
 def map_on_cores(
     function: Callable[[T], U],
     items: Sequence[T],
-    title: str,
+    title: str | None,
     *,
     initializer: Callable[[], None] | None = None,
 ) -> list[U]:
@@ -45,12 +45,15 @@ def map_on_cores(
     Args:
         function: Called in the threads of the pool.
         items: Its arguments.
-        title: Shown with the progress.
+        title: Shown with the progress; None shows nothing.
         initializer: Called once in each thread, before its first item.
     """
     first, rest = items[:_COMPILING_CALLS], items[_COMPILING_CALLS:]
     results = []
-    with pool_of_cores(initializer) as pool, progress(title, len(items), "photos") as bar:
+    with (
+        pool_of_cores(initializer) as pool,
+        progress(title, len(items), "photos", disable=title is None) as bar,
+    ):
         for item in first:
             results.append(pool.submit(function, item).result())
             bar.update()

@@ -10,7 +10,7 @@ from tqdm import tqdm
 _LOG_SECONDS: Final = 10.0
 
 
-def progress(title: str, total: int | None, unit: str, **options: Any) -> tqdm[Any]:
+def progress(title: str | None, total: int | None, unit: str, **options: Any) -> tqdm[Any]:
     """A bar on a terminal; a line every ten seconds in a file or a pipe.
 
     Args:

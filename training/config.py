@@ -152,11 +152,13 @@ class FinetuneConfig:
     Args:
         input_sizes: Side of the training crops, in pixels, one for each pass over the photos; an empty list
             skips the phase.
-        epochs_per_pass: Epochs into which a pass is split; each is validated and checkpointed.
+        epochs_per_pass: Epochs into which a pass is split; each is checkpointed, and each pass validated.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: AdamW's weight decay.
         label_smoothing: Share of the target probability spread over all classes.
         freeze_norm: Keep the backbone's batch norm statistics.
+        frozen_groups: Groups of layers at the input that keep their weights: 0 trains all, 1 keeps the
+            stem, 2 the stem and the first stage.
         ema_share: Share of all steps that the weights' moving average spans; 0 disables averaging.
     """
 
@@ -166,6 +168,7 @@ class FinetuneConfig:
     weight_decay: NonNegativeFloat
     label_smoothing: ClosedUnitInterval
     freeze_norm: bool
+    frozen_groups: NonNegativeInt
     ema_share: ClosedUnitInterval
 
 

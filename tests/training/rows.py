@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from training.photos.module import whole
 
 
 class RowData(LightningDataModule):
     """Batches of (row, class) pairs, in order."""
 
     def __init__(
-        self, train: Dataset[Any], validation: Dataset[Any], batch_size: int, workers: int = 0
+        self, train: Dataset[Any], validation: TensorDataset, batch_size: int, workers: int = 0
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
@@ -22,4 +24,5 @@ class RowData(LightningDataModule):
         return DataLoader(self.train, **self.options)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.validation, **self.options)
+        rows, classes = self.validation.tensors
+        return whole(rows.numpy(), classes.numpy())

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Final
 
 import lightning
@@ -29,7 +30,8 @@ from training.fit.head import train_head
 from training.fit.job import Job
 from training.fit.report import write_report
 from training.fit.trainer import finetune, quiet_lightning
-from training.network.build import Classifier, build
+from training.network.build import Classifier, build, freeze
+from training.network.folding import folded
 from training.network.predict import check
 from training.network.task import FinetuneTask
 from training.photos.module import PhotoData
@@ -86,11 +88,13 @@ def _train(
         for split in ("train", "validation"):
             job.photos[split]  # decode it now, while the others wait
     head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    if job.config.finetune.input_sizes:
+    if (settings := job.config.finetune).input_sizes:
+        freeze(network, settings.frozen_groups)
         network.to(memory_format=torch.channels_last)
         task = FinetuneTask(network, torch.from_numpy(_class_weights(job)).float(), job.config.finetune)
         data = PhotoData(job.manifest, job.photos, job.config)
-        losses["finetune"] = finetune(job.config, task, data, tracker, job.work / "finetune")
+        with folded(network, job.config.model.input_size) if settings.freeze_norm else nullcontext():
+            losses["finetune"] = finetune(job.config, task, data, tracker, job.work / "finetune")
         if not math.isfinite(losses["finetune"]):
             if keep == "finetune" or "head" not in losses:
                 raise Diverged("Fine-tuning diverged: the loss is not finite. Lower finetune.learning_rate.")
@@ -98,7 +102,7 @@ def _train(
     best = min(losses, key=lambda phase: losses[phase])
     if (keep or best) == "head":
         network.load_state_dict(head_state)
-        if job.config.finetune.input_sizes and not keep:
+        if settings.input_sizes and not keep:
             print("fine-tuning did not lower the validation loss: the head alone is kept")
     if tracker:
         tracker.log_metrics({"best_val_loss": losses[best]})

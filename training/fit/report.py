@@ -45,7 +45,9 @@ def curves_table(history: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
             for name, points in history.items()
             if name.startswith((f"{phase}_train_", f"{phase}_val_"))
         }
-        table = pd.DataFrame(series).rename_axis("step").reset_index()
+        table = (
+            pd.DataFrame(series).dropna().rename_axis("step").reset_index()
+        )  # a pass may be several epochs
         if len(table):
             table["step"] += offset + 1
             offset = int(table["step"].max())

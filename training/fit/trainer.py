@@ -107,7 +107,8 @@ def finetune(
     settings = config.finetune
     epochs = len(settings.input_sizes) * settings.epochs_per_pass
     best = ModelCheckpoint(work, "best", monitor=MONITORED, enable_version_counter=False)
-    latest = ModelCheckpoint(work, "last", enable_version_counter=False)  # to resume from after a kill
+    # To resume from after a kill, within a pass too.
+    latest = ModelCheckpoint(work, "last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [
         best,
         latest,
@@ -123,6 +124,7 @@ def finetune(
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
         max_epochs=epochs,
+        check_val_every_n_epoch=settings.epochs_per_pass,
         logger=tracker.lightning_logger() if tracker else False,
         default_root_dir=work,
         log_every_n_steps=1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
+import timm
 import torch
 from torch import nn
 
@@ -109,6 +110,33 @@ def build(config: ModelConfig, classes: int) -> Classifier:
     if config.weights != "none":
         raise PipelineError("The compact backbone is trained from scratch: set model.weights=none.")
     return rebuild(Design(_COMPACT, {}, HALF, HALF), classes, config.dropout)
+
+
+def freeze(network: Classifier, groups: int) -> None:
+    """Keep the weights of the first groups of layers, as timm groups them, out of training.
+
+    Args:
+        network: Changed in place.
+        groups: 0 trains everything, 1 keeps the stem, 2 the stem and the first stage, and so on.
+
+    Raises:
+        PipelineError: the backbone has no groups, or no more than these.
+    """
+    if not groups:
+        return
+    matcher: Any = getattr(network.backbone, "group_matcher", None)
+    if matcher is None:
+        raise PipelineError(
+            f"{network.design.architecture} has no groups of layers: set finetune.frozen_groups=0."
+        )
+    names = timm.models.group_parameters(network.backbone, matcher(coarse=True))
+    if groups >= len(names):
+        raise PipelineError(
+            f"{network.design.architecture} has {len(names)} groups of layers: "
+            f"finetune.frozen_groups={groups} leaves none to train. Choose fewer."
+        )
+    for name in (name for group in range(groups) for name in names[group]):
+        network.backbone.get_parameter(name).requires_grad_(False)
 
 
 def rebuild(design: Design, classes: int, dropout: float) -> Classifier:

@@ -1,6 +1,6 @@
-"""Run a frozen network over many photos on all cores.
+"""Run a network over many photos, on all cores or on an accelerator.
 
-Used for the frozen features of the first phase and for the predictions on validation. The network
+Used for the frozen features of the first phase and for the predictions on validation. On cores the network
 is traced, frozen and fused as in serving, and each core takes one photo at a time.
 """
 
@@ -21,16 +21,23 @@ from serving.runtime.torchscript import deprecation_silenced, fusing, one_thread
 from training.network.build import Classifier
 
 _UNTIL_COMPILED: Final = 3  # calls: torch profiles the first, compiles at the second
+_ON_ACCELERATOR: Final = 256  # photos at a time
 
 
 def trace(
     function: Callable[[torch.Tensor], torch.Tensor] | torch.nn.Module, size: int
 ) -> torch.jit.ScriptModule:
     """Trace on `u8[1,3,S,S]`; the batch axis stays free."""
+    return _trace(function, torch.zeros((1, 3, size, size), dtype=torch.uint8))
+
+
+def _trace(
+    function: Callable[[torch.Tensor], torch.Tensor] | torch.nn.Module, example: torch.Tensor
+) -> torch.jit.ScriptModule:
     with deprecation_silenced(), torch.no_grad():
         warnings.filterwarnings("ignore", category=TracerWarning)
         traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
-            function, torch.zeros((1, 3, size, size), dtype=torch.uint8)
+            function, example
         )
     return traced
 
@@ -71,22 +78,44 @@ def check(network: Classifier, size: int, others: Iterable[int]) -> None:
 
 
 def predict_all(
-    module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str
+    module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str | None = None
 ) -> npt.NDArray[np.float32]:
-    """`f32[N,D]`: the module's output for each photo, in order.
+    """`f32[N,D]`: the module's output for each photo, in order, computed where its weights are.
 
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
-        title: Title of the progress bar.
+        title: Title of the progress bar; without one there is no bar.
     """
     training = module.training
-    with fusing(trace(module.eval(), images.shape[-1])) as frozen:
+    module.eval()
+    try:
+        device = next(module.parameters()).device
+        rows = (
+            _on_cores(module, images, title) if device.type == "cpu" else _on_device(module, images, device)
+        )
+    finally:
         module.train(training)
+    return rows.numpy()
+
+
+def _on_cores(module: torch.nn.Module, images: npt.NDArray[np.uint8], title: str | None) -> torch.Tensor:
+    with fusing(_trace(module, torch.tensor(images[0])[None])) as frozen:
 
         def compute(index: int) -> torch.Tensor:
             with torch.inference_mode():
                 row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; compiled once
             return row
 
-        return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread)).numpy()
+        return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread))
+
+
+def _on_device(module: torch.nn.Module, images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _ON_ACCELERATOR):
+            batch = np.stack(
+                [images[index] for index in range(start, min(start + _ON_ACCELERATOR, len(images)))]
+            )
+            rows.append(module(torch.from_numpy(batch).to(device)).float())
+    return torch.cat(rows).cpu()

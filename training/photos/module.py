@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from common.errors import PipelineError
 from training.config import TrainConfig
+from training.network.task import WholeSplit
 from training.photos.augment import augmentation
 from training.photos.manifest import Manifest
 from training.photos.sampler import EpochSlices
@@ -25,20 +26,6 @@ from training.seeds import derived_seed
 
 Photo = tuple[torch.Tensor, int]
 """Pixels `u8[3,S,S]` and class number."""
-
-
-class PhotoDataset(Dataset[Photo]):
-    """Photos for evaluation, by index."""
-
-    def __init__(self, images: npt.NDArray[np.uint8], targets: list[int]) -> None:
-        """`images` is `u8[N,3,S,S]`."""
-        self.images, self.targets = images, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> Photo:
-        return torch.tensor(self.images[index]), self.targets[index]
 
 
 class AugmentedDataset(Dataset[Photo]):
@@ -65,6 +52,12 @@ class AugmentedDataset(Dataset[Photo]):
             torch.manual_seed(derived_seed(self.seed, epoch, index))
             image = self.augment[epoch // self.epochs_per_pass](torch.tensor(self.images[index]))
         return image, self.targets[index]
+
+
+def whole(images: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> DataLoader[WholeSplit]:
+    """One batch of all photos, which are left where they are."""
+    share: Any = [(images, targets)]
+    return DataLoader(share, batch_size=None, collate_fn=lambda batch: batch)
 
 
 class PhotoData(LightningDataModule):
@@ -95,28 +88,22 @@ class PhotoData(LightningDataModule):
         augment = [augmentation(config.augment, size) for size in config.finetune.input_sizes]
         dataset = AugmentedDataset(self.photos["train"], targets, augment, epochs, config.seed)
         slices = EpochSlices(len(targets), epochs, batch_size, config.seed, rank, world)
-        return self._loader(dataset, sampler=slices, drop_last=len(targets) >= batch_size)
+        return DataLoader(
+            dataset,
+            batch_size=batch_size // world,
+            sampler=slices,
+            drop_last=len(targets) >= batch_size,
+            num_workers=config.loader.workers,
+            persistent_workers=config.loader.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
-    def val_dataloader(self) -> DataLoader[Photo]:
-        """Batches of `(u8[N,3,S,S], i64[N])`; each process takes its own share of the photos."""
+    def val_dataloader(self) -> DataLoader[WholeSplit]:
+        """One batch `(u8[N,3,S,S], i64[N])`, the process's share of the photos."""
         rank, world = self._rank_and_world()
-        photos = PhotoDataset(self.photos["validation"], self.manifest.splits["validation"].targets)
-        return self._loader(Subset(photos, range(rank, len(photos), world)))
+        targets = np.array(self.manifest.splits["validation"].targets)
+        return whole(self.photos["validation"][rank::world], targets[rank::world])
 
     def _rank_and_world(self) -> tuple[int, int]:
         """Rank of this process, and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _loader(
-        self, dataset: Dataset[Any], sampler: EpochSlices | None = None, *, drop_last: bool = False
-    ) -> DataLoader[Photo]:
-        loader = self.config.loader
-        return DataLoader(
-            dataset,
-            batch_size=loader.batch_size // self._rank_and_world()[1],
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=loader.workers,
-            persistent_workers=False,
-            pin_memory=torch.cuda.is_available(),
-        )
