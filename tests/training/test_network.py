@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from common.errors import PipelineError
-from tests.tiny import train_config
+from tests.tiny import SIDE, train_config
+from training.network import predict
 from training.network.build import Classifier, build
+from training.network.predict import predict_all
 from training.network.weights import PACKAGED
 from training.photos.drawn import draw
 
@@ -93,3 +95,19 @@ def test_an_impossible_backbone_is_reported(backbone: str, words: str):
     """With similar names, or the setting to change."""
     with pytest.raises(PipelineError, match=words):
         configured(backbone)
+
+
+def test_predictions_are_those_of_the_eager_network_wherever_they_are_computed():
+    """Fused on cores, photo by photo, or in batches as on an accelerator; the network is left as it was."""
+    network = build(train_config().model, 3).train()
+    images = np.random.default_rng(3).integers(0, 256, (7, 3, SIDE, SIDE), dtype=np.uint8)
+    found = predict_all(network, images)
+    assert network.training
+    network.eval()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    in_batches = predict._on_device(network, images, torch.device("cpu"), "photos").numpy()
+    np.testing.assert_allclose(in_batches, expected, atol=1e-5)
+    every_second = predict_all(network, images[1::2])  # the share of the second of two processes
+    np.testing.assert_allclose(every_second, expected[1::2], atol=1e-5)

@@ -42,6 +42,7 @@ def train_head(
     network: Classifier,
     photos: DecodedPhotos,
     class_weights: npt.NDArray[np.float64],
+    device: torch.device | None = None,
 ) -> dict[str, Score]:
     """Fit the head of `network` in place; return its scores on train and validation.
 
@@ -50,13 +51,14 @@ def train_head(
         network: Its backbone is left as it is.
         photos: Those of all splits.
         class_weights: `f64[K]`, what a photo of each class weighs in the loss.
+        device: Where the features are computed; by default where the network is.
 
     Raises:
         PipelineError: a class has no training photo.
     """
     splits = photos.manifest.splits
     features = {
-        split: predict_all(Features(network), photos[split], title=f"{split} features")
+        split: predict_all(Features(network), photos[split], title=f"{split} features", device=device)
         for split in ("train", "validation")
     }
     weight, bias = fit_head(

@@ -32,7 +32,7 @@ from training.fit.report import write_report
 from training.fit.trainer import finetune, quiet_lightning
 from training.network.build import Classifier, build, freeze
 from training.network.folding import folded
-from training.network.predict import check
+from training.network.predict import check, device_for
 from training.network.task import FinetuneTask
 from training.photos.module import PhotoData
 from training.tracking import Tracker
@@ -129,7 +129,13 @@ def _head_phase(job: Job, network: Classifier, tracker: Tracker | None) -> dict[
     """Train the head, or load the one that this job has trained; return its calibrated validation loss."""
     kept = job.work / _HEAD
     if not kept.exists():
-        scores = train_head(job.config.head, network, job.photos, _class_weights(job))
+        scores = train_head(
+            job.config.head,
+            network,
+            job.photos,
+            _class_weights(job),
+            device_for(job.config.trainer.accelerator),
+        )
         figures = {
             f"head_{side}_{name}": value
             for side, score in (("train", scores["train"]), ("val", scores["validation"]))

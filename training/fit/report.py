@@ -15,7 +15,7 @@ from training.fit import predictions
 from training.fit.job import Job
 from training.fit.predictions import Predictions
 from training.network.build import Classifier
-from training.network.predict import predict_all
+from training.network.predict import device_for, predict_all
 from training.tracking import Tracker
 
 _PHASES: Final = ("head", "finetune")
@@ -59,7 +59,8 @@ def _report_validation(job: Job, network: Classifier, tracker: Tracker, folder: 
     split = "validation"
     photos, labels = job.manifest.splits[split], job.manifest.labels
     targets = np.array(photos.targets)
-    logits = predict_all(network, job.photos[split], title=f"{split} predictions")
+    device = device_for(job.config.trainer.accelerator)
+    logits = predict_all(network, job.photos[split], title=f"{split} predictions", device=device)
     log_probabilities = log_softmax(logits, axis=1)
     predictions.write(folder, split, Predictions(log_probabilities, targets), labels)
     probabilities = np.exp(log_probabilities)

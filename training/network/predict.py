@@ -17,11 +17,12 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from common.cores import map_on_cores
 from common.errors import PipelineError
+from common.progress import progress
 from serving.runtime.torchscript import deprecation_silenced, fusing, one_thread
 from training.network.build import Classifier
 
 _UNTIL_COMPILED: Final = 3  # calls: torch profiles the first, compiles at the second
-_ON_ACCELERATOR: Final = 256  # photos at a time
+_ON_DEVICE: Final = 256  # photos at a time
 
 
 def trace(
@@ -77,26 +78,37 @@ def check(network: Classifier, size: int, others: Iterable[int]) -> None:
     network.train(training)
 
 
+def device_for(accelerator: str) -> torch.device:
+    """Where Lightning would train with this value of `trainer.accelerator`."""
+    if accelerator == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
 def predict_all(
-    module: torch.nn.Module, images: npt.NDArray[np.uint8], *, title: str | None = None
+    module: torch.nn.Module,
+    images: npt.NDArray[np.uint8],
+    *,
+    title: str | None = None,
+    device: torch.device | None = None,
 ) -> npt.NDArray[np.float32]:
-    """`f32[N,D]`: the module's output for each photo, in order, computed where its weights are.
+    """`f32[N,D]`: the module's output for each photo, in order.
 
     Args:
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
         title: Title of the progress bar; without one there is no bar.
+        device: Where to compute; by default where the module's weights are.
     """
-    training = module.training
-    module.eval()
+    training, home = module.training, next(module.parameters()).device
+    device = device or home
+    module.eval().to(device)
     try:
-        device = next(module.parameters()).device
-        rows = (
-            _on_cores(module, images, title) if device.type == "cpu" else _on_device(module, images, device)
-        )
+        if device.type == "cpu":
+            return _on_cores(module, images, title).numpy()
+        return _on_device(module, images, device, title).numpy()
     finally:
-        module.train(training)
-    return rows.numpy()
+        module.to(home).train(training)
 
 
 def _on_cores(module: torch.nn.Module, images: npt.NDArray[np.uint8], title: str | None) -> torch.Tensor:
@@ -110,12 +122,16 @@ def _on_cores(module: torch.nn.Module, images: npt.NDArray[np.uint8], title: str
         return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread))
 
 
-def _on_device(module: torch.nn.Module, images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+def _on_device(
+    module: torch.nn.Module, images: npt.NDArray[np.uint8], device: torch.device, title: str | None
+) -> torch.Tensor:
     rows = []
-    with torch.inference_mode():
-        for start in range(0, len(images), _ON_ACCELERATOR):
-            batch = np.stack(
-                [images[index] for index in range(start, min(start + _ON_ACCELERATOR, len(images)))]
-            )
-            rows.append(module(torch.from_numpy(batch).to(device)).float())
+    with (
+        torch.inference_mode(),
+        progress(title, len(images), "photos", disable=title is None) as bar,
+    ):
+        for start in range(0, len(images), _ON_DEVICE):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _ON_DEVICE]))
+            rows.append(module(batch.to(device)).float())
+            bar.update(len(batch))
     return torch.cat(rows).cpu()
