@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import random
@@ -235,29 +234,6 @@ def test_a_large_set_is_split_by_hash(seed: int, n: int):
         assert abs((split == name).mean() - share) < 4 * (share * (1 - share) / n) ** 0.5
     half = kept.iloc[: max(2000, n // 2)]
     assert (assign_splits(half, CONFIG, pd.Series(index=half.index, dtype=object)) == split[half.index]).all()
-
-
-@given(
-    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
-    st.lists(st.tuples(st.integers(0, 39), st.sets(st.integers(0, 63), max_size=8)), max_size=20),
-)
-def test_groups_are_the_connected_near_hashes(hashes: list[int], copies: list[tuple[int, set[int]]]):
-    """The banded search finds what comparing every pair finds."""
-    for index, bits in copies:
-        hashes.append(hashes[index % len(hashes)] ^ sum(1 << bit for bit in bits))
-    groups = group_near_duplicates(np.array(hashes, np.uint64), 6)
-    parent = list(range(len(hashes)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    for i, j in itertools.combinations(range(len(hashes)), 2):
-        if (hashes[i] ^ hashes[j]).bit_count() <= 6:
-            parent[root(i)] = root(j)
-    for i, j in itertools.combinations(range(len(hashes)), 2):
-        assert (groups[i] == groups[j]) == (root(i) == root(j))
 
 
 @pytest.mark.parametrize(
