@@ -147,8 +147,10 @@ def _named(folder: Path, name: str) -> Path:
     return next((folder / form for form in forms if (folder / form).is_file()), folder / name)
 
 
-def read_names(path: Path) -> list[Path]:
+def read_names(path: Path) -> Iterator[Path]:
     """The photos that a list names, one a line, relative to the folder of the list.
+
+    One after another, because a path takes 300 bytes and a list may name a million.
 
     Raises:
         PhotosError: it is not a text.
@@ -157,4 +159,4 @@ def read_names(path: Path) -> list[Path]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise PhotosError(f"{path} is not a list of names in UTF-8. Save it so, one path a line.") from error
-    return [_named(path.parent, line.strip()) for line in lines if line.strip()]
+    return (_named(path.parent, line.strip()) for line in lines if line.strip())

@@ -66,7 +66,7 @@ def test_a_list_keeps_its_first_row_behind_a_byte_order_mark(tmp_path: Path):
     on_disk, in_list = (unicodedata.normalize(form, "caf\u00e9.jpg") for form in ("NFD", "NFC"))
     write(tmp_path, "1.jpg", on_disk)
     (tmp_path / "list.txt").write_text(f"1.jpg\n\n{in_list}\n", encoding="utf-8-sig")
-    assert read_names(tmp_path / "list.txt") == [tmp_path / "1.jpg", tmp_path / on_disk]
+    assert list(read_names(tmp_path / "list.txt")) == [tmp_path / "1.jpg", tmp_path / on_disk]
     (tmp_path / "labels.csv").write_text(f"path,label\n{in_list},Cat\n", encoding="utf-8-sig")
     assert find_labelled(tmp_path / "labels.csv") == [(tmp_path / on_disk, "cat")]
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe1")

@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
-from common.files import atomic_file
-from evaluation.batch.scorer import Scorer, outcomes
+from evaluation.batch import parts
+from evaluation.batch.scorer import Scorer
 
-_BATCH: Final = 64
-
-
-class _Worker:
-    """One process of the cluster: loads the artefact once, then predicts batches."""
-
-    def __init__(self, model: str) -> None:
-        self._scorer = Scorer(Path(model))
-
-    def __call__(self, batch: dict[str, npt.NDArray[np.generic]]) -> pa.Table:
-        table = self._scorer.table([self._scorer.row(str(path)) for path in batch["path"]])
-        return table.append_column("number", pa.array(batch["number"]))
+_BATCHES_AHEAD: Final = 8
+"""Per worker: how far the others get ahead of a slow batch, and all that the cluster holds of the answers."""
 
 
-def score(model: Path, paths: list[str], out: Path, workers: int) -> Counter[str]:
+def score(
+    scorer: Scorer, paths: list[str], out: Path, model: Path, workers: int, part_rows: int = parts.PART_ROWS
+) -> Counter[str]:
     """Like `evaluation.batch.local.score`, on `workers` single-core processes; RAY_ADDRESS names a cluster.
 
-    Ray repeats what a lost worker had in progress; an interrupted run starts over. All machines must
-    see the photos, the artefact and the output under the same paths.
+    Ray repeats what a lost worker had in progress. All machines must see the photos and the artefact under
+    the same paths; only this one needs to see `out`.
+
+    Raises:
+        PartsError: parts of another run lie next to `out`.
     """
+    return parts.write(out, scorer, paths, partial(_answers, model.absolute(), workers), part_rows)
+
+
+def _answers(model: Path, workers: int, batches: Iterator[list[str]]) -> Generator[pa.Table, None, None]:
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-    parts = out.with_name(out.name + ".ray")
-    shutil.rmtree(parts, ignore_errors=True)
     try:
-        rows = ray.data.from_items(
-            [{"number": number, "path": str(Path(path).absolute())} for number, path in enumerate(paths)]
-        )
-        rows.map_batches(
-            _Worker,
-            fn_constructor_args=(str(model.absolute()),),
-            batch_size=_BATCH,
-            concurrency=workers,
-            num_cpus=1,
-        ).write_parquet(str(parts.absolute()))
-        table = pa.concat_tables(map(pq.read_table, sorted(parts.glob("*.parquet")))).sort_by("number")
-        schema = Scorer(model).schema
-        table = table.drop_columns("number").set_column(0, schema.field("path"), pa.array(paths, pa.string()))
-        table = table.cast(schema)
-        with atomic_file(out) as partial:
-            pq.write_table(table, partial)
+        answer = ray.remote(num_cpus=1)(_answer)
+        ahead: deque[Any] = deque()
+        running: list[Any] = []
+        for photos in batches:
+            ahead.append(answer.remote(model, Path.cwd(), photos))
+            running.append(ahead[-1])
+            if len(running) == workers:
+                _, running = ray.wait(running)
+            while ahead and (ahead[0] not in running or len(ahead) > _BATCHES_AHEAD * workers):
+                yield ray.get(ahead.popleft())
+        while ahead:
+            yield ray.get(ahead.popleft())
     finally:
-        shutil.rmtree(parts, ignore_errors=True)
         ray.shutdown()
-    return outcomes(table)
+
+
+def _answer(model: Path, folder: Path, photos: list[str]) -> pa.Table:
+    """Runs on the cluster: the rows of a batch, whose paths are relative to the folder or absolute."""
+    scorer = _load(model)
+    return scorer.table([{**scorer.row(str(folder / photo)), "path": photo} for photo in photos])
+
+
+@cache
+def _load(model: Path) -> Scorer:
+    """Once in each process of the cluster."""
+    return Scorer(model)

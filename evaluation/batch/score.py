@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
@@ -38,19 +40,17 @@ def find_paths(source: Path) -> list[str]:
 def main(options: argparse.Namespace) -> int:
     """Score; return 0 when every photo has its row."""
     paths = find_paths(options.photos)
-    if options.engine == "ray":
-        outcomes = _on_ray(options.model, paths, options.out, options.workers)
-    else:
-        outcomes = local.score(Scorer(options.model), paths, options.out)
+    score = _on_ray(options.model, options.workers) if options.engine == "ray" else local.score
+    outcomes = score(Scorer(options.model), paths, options.out)
     for outcome, count in outcomes.most_common():
         print(f"{count:>9} {outcome}")
     print(f"{options.out}: {outcomes.total()} rows")
     return 0
 
 
-def _on_ray(model: Path, paths: list[str], out: Path, workers: int) -> Counter[str]:
+def _on_ray(model: Path, workers: int) -> Callable[[Scorer, list[str], Path], Counter[str]]:
     try:
         from evaluation.batch import ray
     except ImportError as error:
         raise ScoreError("Ray is not installed. Install and use it: make score ENGINE=ray.") from error
-    return ray.score(model, paths, out, workers)
+    return partial(ray.score, model=model, workers=workers)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.batch import local
+from evaluation.batch import local, parts
 from evaluation.batch.score import find_paths
 from evaluation.batch.scorer import Scorer
 from tests.pictures import encode, scene
@@ -25,6 +28,21 @@ def photos(tmp_path: Path) -> Path:
     (folder / "empty.png").touch()
     (folder / "notes.txt").write_text("no photo")
     return folder
+
+
+@pytest.fixture
+def held_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much Arrow memory the process holds, at each write of a table to a file."""
+    before = pa.total_allocated_bytes()
+    held: list[int] = []
+    write = pq.ParquetWriter.write_table
+
+    def measured(self: pq.ParquetWriter, table: pa.Table, *more: Any, **options: Any) -> None:
+        held.append(pa.total_allocated_bytes() - before)
+        write(self, table, *more, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", measured)
+    return held
 
 
 def run(model: Path, source: Path, out: Path, *more: str) -> int:
@@ -91,6 +109,22 @@ def test_an_interrupted_run_resumes_where_it_stopped(
     assert pq.read_table(out).equals(pq.read_table(whole))
 
 
+def test_an_engine_with_200_000_answers_finds_one_part_in_memory(
+    model: Path, tmp_path: Path, held_bytes: list[int]
+):
+    """Neither the parts nor the file they become hold more than a part, and the rows keep their order."""
+    scorer = Scorer(model)
+
+    def engine(batches: Iterator[list[str]]) -> Generator[pa.Table, None, None]:
+        for number, photos in enumerate(batches):
+            yield scorer.table([{"path": path, "error": str(number)} for path in photos])
+
+    paths = [f"{number:0200}.jpg" for number in range(200_000)]
+    assert parts.write(tmp_path / "out.parquet", scorer, paths, engine).total() == 200_000
+    assert max(held_bytes) < 200 * 200_000 / 10
+    assert pq.read_table(tmp_path / "out.parquet")["path"].to_pylist() == paths
+
+
 @pytest.mark.parametrize("case", ["another model", "nothing there", "no photo", "other output"])
 def test_what_cannot_be_scored_is_an_error_with_its_cause(
     case: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,3 +159,42 @@ def test_two_ray_processes_give_the_same_rows_as_one_process(model: Path, photos
     assert run(model, tmp_path / "list.txt", tmp_path / "local.parquet") == 0
     assert run(model, tmp_path / "list.txt", tmp_path / "ray.parquet", "--engine", "ray") == 0
     assert pq.read_table(tmp_path / "ray.parquet").equals(pq.read_table(tmp_path / "local.parquet"))
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_ray_leaves_one_part_of_the_answers_in_this_process(
+    model: Path, tmp_path: Path, held_bytes: list[int]
+):
+    """It collected all rows to sort them. Here are 30,000 with long names, of photos that do not exist."""
+    names = [f"{number:0200}.jpg" for number in range(30_000)]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    assert run(model, tmp_path / "list.txt", tmp_path / "out.parquet", "--engine", "ray") == 0
+    assert max(held_bytes) < 200 * 30_000 / 2
+    assert [Path(path).name for path in pq.read_table(tmp_path / "out.parquet")["path"].to_pylist()] == names
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_ray_resumes_what_one_process_began(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """This process answers ten photos, and marks them; Ray's answer the two that are missing."""
+    from evaluation.batch import ray
+
+    paths, out, scorer = find_paths(photos), tmp_path / "out.parquet", Scorer(model)
+    row = Scorer.row
+
+    def dies(self: Scorer, path: str) -> dict[str, object]:
+        if path == paths[10]:
+            raise KeyboardInterrupt
+        return row(self, path) | {"detail": "by one process"}
+
+    monkeypatch.setattr(Scorer, "row", dies)
+    with pytest.raises(KeyboardInterrupt):
+        local.score(scorer, paths, out, part_rows=5)
+    assert not out.exists()
+    ray.score(scorer, paths, out, model, workers=2, part_rows=5)
+    table = pq.read_table(out)
+    assert table["path"].to_pylist() == paths
+    assert table["detail"].to_pylist()[:11] == ["by one process"] * 10 + [None]
