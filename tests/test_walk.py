@@ -307,9 +307,14 @@ def test_a_grid_is_searched(clone: Clone):
     assert all(rate in table for rate in ("0.0001", "0.0002", "0.0004")), table
 
 
+def test_training_takes_other_values(clone: Clone):
+    """From the command line, without DVC."""
+    clone.type(".venv/bin/python -m training fit --finetune.learning_rate 3e-5")
+    clone.type(".venv/bin/python -m training fit --class_balance 0.5")
+
+
 def test_training_is_spread(clone: Clone):
     """Over two devices, and over two machines."""
-    clone.type(".venv/bin/python -m training fit --finetune.learning_rate 3e-5")
     clone.type(".venv/bin/python -m training fit --trainer.devices 2")
     command = clone.line(".venv/bin/torchrun --nnodes 2")
     for old, new in {"HOST": "127.0.0.1", "--nproc-per-node 4": "--nproc-per-node 1"}.items():

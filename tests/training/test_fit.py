@@ -23,7 +23,7 @@ from training.fit.job import Job
 from training.fit.trainer import finetune
 from training.network.build import build
 from training.network.task import MONITORED, FinetuneTask
-from training.photos.manifest import read_manifest
+from training.photos.manifest import Split, read_manifest
 from training.place import Place
 from training.tracking import Tracker
 
@@ -267,6 +267,18 @@ def test_the_loss_of_the_better_phase_is_that_after_calibration(trained: Place):
     calibrated = metrics.calibrated_loss(validation.log_probabilities, validation.targets)
     assert found["best_val_loss"] == pytest.approx(calibrated, rel=1e-3)
     assert found["best_val_loss"] < found["validation_log_loss"]
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"), [("0", [1.0, 1.0]), ("1", [2.0, 2 / 3]), ("0.5", [1.464, 0.845])]
+)
+def test_rare_classes_weigh_what_the_owner_says(place: Place, balance: str, expected: list[float]):
+    """From photos alike to classes alike; the mean over the photos is 1, so that the loss keeps its scale."""
+    job = Job.plan(train_config("--class_balance", balance), read_manifest(place), place)
+    job.manifest.splits["train"] = Split([], [0] * 10 + [1] * 30)
+    weights = phases._class_weights(job)
+    assert weights == pytest.approx(expected, abs=1e-3)
+    assert weights @ [10, 30] == pytest.approx(40)
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
