@@ -96,10 +96,13 @@ class LoaderConfig:
     Args:
         batch_size: Photos per batch, over all training processes together.
         workers: Processes that augment photos; 0 augments in the training process.
+        cache_limit: Most GB of decoded photos to keep in build/photos: validation first, then train. A split
+            that does not fit is decoded whenever its photos are read; the result is the same.
     """
 
     batch_size: PositiveInt
     workers: NonNegativeInt
+    cache_limit: NonNegativeFloat
 
 
 @dataclass(frozen=True)

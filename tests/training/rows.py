@@ -7,7 +7,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from training.photos.module import whole
+from training.photos.module import Share
 
 
 class RowData(LightningDataModule):
@@ -25,4 +25,4 @@ class RowData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         rows, classes = self.validation.tensors
-        return whole(rows.numpy(), classes.numpy())
+        return Share(rows.numpy(), classes.tolist(), range(len(rows))).as_batch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_the_onnx_files_answer_like_the_torchscript_file(trained: Place):
     assert (card.precision, card.version.endswith("-int8")) == ("int8", True)
     assert card.metrics["accuracy"].value == pytest.approx(accuracy_on_validation(small, trained))
     assert card.reference.photos == len(photos)
+
+
+def test_an_export_without_the_cache_writes_the_same_files(trained: Place):
+    """Prototypes, int8 ranges and figures come from the same pixels."""
+    written = []
+    for limit in ("100", "0"):
+        config = train_config("--loader.cache_limit", limit, "--export.calibration_photos", "8")
+        export(config, trained)
+        written.append([path.read_bytes() for path in (trained.onnx, trained.int8)])
+        shutil.rmtree(trained.decoded)
+    assert written[0] == written[1]
 
 
 def test_every_export_of_a_run_keeps_its_files(trained: Place):

@@ -189,7 +189,22 @@ def test_a_tracking_server_that_does_not_answer_is_reported(
     assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
 
 
-def test_workers_and_threads_do_not_begin_a_training_anew(place: Place):
+def test_training_without_the_cache_gives_the_same_weights(
+    place: Place, once_trained: Path, capsys: pytest.CaptureFixture[str]
+):
+    """To the bit, and the same predictions on validation; nothing is kept on the disk."""
+    train(place, "--loader.cache_limit", "0", "--loader.workers", "1")
+    assert "train exceeds loader.cache_limit" in capsys.readouterr().out
+    assert not list(place.decoded.glob("*/*"))
+    cached = Place(once_trained)
+    expected = checkpoint.read(cached.checkpoint).state_dict
+    for name, tensor in checkpoint.read(place.checkpoint).state_dict.items():
+        assert torch.equal(tensor, expected[name]), name
+    table = "validation_log_probabilities.csv"
+    assert (place.train_report / table).read_bytes() == (cached.train_report / table).read_bytes()
+
+
+def test_workers_threads_and_cache_do_not_begin_a_training_again(place: Place):
     """What comes out does not depend on them, so another machine resumes."""
     manifest = read_manifest(place)
     plans = [
@@ -198,10 +213,11 @@ def test_workers_and_threads_do_not_begin_a_training_anew(place: Place):
             [],
             ["--loader.workers", "1"],
             ["--trainer.threads", "1"],
+            ["--loader.cache_limit", "0"],
             ["--loader.batch_size", "4"],
         )
     ]
-    assert plans[0] == plans[1] == plans[2] != plans[3]
+    assert plans[0] == plans[1] == plans[2] == plans[3] != plans[4]
 
 
 def test_a_run_is_finished_after_its_report_and_lost_runs_are_replaced(

@@ -94,7 +94,8 @@ def export(config: TrainConfig, place: Place) -> None:
     network = trained.network()
     if config.export.read_size > size:
         network.read_size = config.export.read_size
-    common = _Export(config, trained, run, network, DecodedPhotos(manifest, size, place.decoded))
+    photos = DecodedPhotos(manifest, size, place.decoded, config.loader.cache_limit)
+    common = _Export(config, trained, run, network, photos)
     validation = _judge(network, common.photos, place)
     temperature = metrics.fit_temperature(validation.log_probabilities, validation.targets)
     model = CalibratedClassifier(network, temperature, find_prototypes(network, common.photos)).eval()
@@ -119,7 +120,9 @@ def _export_int8(common: _Export, graph: bytes, place: Place) -> Card:
     """Quantise the graph and calibrate it again; its probe has its own probabilities."""
     training = common.photos["train"]
     chosen = evenly_spaced(len(training), common.config.export.calibration_photos)
-    quantised = quantise(with_temperature(graph, 1.0), np.array(training[chosen]))
+    quantised = quantise(
+        with_temperature(graph, 1.0), np.stack([training[index] for index in chosen.tolist()])
+    )
     validation = _predict(OnnxNetwork(quantised), common.photos)
     temperature = metrics.fit_temperature(validation.log_probabilities, validation.targets)
     quantised = with_temperature(quantised, temperature)

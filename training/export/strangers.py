@@ -27,8 +27,9 @@ def find_prototypes(network: Classifier, photos: DecodedPhotos) -> torch.Tensor:
     """`f32[P,D]`: the prototypes of the training split."""
     targets = np.array(photos.manifest.splits["train"].targets)
     chosen = evenly_spaced(len(targets), _PHOTOS)
-    images = photos["train"][chosen]
-    features = predict_all(Features(network), images, title="features of training photos")
+    features = predict_all(
+        Features(network), photos["train"], title="features of training photos", chosen=chosen.tolist()
+    )
     return fit_prototypes(features, targets[chosen])
 
 

@@ -17,7 +17,7 @@ from training.photos.manifest import Manifest
 from training.place import Place
 
 _NOT_TRAINING: Final = ("tracking", "export")
-_NOT_THE_RESULT: Final = (("loader", "workers"), ("trainer", "threads"))
+_NOT_THE_RESULT: Final = (("loader", "workers"), ("loader", "cache_limit"), ("trainer", "threads"))
 """How fast it is, but not what comes out: photos and augmentation follow from the seed alone."""
 
 
@@ -35,7 +35,7 @@ class Job:
     @classmethod
     def plan(cls, config: TrainConfig, manifest: Manifest, place: Place) -> Job:
         """Prepare the job and its cache of decoded photos."""
-        photos = DecodedPhotos(manifest, config.model.input_size, place.decoded)
+        photos = DecodedPhotos(manifest, config.model.input_size, place.decoded, config.loader.cache_limit)
         return cls(config, manifest, place, photos, place.work / fingerprint(config, manifest))
 
 

@@ -69,6 +69,9 @@ def fit(job: Job, keep: str | None = None, tags: Mapping[str, str] | None = None
         return _train(job, processes, None, keep)[1]
     with _open_run(job) as tracker:
         tracker.set_tags(dict(tags or {}))
+        for split in ("validation", "train"):
+            if not job.photos.caches(split):
+                print(f"{split} exceeds loader.cache_limit: its photos are decoded whenever they are read")
         network, best = _train(job, processes, tracker, keep)
         _write_checkpoint(job, network, tracker)  # first: a report can be written again
         write_report(job, network, tracker)

@@ -7,7 +7,7 @@ is traced, frozen and fused as in serving, and each core takes one photo at a ti
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
-from common.cores import map_on_cores
+from common.cores import map_on_cores, pool_of_cores
 from common.errors import PipelineError
 from common.progress import progress
 from serving.runtime.torchscript import deprecation_silenced, fusing, one_thread
 from training.network.build import Classifier
+from training.photos.decoded import Photos
 
 _UNTIL_COMPILED: Final = 3  # calls: torch profiles the first, compiles at the second
 _ON_DEVICE: Final = 256  # photos at a time
@@ -87,9 +88,10 @@ def device_for(accelerator: str) -> torch.device:
 
 def predict_all(
     module: torch.nn.Module,
-    images: npt.NDArray[np.uint8],
+    images: Photos,
     *,
     title: str | None = None,
+    chosen: Sequence[int] | None = None,
     device: torch.device | None = None,
 ) -> npt.NDArray[np.float32]:
     """`f32[N,D]`: the module's output for each photo, in order.
@@ -98,40 +100,45 @@ def predict_all(
         module: `u8[N,3,S,S]` to `f32[N,D]`.
         images: `u8[N,3,S,S]`, as `training.photos.decoded` keeps them.
         title: Title of the progress bar; without one there is no bar.
+        chosen: Which of the photos; None for all.
         device: Where to compute; by default where the module's weights are.
     """
+    indices = range(len(images)) if chosen is None else chosen
     training, home = module.training, next(module.parameters()).device
     device = device or home
     module.eval().to(device)
     try:
         if device.type == "cpu":
-            return _on_cores(module, images, title).numpy()
-        return _on_device(module, images, device, title).numpy()
+            return _on_cores(module, images, indices, title).numpy()
+        return _on_device(module, images, indices, device, title).numpy()
     finally:
         module.to(home).train(training)
 
 
-def _on_cores(module: torch.nn.Module, images: npt.NDArray[np.uint8], title: str | None) -> torch.Tensor:
-    with fusing(_trace(module, torch.tensor(images[0])[None])) as frozen:
+def _on_cores(
+    module: torch.nn.Module, images: Photos, indices: Sequence[int], title: str | None
+) -> torch.Tensor:
+    with fusing(_trace(module, torch.tensor(images[indices[0]])[None])) as frozen:
 
         def compute(index: int) -> torch.Tensor:
             with torch.inference_mode():
                 row: torch.Tensor = frozen(torch.tensor(images[index])[None])  # [1,D]; compiled once
             return row
 
-        return torch.cat(map_on_cores(compute, range(len(images)), title, initializer=one_thread))
+        return torch.cat(map_on_cores(compute, indices, title, initializer=one_thread))
 
 
 def _on_device(
-    module: torch.nn.Module, images: npt.NDArray[np.uint8], device: torch.device, title: str | None
+    module: torch.nn.Module, images: Photos, indices: Sequence[int], device: torch.device, title: str | None
 ) -> torch.Tensor:
     rows = []
     with (
         torch.inference_mode(),
-        progress(title, len(images), "photos", disable=title is None) as bar,
+        pool_of_cores() as pool,
+        progress(title, len(indices), "photos", disable=title is None) as bar,
     ):
-        for start in range(0, len(images), _ON_DEVICE):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _ON_DEVICE]))
-            rows.append(module(batch.to(device)).float())
+        for start in range(0, len(indices), _ON_DEVICE):
+            batch = np.stack(list(pool.map(images.__getitem__, indices[start : start + _ON_DEVICE])))
+            rows.append(module(torch.from_numpy(batch).to(device)).float())
             bar.update(len(batch))
     return torch.cat(rows).cpu()

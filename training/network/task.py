@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning import LightningModule
 from torch import nn
@@ -15,13 +13,12 @@ from torchmetrics.classification import MulticlassAccuracy
 from evaluation.figures import metrics
 from training.config import FinetuneConfig
 from training.network.predict import predict_all
+from training.photos.module import Share
 
 MONITORED: Final = "finetune_val_calibrated_loss"
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Photos `u8[N,3,S,S]` and class numbers `i64[N]`."""
-WholeSplit = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
-"""The same of a whole split, which is not copied."""
 
 
 class FinetuneTask(LightningModule):
@@ -63,11 +60,11 @@ class FinetuneTask(LightningModule):
         self.log("finetune_train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: WholeSplit, batch_index: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Share, batch_index: int) -> None:  # noqa: ARG002
         """Predict without augmentation, as fast as after training."""
-        images, targets = batch
-        self.val_logits.update(torch.from_numpy(predict_all(self.network, images)).to(self.device))
-        self.val_targets.update(torch.from_numpy(targets).to(self.device))
+        logits = predict_all(self.network, batch.images, chosen=batch.chosen)
+        self.val_logits.update(torch.from_numpy(logits).to(self.device))
+        self.val_targets.update(torch.tensor(batch.targets, device=self.device)[batch.chosen])
 
     def on_validation_epoch_end(self) -> None:
         """Figures; the loss after calibration chooses the checkpoint, because the export calibrates too."""

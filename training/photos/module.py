@@ -1,7 +1,8 @@
 """Decoded photos in, batches out: `u8[N,3,S,S]` and `i64[N]` class numbers, for Lightning's trainer.
 
-Photos come decoded (see `training.photos.decoded`). Their order and augmentation depend only on the seed, the
-epoch and the photo, so a resumed run continues exactly like an uninterrupted one.
+Photos come decoded, or are decoded in the loader's processes (see `training.photos.decoded`). Their order and
+augmentation depend only on the seed, the epoch and the photo, so a resumed run continues exactly like an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -18,8 +17,8 @@ from torchvision.transforms import v2
 
 from common.errors import PipelineError
 from training.config import TrainConfig
-from training.network.task import WholeSplit
 from training.photos.augment import augmentation
+from training.photos.decoded import Photos
 from training.photos.manifest import Manifest
 from training.photos.sampler import EpochSlices
 from training.seeds import derived_seed
@@ -33,7 +32,7 @@ class AugmentedDataset(Dataset[Photo]):
 
     def __init__(
         self,
-        images: npt.NDArray[np.uint8],
+        images: Photos,
         targets: list[int],
         augment: list[v2.Transform],
         epochs_per_pass: int,
@@ -54,18 +53,23 @@ class AugmentedDataset(Dataset[Photo]):
         return image, self.targets[index]
 
 
-def whole(images: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> DataLoader[WholeSplit]:
-    """One batch of all photos, which are left where they are."""
-    share: Any = [(images, targets)]
-    return DataLoader(share, batch_size=None, collate_fn=lambda batch: batch)
+class Share:
+    """The photos of a split that one process predicts, left where they are."""
+
+    def __init__(self, images: Photos, targets: list[int], chosen: range) -> None:
+        """`images` is `u8[N,3,S,S]`, of the whole split as `targets` are; `chosen` counts in both."""
+        self.images, self.targets, self.chosen = images, targets, chosen
+
+    def as_batch(self) -> DataLoader[Share]:
+        """A loader of one batch, this one."""
+        dataset: Any = [self]
+        return DataLoader(dataset, batch_size=None, collate_fn=lambda share: share)
 
 
 class PhotoData(LightningDataModule):
     """Training photos with augmentation, validation photos as the service sees them."""
 
-    def __init__(
-        self, manifest: Manifest, photos: Mapping[str, npt.NDArray[np.uint8]], config: TrainConfig
-    ) -> None:
+    def __init__(self, manifest: Manifest, photos: Mapping[str, Photos], config: TrainConfig) -> None:
         """`photos` holds `u8[N,3,S,S]` of each split."""
         super().__init__()
         self.manifest, self.photos, self.config = manifest, photos, config
@@ -98,11 +102,11 @@ class PhotoData(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def val_dataloader(self) -> DataLoader[WholeSplit]:
-        """One batch `(u8[N,3,S,S], i64[N])`, the process's share of the photos."""
+    def val_dataloader(self) -> DataLoader[Share]:
+        """One batch: the process's share of the photos."""
         rank, world = self._rank_and_world()
-        targets = np.array(self.manifest.splits["validation"].targets)
-        return whole(self.photos["validation"][rank::world], targets[rank::world])
+        targets = self.manifest.splits["validation"].targets
+        return Share(self.photos["validation"], targets, range(rank, len(targets), world)).as_batch()
 
     def _rank_and_world(self) -> tuple[int, int]:
         """Rank of this process, and number of processes."""

@@ -94,7 +94,8 @@ def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int
     quiet_lightning()
     passes = [size] * (steps + _WARM_UP)  # enough, however few photos there are
     config = replace(config, finetune=replace(config.finetune, input_sizes=passes, epochs_per_pass=1))
-    photos = DecodedPhotos(read_manifest(place), config.model.input_size, place.decoded)
+    limit_gb = config.loader.cache_limit
+    photos = DecodedPhotos(read_manifest(place), config.model.input_size, place.decoded, limit_gb)
     network = build(config.model, len(photos.manifest.labels)).to(memory_format=torch.channels_last)
     task = FinetuneTask(network, torch.ones(len(photos.manifest.labels)), config.finetune)
     found = sources(config, photos, steps + _WARM_UP)

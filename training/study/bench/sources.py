@@ -1,4 +1,4 @@
-"""Three sources of batches, `u8[N,3,S,S]` and `i64[N]`: decoded, files, and one batch held in memory."""
+"""Three sources of batches, `u8[N,3,S,S]` and `i64[N]`: training's own, files, one batch in memory."""
 
 from __future__ import annotations
 
@@ -64,13 +64,14 @@ def sources(config: TrainConfig, photos: DecodedPhotos, steps: int) -> Mapping[s
             num_workers=loader.workers,
         )
 
+    ours = "decoded cache" if photos.caches("train") else "decoded when read"
     held = [next(iter(decoded()))] * steps
 
     def from_memory() -> Batches:
         return DataLoader(cast("Dataset[Any]", held), batch_size=None)
 
     return {
-        "decoded cache (this project)": decoded,
+        f"{ours} (this project)": decoded,
         "files, as ImageFolder does": from_files,
         LIMIT: from_memory,
     }

@@ -1,8 +1,9 @@
 """`python -m training bench`: measure fine-tuning throughput with three sources of batches.
 
-The real trainer runs real steps in short turns: with batches from this project's decoded cache, with files
-decoded and augmented with Pillow as in torchvision's ImageFolder examples, and with a single batch in memory,
-which is the limit. How long steps wait for batches is reported too.
+The real trainer runs real steps in short turns: with batches as training makes them (from the decoded cache
+or, beyond `loader.cache_limit`, from files), with files decoded and augmented with Pillow as in torchvision's
+ImageFolder examples, and with a single batch in memory, which is the limit. How long steps wait for batches
+is reported too.
 """
 
 from __future__ import annotations
