@@ -45,6 +45,7 @@ ELSEWHERE = {
     "make rename NAME=flowers": "tests/test_rename.py",
     "make serve RUNTIME=onnx": "tests/serving/test_runtimes.py",
     "mkdir -p feedback": "for docker run",
+    ".venv/bin/python -m training fit --loader.cache_limit 20 --loader.workers 14": "tests/training",
     "make shifts": "10 minutes; tests/evaluation/test_drift.py",
     "make tune TRIALS=30": "tests/training/test_tune.py",
     "make ablation": "tests/training/test_ablation.py",
@@ -311,6 +312,7 @@ def test_training_takes_other_values(clone: Clone):
     """From the command line, without DVC."""
     clone.type(".venv/bin/python -m training fit --finetune.learning_rate 3e-5")
     clone.type(".venv/bin/python -m training fit --class_balance 0.5")
+    clone.type(".venv/bin/python -m training fit --config configs/train.yaml --config configs/fast.yaml")
 
 
 def test_training_is_spread(clone: Clone):

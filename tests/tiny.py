@@ -20,7 +20,16 @@ TRAIN = [
     *("--model.backbone", "compact", "--model.weights", "none", "--model.input_size", str(SIDE)),
     *("--loader.batch_size", "8", "--loader.workers", "0", "--trainer.accelerator", "cpu"),
     *("--finetune.input_sizes", f"[{SIDE}]", "--finetune.epochs_per_pass", "3"),
-    *("--finetune.freeze_norm", "false", "--finetune.learning_rate", "0.01", "--finetune.ema_share", "0.2"),
+    *(
+        "--finetune.frozen_groups",
+        "0",
+        "--finetune.freeze_norm",
+        "false",
+        "--finetune.learning_rate",
+        "0.01",
+        "--finetune.ema_share",
+        "0.2",
+    ),
     *("--head.inverse_penalty", "1e-6"),  # on a random backbone, a head of any weight would only disturb
 ]
 HEAD_ALONE = ("--finetune.input_sizes", "[]")

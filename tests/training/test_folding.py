@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -13,13 +16,14 @@ from training.config import ModelConfig
 from training.network.build import Classifier, build, freeze
 from training.network.folding import folded
 
+RANDOM = partial(ModelConfig, "test", weights="none", input_size=SIDE, dropout=0.0)
 IMAGES = torch.randint(256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def network(backbone: str) -> Classifier:
     """With statistics and scales as a trained network has them, in evaluation mode and double precision."""
     torch.manual_seed(2)
-    made = build(ModelConfig("test", backbone, "none", SIDE, 0.0), 2).eval()
+    made = build(RANDOM(backbone), 2).eval()
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -43,7 +47,7 @@ def test_gradients_are_those_of_convolution_and_norm(backbone: str, norms: int):
     """Of weights, scales and biases alike; and afterwards the network is as it was."""
     model = network(backbone)
     expected, before = gradients(model), model(IMAGES)
-    with folded(model, SIDE):
+    with folded(model, SIDE, frozen=True):
         changed = [module for module in model.modules() if "forward" in vars(module)]
         assert len(changed) == 2 * norms, "otherwise this tests nothing"
         torch.testing.assert_close(model(IMAGES), before)
@@ -71,27 +75,31 @@ def test_a_convolution_with_another_use_is_left_alone():
     """Folding would change what the network computes."""
     model = Shared().eval()
     before = model(IMAGES)
-    with folded(model, SIDE):
+    with folded(model, SIDE, frozen=True):
         assert torch.equal(model(IMAGES), before)
 
 
 def test_frozen_groups_keep_their_weights():
     """The stem and the first stage, and nothing else."""
     model = network("efficientnet_lite0")
-    freeze(model, 2)
+    freeze(model, replace(RANDOM("efficientnet_lite0"), weights="pretrained"), 2)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert {name.split(".")[1] for name in frozen} == {"conv_stem", "bn1", "blocks"}
     assert all(name.startswith("backbone.blocks.0.") for name in frozen if "blocks" in name)
-    with folded(model, SIDE):
+    with folded(model, SIDE, frozen=True):
         functional.cross_entropy(model(IMAGES), torch.tensor([0, 1, 1, 0])).backward()
     assert {name for name, parameter in model.named_parameters() if parameter.grad is None} == frozen
 
 
 @pytest.mark.parametrize(
-    ("backbone", "groups", "words"),
-    [("efficientnet_lite0", 8, "has 8 groups .* Choose fewer"), ("compact", 1, "frozen_groups=0")],
+    ("backbone", "weights", "groups", "words"),
+    [
+        ("efficientnet_lite0", "pretrained", 8, "has 8 groups .* Choose fewer"),
+        ("efficientnet_lite0", "none", 1, "keep random. Set finetune.frozen_groups=0"),
+        ("compact", "none", 1, "keep random. Set finetune.frozen_groups=0"),
+    ],
 )
-def test_groups_that_cannot_be_frozen_are_refused(backbone: str, groups: int, words: str):
+def test_groups_that_cannot_be_frozen_are_refused(backbone: str, weights: str, groups: int, words: str):
     """Before anything is trained."""
     with pytest.raises(PipelineError, match=words):
-        freeze(network(backbone), groups)
+        freeze(network(backbone), replace(RANDOM(backbone), weights=weights), groups)

@@ -12,7 +12,6 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Final
 
 import lightning
@@ -83,20 +82,21 @@ def _train(
     job: Job, processes: Processes, tracker: Tracker | None, keep: str | None
 ) -> tuple[Classifier, str]:
     """Train both phases; return the network of `keep` or of the better phase, and which that is."""
+    settings = job.config.finetune
     processes.start()
     with processes.first_alone():  # its results are cached for the others
         network = build(job.config.model, len(job.manifest.labels))
+        freeze(network, job.config.model, settings.frozen_groups)
         _check(job.config, network)
         losses = _head_phase(job, network, tracker) if job.config.head.enabled else {}
         for split in ("train", "validation"):
             job.photos[split]  # decode it now, while the others wait
     head_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    if (settings := job.config.finetune).input_sizes:
-        freeze(network, settings.frozen_groups)
+    if settings.input_sizes:
         network.to(memory_format=torch.channels_last)
         task = FinetuneTask(network, torch.from_numpy(_class_weights(job)).float(), job.config.finetune)
         data = PhotoData(job.manifest, job.photos, job.config)
-        with folded(network, job.config.model.input_size) if settings.freeze_norm else nullcontext():
+        with folded(network, job.config.model.input_size, frozen=settings.freeze_norm):
             losses["finetune"] = finetune(job.config, task, data, tracker, job.work / "finetune")
         if not math.isfinite(losses["finetune"]):
             if keep == "finetune" or "head" not in losses:

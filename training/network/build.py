@@ -112,27 +112,29 @@ def build(config: ModelConfig, classes: int) -> Classifier:
     return rebuild(Design(_COMPACT, {}, HALF, HALF), classes, config.dropout)
 
 
-def freeze(network: Classifier, groups: int) -> None:
+def freeze(network: Classifier, config: ModelConfig, groups: int) -> None:
     """Keep the weights of the first groups of layers, as timm groups them, out of training.
 
     Args:
         network: Changed in place.
+        config: What it was built from.
         groups: 0 trains everything, 1 keeps the stem, 2 the stem and the first stage, and so on.
 
     Raises:
-        PipelineError: the backbone has no groups, or no more than these.
+        PipelineError: these weights are random, or the backbone has no more groups.
     """
     if not groups:
         return
     matcher: Any = getattr(network.backbone, "group_matcher", None)
-    if matcher is None:
+    if matcher is None or config.weights == "none":
         raise PipelineError(
-            f"{network.design.architecture} has no groups of layers: set finetune.frozen_groups=0."
+            f"{config.backbone} begins with random weights, which finetune.frozen_groups={groups} would keep "
+            "random. Set finetune.frozen_groups=0, or start from weights (model.weights)."
         )
     names = timm.models.group_parameters(network.backbone, matcher(coarse=True))
     if groups >= len(names):
         raise PipelineError(
-            f"{network.design.architecture} has {len(names)} groups of layers: "
+            f"{config.backbone} has {len(names)} groups of layers: "
             f"finetune.frozen_groups={groups} leaves none to train. Choose fewer."
         )
     for name in (name for group in range(groups) for name in names[group]):

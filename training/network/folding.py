@@ -22,8 +22,8 @@ _TOLERANCE: Final = 1e-3
 
 
 @contextmanager
-def folded(network: nn.Module, size: int) -> Iterator[None]:
-    """Fold the norms inside the block.
+def folded(network: nn.Module, size: int, *, frozen: bool) -> Iterator[None]:
+    """Fold the norms inside the block, if they are frozen.
 
     Where folding changes what the network computes, because the output of a convolution has another use
     besides its norm, nothing is folded.
@@ -32,7 +32,11 @@ def folded(network: nn.Module, size: int) -> Iterator[None]:
         network: On the CPU: `u8[N,3,S,S]` to logits. In the block its norms are in evaluation mode whenever
             it runs, and it may be moved.
         size: S, in pixels.
+        frozen: Whether the norms are; else nothing is folded.
     """
+    if not frozen:
+        yield
+        return
     training = network.training
     seeded = torch.Generator().manual_seed(0)
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8, generator=seeded)

@@ -15,7 +15,8 @@ from common.progress import progress
 from serving.contract.preprocess import RESIZE_RULE
 from training.config import TrainConfig
 from training.fit.trainer import new_trainer, quiet_lightning
-from training.network.build import build
+from training.network.build import build, freeze
+from training.network.folding import folded
 from training.network.task import FinetuneTask
 from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import read_manifest
@@ -97,10 +98,14 @@ def measure(config: TrainConfig, place: Place, size: int, turns: int, steps: int
     limit_gb = config.loader.cache_limit
     photos = DecodedPhotos(read_manifest(place), config.model.input_size, place.decoded, limit_gb)
     network = build(config.model, len(photos.manifest.labels)).to(memory_format=torch.channels_last)
+    freeze(network, config.model, config.finetune.frozen_groups)
     task = FinetuneTask(network, torch.ones(len(photos.manifest.labels)), config.finetune)
     found = sources(config, photos, steps + _WARM_UP)
     timed: dict[str, list[StepTimer]] = {name: [] for name in found}
-    with progress("bench-train", turns * len(found), "turns") as bar:
+    with (
+        folded(network, size, frozen=config.finetune.freeze_norm),
+        progress("bench-train", turns * len(found), "turns") as bar,
+    ):
         for _ in range(turns):
             for name, batches in found.items():
                 timed[name].append(_turn(config, task, batches(), steps))
