@@ -315,7 +315,7 @@ test-real: $(VENV)/.dev ## Check the released model on real photos: LABELLED= a 
 robust: $(VENV)/.dev ## Try to break the service; ONLY=fuzz|bombs|connections|soak, SCALE=10 for ten times as long
 	SCALE="$(SCALE)" $(PY) -m pytest -m robust -s --timeout 0 -k "$(ONLY)" tests/robustness
 
-bench: $(VENV)/.dev ## Compare the service with its peers and the machine's limit: docs/performance.md (20 minutes; wrk, h2load)
+bench: $(VENV)/.dev ## Compare the service with its peers and the machine's limit: docs/performance.md (35 minutes; wrk, h2load)
 	$(PY) -m bench
 
 coverage: $(VENV)/.dev ## Run the tests and report what they cover (build/coverage.md); fails below pyproject.toml's floor

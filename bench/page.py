@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench import services
+from bench.peer import LEFT_OUT, PEERS
+from bench.ratios import MAIN, limit_of, ours_for, ratio, targets
 from evaluation.figures import pictures
 
-MAIN: Final = "500x375"
 CALLERS: Final = 16
-
 
 _COLUMNS: Final = (
     *("service", f"photos/s {MAIN}", "share of limit", "ours relative to it", "p50 ms", "p99 ms"),
     *("one caller p50 ms", "photos/s 224x224", "photos/s 4000x3000", "CPU ms per photo", "resident MB"),
-    "start-up s",
+    *("cold start s", "installed MB"),
 )
 _MEDIANS: Final = {
     f"{MAIN}.p50_ms": 0,
@@ -29,6 +28,7 @@ _MEDIANS: Final = {
     f"{MAIN}.cpu_ms": 1,
     "resident_mb": 0,
     "ready_seconds": 1,
+    "installed_mb": 0,
 }
 """Decimals by figure, in the order of the last columns."""
 _TITLES: Final = {
@@ -37,7 +37,7 @@ _TITLES: Final = {
     **{f"ours_{kind}": f"this service, {name}" for kind, name in services.OTHERS.items()},
     "ours": services.ours().title,
     "null": services.null().title,
-    **services.PEERS,
+    **{name: peer.title for name, peer in PEERS.items()},
 }
 
 
@@ -49,13 +49,29 @@ def as_markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
-        f"Made by `make bench`; do not edit. {results['machine']}, {results['instructions']}.",
+        f"Made by `make bench`; do not edit. {results['machine']}.",
         f"Medians of {results['rounds']} rounds of {results['seconds']} s in turns. Ratios are taken within",
         "a round; brackets hold the middle half of them.",
         f"Load: wrk with {CALLERS} callers (with one, where stated), multipart photos; the generator shares",
         "the machine with the service. Photos are synthetic, with the file size of photographs.",
-        "At 4000x3000 the table compares decoders: this service lets libjpeg decode at an eighth of the",
-        "size, the peers decode all of the 12 megapixels, as their code would without more work.",
+        "",
+        "This service lets libjpeg decode a photo of 4000x3000 at an eighth of its size. So do the peers",
+        "that serve the same artefact (Pillow's `draft`), but for the row that says otherwise; the eager",
+        "model and Keras decode all of the 12 megapixels. At 500x375 everyone decodes in full.",
+        "",
+        "- **Share of limit**: of decoding and inference with the served file in plain threads of this",
+        "  project's code. OpenVINO is compared with the limit of ONNX Runtime.",
+        "- **Ours relative to it**: this service with the file that the peer serves.",
+        "- **Cold start**: from the start of the process to its first answer, with its files in the page",
+        f"  cache; median of {results['starts']}.",
+        "- **Installed**: the packages' files without bytecode and without CUDA's libraries, so about what",
+        "  an image for a CPU adds to Python. Ours are the packages of `requirements/serve.txt` with torch,",
+        "  or of `requirements/serve-onnx.txt`.",
+        "",
+        f"## Throughput: {results['processor']} with {results['instructions']}",
+        "",
+        "The figures hold for this processor and these instructions alone. int8 depends on them most: it",
+        "gains from VNNI.",
         "",
         "![Throughput](images/performance.png)",
         "",
@@ -63,20 +79,27 @@ def as_markdown(results: dict[str, Any]) -> str:
         "| --- " * len(_COLUMNS) + "|",
         *(_row(results, name) for name in order),
         "",
+        f"## Targets at {MAIN}",
+        "",
+        *targets(results, _TITLES),
+        "",
         "## Where the time per photo goes",
         "",
     ]
     lines += [
         "- " + _account(_TITLES[name], medians[limit], medians[name], results["cores"])
         for name in ("ours", *(f"ours_{kind}" for kind in services.OTHERS))
-        if (limit := _limit_of(name)) in medians and name in medians
+        if (limit := limit_of(name)) in medians and name in medians
     ]
     lines += ["", *_overload(results), "", "## Versions", ""]
-    for name, found in results["versions"].items():
-        lines.append(f"- {_TITLES[name]}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
-    if results["missing"]:
-        lines += ["", "## Not measured", ""]
-        lines += [f"- {_TITLES.get(name, name)}: {why}" for name, why in results["missing"].items()]
+    lines += [
+        f"- {_TITLES[name]}: " + ", ".join(f"{package} {version}" for package, version in found.items())
+        for name, found in results["versions"].items()
+        if found
+    ]
+    lines += ["", "## Not measured", ""]
+    left_out = results["missing"] | LEFT_OUT
+    lines += [f"- {_TITLES.get(name, name)}: {why}" for name, why in left_out.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -86,9 +109,9 @@ def _row(results: dict[str, Any], name: str) -> str:
     cells = [
         _TITLES[name],
         f"{medians[f'{MAIN}.throughput']:.1f}",
-        "" if name == "null" else _ratio(results, name, _limit_of(name), "{:.0%}"),
-        "" if name in ("null", "ours") else _ratio(results, "ours", name, "{:.2f}x"),
-        *(f"{medians[key]:.{digits}f}" if key in medians else "" for key, digits in _MEDIANS.items()),
+        "" if name == "null" else _within(results, name, limit_of(name), "{:.0%}"),
+        _within(results, ours_for(name), name, "{:.2f}x") if name in PEERS else "",
+        *(f"{medians[key]:.{digits}f}" if medians.get(key) else "" for key, digits in _MEDIANS.items()),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -113,20 +136,14 @@ def _overload(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _limit_of(name: str) -> str:
-    """The limit of a service: that of the same runtime, or for a peer that of the shared artefact."""
-    kind = name.rpartition("_")[2]
-    return f"limit_{kind}" if kind in services.OTHERS else "limit"
-
-
-def _ratio(results: dict[str, Any], over: str, under: str, form: str) -> str:
-    """Median and quartiles of the ratio of throughputs, taken within each round."""
-    key = f"{MAIN}.throughput"
-    pairs = zip(results["samples"][over][key], results["samples"][under][key], strict=True)
-    low, middle, high = np.quantile([a / b for a, b in pairs], (0.25, 0.5, 0.75))
+def _within(results: dict[str, Any], over: str, under: str, form: str) -> str:
+    """Median and quartiles of a ratio; empty if one of the two was not measured."""
     if over == under:
         return form.format(1)
-    return f"{form.format(middle)} [{form.format(low)}, {form.format(high)}]"
+    if not {over, under} <= results["samples"].keys():
+        return ""
+    found = ratio(results, over, under)
+    return f"{form.format(found.median)} [{form.format(found.low)}, {form.format(found.high)}]"
 
 
 def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores: int) -> str:
@@ -146,9 +163,9 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     """Throughput of each service and of the limit."""
     medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
     order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
-    titles = {"limit": "limit (no HTTP)", "ours": "this service"} | services.PEERS
+    titles = _TITLES | {"limit": "limit (no HTTP)"}
     for kind, name in services.OTHERS.items():
-        titles |= {f"limit_{kind}": f"limit, {name} (no HTTP)", f"ours_{kind}": f"this service, {name}"}
+        titles[f"limit_{kind}"] = f"limit, {name} (no HTTP)"
     figure = pictures.new_figure(8.5, 0.5 * len(order) + 1.3)
     axes = figure.add_subplot()
     values = [medians[name].get(f"{MAIN}.throughput", 0.0) for name in order]
@@ -159,7 +176,9 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     axes.barh([titles[name] for name in order], values, color=colours)
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.0f}", va="center")
-    axes.set_xlabel(f"photos per second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}")
+    axes.set_xlabel(
+        f"photos per second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}, {results['instructions']}"
+    )
     axes.margins(x=0.1)
     meaning = {"the machine's limit": pictures.GREY, "this project": pictures.BLUE, "others": pictures.ORANGE}
     handles = [Patch(color=colour, label=label) for label, colour in meaning.items()]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from bench import load, services
-from bench.page import MAIN
 from bench.photos import write_photos
+from bench.ratios import MAIN
 from common.progress import progress
 
 _QUEUE_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)

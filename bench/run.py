@@ -18,17 +18,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+import numpy as np
 
-from bench import limit, load, page, services
-from bench.page import CALLERS, MAIN
+from bench import limit, load, machine, page, peer, services
+from bench.page import CALLERS
 from bench.photos import SIZES, write_photos
+from bench.ratios import MAIN
 from common.files import write_json, write_text
 from common.processor import cores
 from common.progress import progress
 from evaluation.figures import pictures
+from serving.contract.answer import Answer
+from serving.runtime.handler import load_handler
 
 _WORK: Final = Path("build/bench")
+_RECOGNISED: Final = tuple(
+    Path(__file__).parent.parent / f"deploy/smoke/{name}.jpg" for name in ("cat", "dog")
+)
 _STARTS: Final = 3
 _OVERLOAD_SECONDS: Final = 10
 _OFFERED: Final = (0.5, 0.9, 1.5, 2.0, 4.0)
@@ -71,9 +77,12 @@ def measure(model: Path, peers: str | None, rounds: int, seconds: int) -> dict[s
     for kind, path in services.other_files(model).items():
         limits[f"limit_{kind}"] = path
         specs.append(services.ours_with(kind, path))
-    names = list(services.PEERS) if peers is None else [name for name in peers.split(",") if name]
-    specs += _installed(names, missing)
+    names = list(peer.PEERS) if peers is None else [name for name in peers.split(",") if name]
+    specs += _installed(names, services.other_files(model), missing)
+    contents = {spec.name: services.contents(spec) for spec in specs}
     samples: Samples = defaultdict(lambda: defaultdict(list))
+    for name, found in contents.items():
+        samples[name]["installed_mb"].append(found["megabytes"])
     overload = {}
     with contextlib.ExitStack() as stack:
         baselines = {name: stack.enter_context(limit.running(artefact)) for name, artefact in limits.items()}
@@ -84,12 +93,14 @@ def measure(model: Path, peers: str | None, rounds: int, seconds: int) -> dict[s
             factors = _OFFERED if name == "ours" else _OFFERED[-1:]
             overload[name] = _overload(started[name], photos[MAIN], capacity, factors)
     return {
-        "machine": f"{_processor()}, {cores()} cores, Python {platform.python_version()}",
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": f"{machine.processor()}, {cores()} cores, Python {platform.python_version()}",
+        "processor": machine.processor(),
+        "instructions": machine.instructions(),
         "cores": cores(),
         "rounds": rounds,
         "seconds": seconds,
-        "versions": {spec.name: services.versions(spec) for spec in specs},
+        "starts": _STARTS,
+        "versions": {name: found["versions"] for name, found in contents.items()},
         "medians": {n: {k: statistics.median(v) for k, v in s.items()} for n, s in samples.items()},
         "samples": samples,
         "overload": {n: [asdict(value) for value in values] for n, values in overload.items()},
@@ -97,12 +108,12 @@ def measure(model: Path, peers: str | None, rounds: int, seconds: int) -> dict[s
     }
 
 
-def _installed(names: list[str], missing: dict[str, str]) -> list[services.Spec]:
+def _installed(names: list[str], files: dict[str, Path], missing: dict[str, str]) -> list[services.Spec]:
     """The peers that install; `missing` gets the reason for the others."""
     specs = []
     for name in names:
         try:
-            specs.append(services.peer(name, _WORK.resolve()))
+            specs.append(peer.peer(name, _WORK.resolve(), files))
         except services.ServiceError as error:
             missing[name] = str(error)
     return specs
@@ -117,9 +128,12 @@ def _start(
     samples: Samples,
     missing: dict[str, str],
 ) -> dict[str, services.Running]:
-    """Start each service a few times, one after the other; keep the last start and warm it up."""
+    """Start each service a few times, one after the other; keep the last start and warm it up.
+
+    One that does not recognise what our handler recognises is not measured.
+    """
     started = {}
-    photo = photos[MAIN][0].read_bytes()
+    photo, labels = photos[MAIN][0].read_bytes(), _labels(model)
     with progress("start", len(specs) * _STARTS, "services") as bar:
         for spec in specs:
             try:
@@ -128,6 +142,8 @@ def _start(
                     if number < _STARTS - 1:
                         with once as service:
                             samples[spec.name]["ready_seconds"].append(service.seconds_to_ready)
+                            if spec.same_network:
+                                service.check_labels(labels)
                     else:
                         started[spec.name] = stack.enter_context(once)
                     bar.update()
@@ -139,6 +155,13 @@ def _start(
                 bodies = load.write_bodies(paths, _WORK / "bodies")
                 load.closed_loop(started[spec.name].url, bodies, CALLERS, 1, _WORK)
     return started
+
+
+def _labels(model: Path) -> dict[Path, int]:
+    """What the handler recognises on photos of animals: the index of the label, by photo."""
+    answers = load_handler(model).handle([{"body": path.read_bytes()} for path in _RECOGNISED])
+    found = [[*answer.probabilities.values()] for answer in answers if isinstance(answer, Answer)]
+    return {path: int(np.argmax(values)) for path, values in zip(_RECOGNISED, found, strict=True)}
 
 
 def _measure(
@@ -195,10 +218,3 @@ def _overload(
     return [
         load.fixed_rate(service.url, body, factor * capacity, _OVERLOAD_SECONDS, _WORK) for factor in factors
     ]
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown processor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -22,7 +23,7 @@ import torch
 from common.errors import UserError
 from serving.runtime import torchscript
 
-_PEERS: Final = Path(__file__).parent / "peers"
+REQUIREMENTS: Final = Path(__file__).parent.parent / "requirements"
 _READY_SECONDS: Final = 180.0
 _IDLE_SECONDS: Final = 0.2
 _IDLE_SHARE: Final = 0.15  # of a core: some poll while they wait
@@ -44,6 +45,10 @@ class Spec:
     """The artefact, if not the one that all serve."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of its own."""
+    packages: tuple[str, ...] | None = None
+    """What it needs of its environment; None for everything."""
+    same_network: bool = True
+    """It must answer as our handler does."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,20 @@ class Running:
     seconds_to_ready: float
     """From the start of the process to its first successful response."""
     process: psutil.Process
+
+    def check_labels(self, labels: Mapping[Path, int]) -> None:
+        """Check what it recognises.
+
+        Args:
+            labels: The index of the most probable label, by photo.
+
+        Raises:
+            ServiceError: it answers another label.
+        """
+        for photo, label in labels.items():
+            probabilities = [*_post(self.url, photo.read_bytes()).json()["probabilities"].values()]
+            if probabilities.index(max(probabilities)) != label:
+                raise ServiceError(f"It answers {probabilities} for {photo.name}: another label than ours.")
 
     def cpu_seconds(self) -> float:
         """CPU time so far of all its processes."""
@@ -76,9 +95,16 @@ class Running:
         return [self.process, *self.process.children(recursive=True)]
 
 
+def locked(name: str) -> tuple[str, ...]:
+    """Names of the packages in a lock file of `requirements`."""
+    text = (REQUIREMENTS / f"{name}.txt").read_text()
+    return tuple(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
+
+
 def ours() -> Spec:
     """The service of this repository, as `make serve` runs it."""
-    return Spec("ours", "this service", Path(sys.executable), ("-m", "serving"))
+    packages = (*locked("serve"), "torch")
+    return Spec("ours", "this service", Path(sys.executable), ("-m", "serving"), packages=packages)
 
 
 OTHERS: Final = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8"}
@@ -93,68 +119,25 @@ def other_files(model: Path) -> dict[str, Path]:
 
 def ours_with(kind: str, model: Path) -> Spec:
     """The same service with one of `OTHERS`."""
-    return replace(ours(), name=f"ours_{kind}", title=f"this service, {OTHERS[kind]}", model=model)
+    title = f"this service, {OTHERS[kind]}"
+    return replace(ours(), name=f"ours_{kind}", title=title, model=model, packages=locked("serve-onnx"))
 
 
 def null() -> Spec:
     """The server that computes nothing."""
     arguments = ("-m", "bench.null_server")
-    return Spec("null", "reads the body, computes nothing", Path(sys.executable), arguments)
+    return Spec(
+        "null", "reads the body, computes nothing", Path(sys.executable), arguments,
+        packages=(), same_network=False,
+    )  # fmt: skip
 
 
-PEERS: Final = {
-    "fastapi_threads": "FastAPI, same artefact, as many threads",
-    "litserve": "LitServe, same artefact, two workers",
-    "bentoml": "BentoML, same artefact, one worker per core",
-    "fastapi_eager": "FastAPI, eager model in an async route",
-    "keras": "Keras EfficientNetB0 and FastAPI",
-}
-
-
-def peer(name: str, environments: Path) -> Spec:
-    """A peer, installed into an environment of its own.
-
-    Raises:
-        ServiceError: there is no such peer, or it cannot be installed.
-    """
-    if name not in PEERS:
-        raise ServiceError(f"{name} is not a peer. Known: {', '.join(PEERS)}.")
-    folder, venv = _PEERS / name, environments / name
-    python, stamp = venv / "bin/python", venv / ".installed"
-    if not stamp.exists():
-        print(f"installing {name} into {venv}…", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        constraints = Path("requirements/torch-cuda.txt").resolve()
-        command = [str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)]
-        done = subprocess.run(
-            [*command, "-r", str(folder / "requirements.in")], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ServiceError(f"{name} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-        stamp.touch()
-    return Spec(name, PEERS[name], python, (str(folder / "app.py"),))
-
-
-def versions(spec: Spec) -> dict[str, str]:
-    """Versions of the relevant packages in the service's environment."""
-    names = (
-        "torch",
-        "litestar",
-        "fastapi",
-        "uvicorn",
-        "litserve",
-        "bentoml",
-        "keras",
-        "tensorflow-cpu",
-        "timm",
-    )
-    code = (
-        "import importlib.metadata as m, json, sys\nfound = {}\nfor n in sys.argv[1:]:\n"
-        "    try:\n        found[n] = m.version(n)\n    except m.PackageNotFoundError:\n        pass\n"
-        "print(json.dumps(found))"
-    )
-    done = subprocess.run([str(spec.python), "-c", code, *names], capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
+def contents(spec: Spec) -> dict[str, Any]:
+    """`versions` of the relevant packages and `megabytes` of all, see `bench.installed`."""
+    asked = {"only": spec.packages, "left_out": locked("torch-cuda")}
+    command = [str(spec.python), "-m", "bench.installed", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -213,6 +196,10 @@ def _alive(popen: subprocess.Popen[bytes]) -> bool:
 
 def _answers(url: str, photo: bytes) -> bool:
     try:
-        return httpx.post(url, files={"file": ("photo.jpg", photo, "image/jpeg")}, timeout=60).is_success
+        return _post(url, photo).is_success
     except httpx.TransportError:
         return False
+
+
+def _post(url: str, photo: bytes) -> httpx.Response:
+    return httpx.post(url, files={"file": ("photo.jpg", photo, "image/jpeg")}, timeout=60)

@@ -23,8 +23,10 @@ class Classifier:
 
     @bentoml.api
     def predict(self, file: Path) -> dict:
-        image = Image.open(file).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())[None]
+        image = Image.open(file)
+        image.draft("RGB", (224, 224))
+        square = image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(square).transpose(2, 0, 1).copy())[None]
         with torch.inference_mode():
             probabilities = self.model(pixels)[0].tolist()
         return {"probabilities": dict(zip(("cat", "dog"), probabilities, strict=True))}

@@ -19,8 +19,10 @@ class Api(litserve.LitAPI):
             self.model(torch.zeros((1, 3, 224, 224), dtype=torch.uint8))
 
     def decode_request(self, request: Request):
-        image = Image.open(io.BytesIO(request["file"].file.read())).convert("RGB")
-        pixels = np.array(image.resize((224, 224), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        image = Image.open(io.BytesIO(request["file"].file.read()))
+        image.draft("RGB", (224, 224))
+        square = image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+        pixels = np.array(square).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy())[None]
 
     def predict(self, x):
