@@ -13,6 +13,7 @@ from bench.ratios import MAIN, limit_of, ours_for, ratio, targets
 from evaluation.figures import pictures
 
 CALLERS: Final = 16
+_NO_NETWORK: Final = ("null", "uncomputed")
 
 _COLUMNS: Final = (
     *("service", f"photos/s {MAIN}", "share of limit", "ours relative to it", "p50 ms", "p99 ms"),
@@ -37,6 +38,7 @@ _TITLES: Final = {
     **{f"ours_{kind}": f"this service, {name}" for kind, name in services.OTHERS.items()},
     "ours": services.ours().title,
     "null": services.null().title,
+    "uncomputed": services.uncomputed().title,
     **{name: peer.title for name, peer in PEERS.items()},
 }
 
@@ -62,8 +64,8 @@ def as_markdown(results: dict[str, Any]) -> str:
         "- **Share of limit**: of decoding and inference with the served file in plain threads of this",
         "  project's code. OpenVINO is compared with the limit of ONNX Runtime.",
         "- **Ours relative to it**: this service with the file that the peer serves.",
-        "- **Cold start**: from the start of the process to its first answer, with its files in the page",
-        f"  cache; median of {results['starts']}.",
+        f"- **Cold start**: from the start of a process to its first answer; median of {results['starts']}.",
+        "  After the first, its files are in the page cache.",
         "- **Installed**: the packages' files without bytecode and without CUDA's libraries, so about what",
         "  an image for a CPU adds to Python. Ours are the packages of `requirements/serve.txt` with torch,",
         "  or of `requirements/serve-onnx.txt`.",
@@ -109,7 +111,7 @@ def _row(results: dict[str, Any], name: str) -> str:
     cells = [
         _TITLES[name],
         f"{medians[f'{MAIN}.throughput']:.1f}",
-        "" if name == "null" else _within(results, name, limit_of(name), "{:.0%}"),
+        "" if name in _NO_NETWORK else _within(results, name, limit_of(name), "{:.0%}"),
         _within(results, ours_for(name), name, "{:.2f}x") if name in PEERS else "",
         *(f"{medians[key]:.{digits}f}" if medians.get(key) else "" for key, digits in _MEDIANS.items()),
     ]
@@ -161,7 +163,9 @@ def _account(title: str, limit: dict[str, float], ours: dict[str, float], cores:
 
 def throughput_figure(results: dict[str, Any]) -> Figure:
     """Throughput of each service and of the limit."""
-    medians = {n: m for n, m in results["medians"].items() if n != "null" and f"{MAIN}.throughput" in m}
+    medians = {
+        n: m for n, m in results["medians"].items() if n not in _NO_NETWORK and f"{MAIN}.throughput" in m
+    }
     order = sorted(medians, key=lambda name: medians[name].get(f"{MAIN}.throughput", 0.0))
     titles = _TITLES | {"limit": "limit (no HTTP)"}
     for kind, name in services.OTHERS.items():

@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import itertools
 import platform
+import signal
 import statistics
+import sys
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +37,7 @@ _WORK: Final = Path("build/bench")
 _RECOGNISED: Final = tuple(
     Path(__file__).parent.parent / f"deploy/smoke/{name}.jpg" for name in ("cat", "dog")
 )
+_TERMINATED: Final = 143
 _STARTS: Final = 3
 _OVERLOAD_SECONDS: Final = 10
 _OFFERED: Final = (0.5, 0.9, 1.5, 2.0, 4.0)
@@ -49,6 +52,7 @@ def main(options: argparse.Namespace) -> int:
     Args:
         options: As `bench.__main__` declares them.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that no service outlives it
     _WORK.mkdir(parents=True, exist_ok=True)
     results = measure(options.model.resolve(), options.peers, options.rounds, options.seconds)
     write_json(_WORK / "results.json", results)
@@ -73,7 +77,8 @@ def measure(model: Path, peers: str | None, rounds: int, seconds: int) -> dict[s
     weights = services.write_eager_weights(model, _WORK / "weights.pt").resolve()
     photos = {name: write_photos(_WORK / "photos", name) for name in SIZES}
     missing: dict[str, str] = {}
-    specs, limits = [services.null(), services.ours()], {"limit": model}
+    specs = [services.null(), services.uncomputed(), services.ours()]
+    limits = {"limit": model}
     for kind, path in services.other_files(model).items():
         limits[f"limit_{kind}"] = path
         specs.append(services.ours_with(kind, path))

@@ -132,6 +132,16 @@ def null() -> Spec:
     )  # fmt: skip
 
 
+def uncomputed() -> Spec:
+    """The service of this repository without decoding and network: what an event loop can hand out."""
+    return replace(
+        ours(),
+        name="uncomputed",
+        title="this service, answering from memory",
+        arguments=("-m", "bench.uncomputed"),
+    )
+
+
 def contents(spec: Spec) -> dict[str, Any]:
     """`versions` of the relevant packages and `megabytes` of all, see `bench.installed`."""
     asked = {"only": spec.packages, "left_out": locked("torch-cuda")}
