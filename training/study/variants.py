@@ -45,7 +45,7 @@ VARIANTS: Final[dict[str, dict[str, str]]] = {
     "the recipe": {},
     "head alone, backbone frozen": {"finetune.input_sizes": "[]"},
     "head not trained first": {"head.enabled": "false"},
-    "whole network trained": {"finetune.frozen_groups": "0"},
+    "stem and two stages kept": {"finetune.frozen_groups": "3"},
     "no moving average": {"finetune.ema_share": "0"},
     "twice the learning rate": {"finetune.learning_rate": "2e-4"},
     "192 pixels from the start": {"finetune.input_sizes": "[192, 192, 192]"},
