@@ -15,7 +15,6 @@ from tests.pictures import encode, scene
 from training.photos import decoded
 from training.photos.decoded import DecodedPhotos, PhotoError, PhotoFiles
 from training.photos.manifest import Manifest, Split
-from training.photos.module import PhotoDataset
 
 SIZE = 32
 LIMIT_GB = 1.0
@@ -148,9 +147,9 @@ def test_a_photo_that_cannot_be_read_any_more_is_named(
     path.unlink()
     if damage is not None:
         path.write_bytes(damage)
-    dataset = PhotoDataset(PhotoFiles(manifest.splits["train"].paths, SIZE), [0] * 20)
+    photos = PhotoFiles(manifest.splits["train"].paths, SIZE)
     with pytest.raises(PhotoError) as caught:
-        list(DataLoader(dataset, batch_size=4, num_workers=workers))
+        list(DataLoader(photos, batch_size=4, num_workers=workers))
     assert str(caught.value) == (
         f"{path} cannot be read any more: {cause}. Prepare the photos again: make data."
     )

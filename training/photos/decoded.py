@@ -118,7 +118,7 @@ class DecodedPhotos(Mapping[str, Photos]):
     def caches(self, split: str) -> bool:
         """Whether a split is decoded once: it is there already, or fits the limit together with validation.
 
-        Every epoch reads all of validation, so that comes first. No training reads test.
+        Every pass reads all of validation, so that comes first. No training reads test.
         """
         counted = {split, "validation"}
         photos = sum(len(self.manifest.splits[name].paths) for name in counted)
