@@ -181,7 +181,7 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.0f}", va="center")
     axes.set_xlabel(
-        f"photos per second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}, {results['instructions']}"
+        f"photos per second, {MAIN} JPEG, {CALLERS} callers\n{results['machine']}\n{results['instructions']}"
     )
     axes.margins(x=0.1)
     meaning = {"the machine's limit": pictures.GREY, "this project": pictures.BLUE, "others": pictures.ORANGE}
