@@ -173,10 +173,7 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     figure = pictures.new_figure(8.5, 0.5 * len(order) + 1.3)
     axes = figure.add_subplot()
     values = [medians[name].get(f"{MAIN}.throughput", 0.0) for name in order]
-    colours = [
-        pictures.BLUE if n.startswith("ours") else pictures.GREY if n.startswith("limit") else pictures.ORANGE
-        for n in order
-    ]
+    colours = [_colour(name) for name in order]
     axes.barh([titles[name] for name in order], values, color=colours)
     for position, value in enumerate(values):
         axes.text(value, position, f" {value:.0f}", va="center")
@@ -188,6 +185,13 @@ def throughput_figure(results: dict[str, Any]) -> Figure:
     handles = [Patch(color=colour, label=label) for label, colour in meaning.items()]
     axes.legend(handles=handles, loc="lower right", frameon=False)
     return figure
+
+
+def _colour(name: str) -> str:
+    """Of its bar: this service is the same under another server."""
+    if name.startswith("limit"):
+        return pictures.GREY
+    return pictures.BLUE if _TITLES[name].startswith(services.ours().title) else pictures.ORANGE
 
 
 def overload_figure(results: dict[str, Any]) -> Figure:

@@ -37,7 +37,7 @@ PEERS: Final = {
         "the same FastAPI, decoding photos in full", "fastapi_threads", settings={"FULL_DECODE": "1"}
     ),
     "fastapi_onnx": Peer("FastAPI, ONNX Runtime, as many threads", "fastapi_onnx", "onnx"),
-    "openvino": Peer("FastAPI, OpenVINO from the ONNX file, as many threads", "openvino", "onnx"),
+    "openvino": Peer("FastAPI, OpenVINO, as many threads", "openvino", "onnx"),
     "granian": Peer("this service under Granian instead of uvicorn", "granian"),
     "litserve": Peer("LitServe, same artefact, two workers", "litserve"),
     "bentoml": Peer("BentoML, same artefact, one worker per core", "bentoml"),
