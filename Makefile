@@ -149,7 +149,7 @@ evaluate: $(VENV)/.train ## Evaluate models/model.pt on the validation split
 slices: $(VENV)/.train ## Measure on validation where MODEL is weak, by kind of photo and of damage (build/slices)
 	$(PY) -m evaluation slices --model "$(MODEL)" $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
-ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: eleven short trainings with three seeds each (build/ablation, 2 hours)
+ablation: $(VENV)/.train ## Measure what each part of the recipe is worth: eleven short trainings with three seeds each (build/ablation, 3 hours)
 	$(PY) -m training ablation
 
 tune: $(VENV)/.train ## Search for better values of the recipe with Optuna on validation (build/tune); TRIALS=30

@@ -115,6 +115,24 @@ def test_worker_processes_change_nothing(images: np.ndarray, workers: str):
         assert torch.equal(targets, wanted)
 
 
+def test_processes_share_the_validation_photos_or_are_refused(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """Each photo is predicted once; a process without any would wait for the others for ever."""
+    split = Split([], TARGETS)
+    photos = {"train": images, "validation": images}
+    data = PhotoData(Manifest(["a", "b"], {"train": split, "validation": split}, ""), photos, train_config())
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(data, "_rank_and_world", lambda rank=rank: (rank, 2))
+        (share,) = data.val_dataloader()
+        seen += share.chosen
+    assert sorted(seen) == [*range(len(TARGETS))]
+    monkeypatch.setattr(data, "_rank_and_world", lambda: (0, len(TARGETS) + 1))
+    with pytest.raises(PipelineError, match=r"cannot share .* validation photos\. Use fewer"):
+        data.val_dataloader()
+
+
 def test_without_a_manifest_the_next_step_is_named(tmp_path: Path):
     """Before anything is loaded."""
     with pytest.raises(ManifestError, match="make data"):

@@ -103,9 +103,18 @@ class PhotoData(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Share]:
-        """One batch: the process's share of the photos."""
+        """One batch: the process's share of the photos.
+
+        Raises:
+            PipelineError: a process would have none.
+        """
         rank, world = self._rank_and_world()
         targets = self.manifest.splits["validation"].targets
+        if len(targets) < world:
+            raise PipelineError(
+                f"{world} processes cannot share {len(targets)} validation photos. Use fewer processes "
+                "(trainer.devices, trainer.nodes), or add photos: make data."
+            )
         return Share(self.photos["validation"], targets, range(rank, len(targets), world)).as_batch()
 
     def _rank_and_world(self) -> tuple[int, int]:
