@@ -21,7 +21,7 @@ from litestar.types.file_types import FileInfo
 from serving.contract.card import Card
 from serving.http import problems
 from serving.http.authorisation import require_key
-from serving.http.predict import Prediction, classify, refuse
+from serving.http.classify import Prediction, classify, refuse
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 
@@ -98,7 +98,8 @@ def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
 )
 async def index_answer(request: ServiceRequest) -> Response[str]:
     """The same page with the answer, for a browser that runs no script."""
-    prediction, _ = await classify(request, _MOST_LISTED)
+    photo, arrived = await request.photo()
+    prediction, _ = await classify(request, photo, arrived, _MOST_LISTED)
     return await asyncio.to_thread(_page, request.service.models.card, prediction)
 
 
