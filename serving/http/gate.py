@@ -27,6 +27,8 @@ _ALWAYS: Final = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
 
+_METHODS: Final = b"GET, HEAD, OPTIONS, POST"
+
 
 class Gate:
     """An ASGI application around another."""
@@ -69,9 +71,11 @@ class Gate:
                 self._service.metrics.answered(route, scope["method"], message["status"])
             await send(message)
 
-        preflight = self._cors.of_preflight(inner)
-        if preflight is not None:
-            await answer({"type": "http.response.start", "status": 204, "headers": preflight})
+        options = self._cors.of_preflight(inner)
+        if options is None and scope["method"] == "OPTIONS" and scope["path"] == "*":
+            options = [(b"allow", _METHODS)]  # of the service as a whole (RFC 9110, 9.3.7)
+        if options is not None:
+            await answer({"type": "http.response.start", "status": 204, "headers": options})
             await answer({"type": "http.response.body", "body": b"", "more_body": False})
             return
         simple = scope["method"] == "POST" and scope["path"] == PATH and not scope["query_string"]

@@ -26,7 +26,7 @@ def starting(environment: Callable[..., dict[str, str]]) -> Iterator[Process]:
 
 
 def test_a_request_to_a_service_that_starts_is_answered_after_a_retry(starting: Process):
-    """The first is refused with Retry-After: 1, as every 503 is; the client waits that long and asks again."""
+    """It is refused with Retry-After: 1, as every 503 is; the client waits that long and asks again."""
     retries = urllib3.Retry(total=60, allowed_methods=None, status_forcelist=[503], backoff_factor=0)
     with urllib3.PoolManager() as pool:
         began = time.monotonic()
