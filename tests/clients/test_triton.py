@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -92,3 +96,16 @@ def test_asynchronous_requests_are_answered_too(client: InferenceServerClient):
     waiting = [client.async_infer(MODEL, [photos(photo)]) for photo in (CAT, DOG) * 4]
     labels = [one.get_result().as_numpy("label").tolist() for one in waiting]
     assert labels == [[b"cat"], [b"dog"]] * 4
+
+
+def test_the_documentation_s_example_works(served: Process, tmp_path: Path):
+    """Typed as it stands, next to two photos."""
+    for name, photo in (("cat.jpg", CAT), ("dog.jpg", DOG)):
+        (tmp_path / name).write_bytes(photo)
+    page = (ROOT / "docs/serve.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "triton" in block)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("127.0.0.1:8000", urlsplit(served.url).netloc)],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("[b'cat' b'dog'] [[9.99")
