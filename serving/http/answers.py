@@ -16,6 +16,7 @@ from serving.contract.artifact import Artifact
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
 from serving.http import problems
+from serving.http.kinds import KINDS
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest
 from serving.telemetry.metrics import OTHER
@@ -43,7 +44,7 @@ def routes_of(app: Litestar) -> list[tuple[str, str]]:
 def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Litestar's hook for every exception that no route handled; it logs those with status 5xx."""
     answer = problems.response(error, request.id)
-    if problems.KINDS[problems.code_of(error)].status >= 500:
+    if KINDS[problems.code_of(error)].status >= 500:
         log_refusal(request, error)
     return answer
 
@@ -51,7 +52,7 @@ def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]
 def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
     """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
-    status = problems.KINDS[code].status
+    status = KINDS[code].status
     fields = {**_request_fields(request), **more}
     request.service.log.error("failed to answer", **fields, status=status, outcome=code, exc_info=error)
 
@@ -65,7 +66,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
     if error.__cause__ is not None:
         more["cause"] = repr(error.__cause__)
     fields = {**_request_fields(request), **more}
-    status, detail = problems.KINDS[code].status, problems.detail_of(error)
+    status, detail = KINDS[code].status, problems.detail_of(error)
     request.service.log.info("refused", **fields, status=status, outcome=code, detail=detail)
 
 

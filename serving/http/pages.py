@@ -19,9 +19,9 @@ from litestar.types import PathType
 from litestar.types.file_types import FileInfo
 
 from serving.contract.card import Card
-from serving.http import problems
 from serving.http.authorisation import require_key
 from serving.http.classify import Prediction, classify, refuse
+from serving.http.kinds import KINDS
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
 
@@ -106,7 +106,7 @@ async def index_answer(request: ServiceRequest) -> Response[str]:
 @get("/problems/{code:str}", include_in_schema=False)
 async def problem(code: FromPath[str]) -> Response[str]:
     """What one kind of problem means: every error refers to it by its type."""
-    kind = problems.KINDS.get(code)
+    kind = KINDS.get(code)
     if kind is None:
         raise NotFoundException
     example = f"<p>For example: {html.escape(kind.example)}</p>" if kind.example else ""

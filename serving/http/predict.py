@@ -16,6 +16,7 @@ from serving.http import problems
 from serving.http.answers import server_timing
 from serving.http.authorisation import check_key, require_key
 from serving.http.classify import Model, Prediction, classify, classify_all, refuse
+from serving.http.kinds import KINDS
 from serving.http.openapi import KEY, PhotosOperation
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
@@ -33,7 +34,7 @@ _OTHER_ROUTES: Final = frozenset(
         *("head-timeout", "http-version"),
     }
 )
-OUTCOMES: Final = ("ok", *(code for code in problems.KINDS if code not in _OTHER_ROUTES))
+OUTCOMES: Final = ("ok", *(code for code in KINDS if code not in _OTHER_ROUTES))
 """What becomes of a request to /predict: an answer, or one of these problems."""
 
 

@@ -22,8 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from evaluation.service import drift
 from serving.contract.reference import DriftReport, WindowReport
-from serving.http import feedback, operations, pages, predict, problems
+from serving.http import feedback, operations, pages, predict
 from serving.http.app import create_app
+from serving.http.kinds import KINDS
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
 from serving.telemetry.metrics import MetricsSummary
@@ -306,7 +307,7 @@ def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
         ]
     answered = {reply.json()["type"].removeprefix("/problems/"): reply.json() for reply in replies}
     assert {code: problem["detail"] for code, problem in answered.items()} == {
-        code: kind.example for code, kind in problems.KINDS.items() if kind.example
+        code: kind.example for code, kind in KINDS.items() if kind.example
     }
     paths = client.get("/schema/openapi.json").json()["paths"]
     for code, problem in answered.items():
@@ -354,7 +355,7 @@ def test_every_code_has_a_status():
 
     kinds = [errors.EmptyImage, errors.UnsupportedImage, errors.BrokenImage, errors.ImageTooLarge]
     kinds += [errors.Overloaded, errors.DeadlineExceeded, errors.NotReady]
-    assert all(problems.KINDS[kind.code].status != 500 for kind in kinds)
+    assert all(KINDS[kind.code].status != 500 for kind in kinds)
 
 
 def test_before_the_model_is_ready_the_answer_is_503(model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -523,7 +524,7 @@ def test_the_type_of_a_problem_leads_to_its_description(client: Client):
     assert page.status_code == 200
     assert "No image was sent" in page.text
     assert client.get("/problems/none").status_code == 404
-    assert all(client.get(f"/problems/{code}").status_code == 200 for code in problems.KINDS)
+    assert all(client.get(f"/problems/{code}").status_code == 200 for code in KINDS)
 
 
 def test_a_refusal_on_the_page_has_the_headers_of_one_of_the_api(model: Path):
