@@ -28,7 +28,8 @@ from serving.engine.decoder import Decoder
 from serving.engine.job import Job, Result
 from serving.engine.lane import MOVED, Lane
 from serving.observation import measure_photo
-from serving.runtime.handler import ImageClassifierHandler, Item
+from serving.runtime.handler import ImageClassifierHandler
+from serving.runtime.item import Item
 from serving.runtime.memory import Trimmer
 from serving.telemetry.metrics import Metrics
 
