@@ -36,6 +36,7 @@ QUESTIONS = {
     "What happens at overload?": "docs/serve.md#what-happens-at-overload",
     "Which settings are there, and what are their defaults?": "docs/reference/settings.md",
     "How do I serve my own model?": "docs/serve.md#serve-your-own-model",
+    "How do I run a model in TorchServe?": "docs/serve.md#in-torchserve",
     "What must a folder of my own photos look like?": "docs/train.md#what-your-photos-must-look-like",
     "How do I change the recipe, and what does each key mean?": "docs/reference/configuration.md",
     "How do I train on several devices?": "docs/train.md#use-gpus-several-devices-or-machines",
