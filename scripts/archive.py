@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.command import guarded  # noqa: E402 (the path comes first)
+from common.errors import UserError  # noqa: E402
 from serving.contract import artifact  # noqa: E402
 
 MODULES: Final = (
@@ -37,28 +38,31 @@ def archive(model: Path, folder: Path) -> Path:
 
     Raises:
         ArtifactError: the file is missing or damaged.
+        UserError: the archiver refuses it; it has printed why.
     """
     data = artifact.read_bytes(model)
     card = artifact.parse(model, data).card
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for path in MODULES:
             _copy(ROOT / path, work / "modules" / path)
         packages = (*PACKAGES, "onnxruntime") if artifact.is_onnx(data) else PACKAGES
         (work / "requirements.txt").write_text(_pins(packages), encoding="utf-8")
-        subprocess.run(
+        (work / "tmp").mkdir()
+        done = subprocess.run(
             [
-                *(Path(sys.executable).with_name("torch-model-archiver"), "--force"),
+                *(Path(sys.executable).with_name("torch-model-archiver"), "--export-path", work),
                 *("--model-name", card.name, "--version", card.version),
                 *("--serialized-file", model, "--handler", ROOT / "serving/torchserve.py"),
                 *("--extra-files", work / "modules", "--requirements-file", work / "requirements.txt"),
-                *("--export-path", folder),
             ],
-            env=os.environ | {"TMPDIR": name},  # where it deletes a folder of the model's name
-            check=True,
+            env=os.environ | {"TMPDIR": str(work / "tmp")},  # it deletes a folder of the model's name there
+            check=False,
         )
-    return folder / f"{card.name}.mar"
+        if done.returncode:
+            raise UserError(f"torch-model-archiver refuses the model {card.name!r}, version {card.version}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.move(work / f"{card.name}.mar", folder / f"{card.name}.mar"))
 
 
 def main(arguments: list[str]) -> int:
