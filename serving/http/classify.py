@@ -66,13 +66,16 @@ class Refused(ServingError):
 
 
 def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
-    """Count, log and answer a request that ended in `error`; it counts for each of its photos."""
+    """Count, log and answer a request that ended in `error`; it counts for each of its photos.
+
+    The line of the log says how many they are, unless one: none, if each has been counted by itself.
+    """
     unanswered = request.scope["state"].get(_UNANSWERED, 1)
     request.service.metrics.requests.labels(problems.code_of(error)).inc(unanswered)
     response = problems.response(error, request.id)
     if isinstance(error, Refused):
         response.headers["Server-Timing"] = server_timing(error.seconds)
-    several = {"photos": unanswered} if unanswered > 1 else {}
+    several = {"photos": unanswered} if unanswered != 1 else {}
     log_refusal(request, error, **_computed_fields(error), **several)
     return response
 

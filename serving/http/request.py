@@ -82,7 +82,7 @@ class ServiceRequest(Request[Any, Any, Any]):
             Overloaded: there is no memory for it now.
         """
         if self._whole is None:
-            self._whole = await self.read(Whole(), _MOST_JSON_BYTES)
+            self._whole = bytes(await self.read(Whole(), _MOST_JSON_BYTES))
             self.scope["state"][_BODY_BYTES] = len(self._whole)
         return self._whole
 

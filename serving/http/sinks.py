@@ -75,9 +75,9 @@ class Whole:
         self._kept += chunk
         return len(chunk)
 
-    def finish(self) -> bytes:
+    def finish(self) -> bytearray:
         """What was kept, once the body is complete."""
-        return bytes(self._kept)
+        return self._kept
 
 
 class Plain:
@@ -93,21 +93,16 @@ class Plain:
         Raises:
             MissingFile: the body is empty.
         """
-        image = self._whole.finish()
-        if not image:
-            raise MissingFile(
-                f'The request is empty. Send the image as the multipart field "{FIELD}" '
-                f'(curl -F "{FIELD}=@dog.jpg") or as the body itself.'
-            )
-        return Photos([image], listed=False)
+        return Photos([bytes(_not_empty(self._whole))], listed=False)
 
 
-class Instances(Plain):
+class Instances:
     """Keeps a body of the type JSON: a list of photos, unless it is an image under a wrong name."""
 
     def __init__(self, most_photos: int) -> None:
-        super().__init__()
         self._most_photos = most_photos
+        self._whole = Whole()
+        self.feed = self._whole.feed
 
     def finish(self) -> Photos:
         """The photos of the list.
@@ -117,11 +112,11 @@ class Instances(Plain):
             MalformedUpload: the body is not the JSON that is expected.
             TooManyPhotos: the list is too long.
         """
-        one = super().finish()
-        if not documents.is_object(one.encoded[0]):
-            return one
+        body = _not_empty(self._whole)
+        if not documents.is_json(body):
+            return Photos([bytes(body)], listed=False)
         try:
-            photos = documents.instances(one.encoded[0], self._most_photos)
+            photos = documents.instances(body, self._most_photos)
         except documents.TooManyValues as error:
             raise TooManyPhotos(f"The list has more than {self._most_photos} photos. Send fewer.") from error
         except documents.MalformedDocument as error:
@@ -132,6 +127,21 @@ class Instances(Plain):
         if not photos:
             raise MissingFile('The list "instances" is empty. Send one {"b64": "…"} for each photo.')
         return Photos(photos, listed=True)
+
+
+def _not_empty(whole: Whole) -> bytearray:
+    """A body.
+
+    Raises:
+        MissingFile: it is empty.
+    """
+    body = whole.finish()
+    if not body:
+        raise MissingFile(
+            f'The request is empty. Send the image as the multipart field "{FIELD}" '
+            f'(curl -F "{FIELD}=@dog.jpg") or as the body itself.'
+        )
+    return body
 
 
 class Form:
@@ -172,7 +182,7 @@ class Form:
             return len(chunk)
         return self._parse(chunk)
 
-    def _parse(self, chunk: bytes) -> int:
+    def _parse(self, chunk: bytes | bytearray) -> int:
         kept = 0
         try:
             for event in self._parser.parse(chunk) if chunk else ():
@@ -209,7 +219,7 @@ class Form:
                 bytearray(b"--\r\n"),
             ):
                 return Photos([bytes(memoryview(self._simple)[self._start : end])], listed=False)
-            self._parse(bytes(self._simple))
+            self._parse(self._simple)
         try:
             self._parser.close()
         except (MultipartError, ValueError, LookupError) as error:

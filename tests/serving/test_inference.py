@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from structlog.testing import capture_logs
 
 from serving.contract.errors import ServingError
 from serving.http.inference import tensors
+from serving.runtime.handler import ImageClassifierHandler, LocalContext
 from serving.settings import Settings
+from tests import tiny
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
 from tests.serving.test_app import value
@@ -133,6 +136,7 @@ def test_a_refused_photo_is_named_in_the_one_error(client: Client):
     assert value(client, "classifier_requests_total", outcome="unsupported-image") == before + 1
 
 
+HUGE = b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[%s],"data":[]}]}'
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "no JSON": ({"content": b"x"}, 400, "JSON"),
     "no inputs": ({"json": {}}, 400, "missing required field `inputs`"),
@@ -141,6 +145,12 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "pixels": ({"json": {"inputs": [image(JPEG, datatype="UINT8")]}}, 400, "not 'UINT8'"),
     "another shape": ({"json": {"inputs": [image(JPEG, shape=[2])]}}, 400, "the data has 1 elements"),
     "no shape": ({"json": {"inputs": [image(JPEG, shape=[])]}}, 400, r"is [N] or [N,1]"),
+    "a side of digits": (
+        {"content": HUGE % (b"1," + b"9" * 25)},
+        400,
+        "Expected `int` <= 9223372036854775807",
+    ),
+    "many sides": ({"json": {"inputs": [image(JPEG, shape=[1] * 300)]}}, 400, "1, 1, 1"),
     "no photos": ({"json": {"inputs": [image()]}}, 400, "with N at least 1"),
     "numbers": ({"json": {"inputs": [image(JPEG, data=[1])]}}, 400, "in base64"),
     "too many": ({"json": {"inputs": [image(*[JPEG] * 5)]}}, 413, "more than 4 photos"),
@@ -177,6 +187,7 @@ def test_each_fault_is_an_error_of_the_protocol(client: Client, case: str):
     assert reply.headers["content-type"] == "application/json"
     assert set(reply.json()) == {"error"}
     assert words in reply.json()["error"]
+    assert len(reply.json()["error"]) < 400
 
 
 @pytest.mark.parametrize(
@@ -216,6 +227,45 @@ def test_before_the_model_is_ready_the_protocol_says_so(tmp_path: Path):
         assert client.get("/v2/models/tiny/ready").json() == {"name": "tiny", "ready": False}
         reply = client.post(INFER, json={"inputs": [image(JPEG)]})
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+
+
+def test_a_reload_between_the_photos_is_no_answer_of_two_models(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A tensor has the labels of one model, and the answer names one: 503, and the next try is answered."""
+    other = tiny.write_artifact(tmp_path / "other.pt", labels=("cat", "dog", "fox"))
+    first, second = ImageClassifierHandler(), ImageClassifierHandler()
+    first.initialize(LocalContext.for_file(model))
+    second.initialize(LocalContext.for_file(other))
+    with running(Settings(model=str(model), workers=1)) as client:
+        engine, infer = client.app.state.service.engine, first.inference
+
+        def infer_for_the_last_time(batch: Any) -> Any:
+            engine.replace(second)
+            return infer(batch)
+
+        monkeypatch.setattr(first, "inference", infer_for_the_last_time)
+        engine.replace(first)
+        reply = client.post(INFER, **binary(JPEG, PNG))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert reply.json() == {"error": "The model was replaced while the photos were computed. Retry."}
+        again = client.post(INFER, **binary(JPEG, PNG)).json()
+        assert again["outputs"][0]["shape"] == [2, 3]
+
+
+def test_tensors_of_megabytes_are_read_without_a_copy_of_the_body():
+    """In JSON and in binary: nobody else is answered meanwhile, and the budget counts each body once."""
+    photo = bytes(3_000_000)
+    sent = binary(photo)
+    in_json = bytearray(msgspec.json.encode({"inputs": [image(photo)]}))
+    for body, size in ((in_json, None), (bytearray(sent["content"]), int(sent["headers"][LENGTH]))):
+        tracemalloc.start()
+        try:
+            assert tensors.read(body, size, MOST, [*tensors.OUTPUTS]).photos == [photo]
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak_bytes < 1.1 * len(photo)
 
 
 @given(body=st.binary(max_size=200), size=st.none() | st.integers(0, 250))

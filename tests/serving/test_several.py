@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from litestar.testing import AsyncTestClient
 from structlog.testing import capture_logs
 
+from serving.http.app import create_app
+from serving.http.sinks import Instances
+from serving.observation import Observation
 from serving.settings import Settings
 from tests.conftest import Client, running
 from tests.pictures import encode, scene
@@ -90,6 +97,12 @@ REFUSED = {
         "too-many-photos",
     ),
     "an empty list": ({"json": {"instances": []}}, 400, "missing-file"),
+    "a list without its object": ({"json": instances(JPEG)["instances"]}, 400, "malformed-upload"),
+    "a byte order mark": (
+        {"content": b"\xef\xbb\xbf{}", "headers": {"Content-Type": "application/json"}},
+        400,
+        "malformed-upload",
+    ),
     "an object without a list": ({"json": {"image": "x"}}, 400, "malformed-upload"),
     "base64 that is none": ({"json": {"instances": [{"b64": "***"}]}}, 400, "malformed-upload"),
     "no JSON": ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "malformed-upload"),
@@ -140,6 +153,70 @@ def test_a_request_that_is_refused_as_a_whole_counts_for_each_photo(model: Path)
     assert {answer["status"] for answer in reply.json()["predictions"]} == {504}
     assert outcomes["deadline-exceeded"] == 3
     assert len(lines) == 3
+
+
+def test_megabytes_are_decoded_without_a_copy_of_the_body():
+    """Nobody else is answered meanwhile, and the budget counts each body once."""
+    photo, sink = bytes(3_000_000), Instances(MOST)
+    sink.feed(json.dumps(instances(photo)).encode())
+    tracemalloc.start()
+    try:
+        assert sink.finish().encoded == [photo]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1.1 * len(photo)
+
+
+class Leaving:
+    """A caller that sends photos, and closes the connection just when its last photo has been computed."""
+
+    def __init__(self, *photos: bytes) -> None:
+        request = httpx.Request("POST", "http://x/predict", files=form(*photos))
+        self._body = request.read()
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        self.scope = {"type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict"}
+        self.scope |= {"query_string": b"", "headers": headers, "state": {}}
+        self._missing, self._left = len(photos), asyncio.Event()
+
+    def observe(self, _: Observation) -> None:
+        """A photo has been computed."""
+        self._missing -= 1
+        if not self._missing:
+            self._left.set()
+
+    async def receive(self) -> dict[str, Any]:
+        """The body, then the end of the connection."""
+        if self._body:
+            body, self._body = self._body, b""
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, _: dict[str, Any]) -> None:
+        """Nobody reads the answer."""
+
+
+def test_who_leaves_at_the_last_answer_is_logged_for_no_photo_more(model: Path):
+    """Each photo has been counted and logged already, and the line of the request says so."""
+
+    async def play() -> tuple[list[Any], dict[str, int]]:
+        caller = Leaving(JPEG, PNG)
+        app = create_app(Settings(model=str(model), workers=1), observers=[caller])
+        async with AsyncTestClient(app) as client:
+            while app.state.service.lifecycle.state != "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            with capture_logs() as lines:
+                await app(caller.scope, caller.receive, caller.send)
+            metrics = await client.get("/metrics", headers={"Accept": "application/json"})
+            return lines, metrics.json()["outcomes"]
+
+    lines, outcomes = asyncio.run(play())
+    assert [(line["outcome"], line.get("photos", 1)) for line in lines] == [
+        *(("ok", 1), ("ok", 1)),
+        ("disconnected", 0),
+    ]
+    assert (outcomes["ok"], outcomes["disconnected"]) == (2, 0)
 
 
 def test_ten_thousand_values_cost_no_more_than_their_bytes():

@@ -14,10 +14,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from serving.contract.card import Card
-from serving.contract.errors import ServingError
+from serving.contract.errors import NotReady, ServingError
 from serving.http import answers, problems
 from serving.http.authorisation import require_key
-from serving.http.classify import Prediction, classify_all, refuse
+from serving.http.classify import Model, Prediction, classify_all, refuse
 from serving.http.inference import tensors
 from serving.http.inference.records import (
     InferenceError,
@@ -171,7 +171,7 @@ async def infer(
     if refused:
         return _partly_refused(refused, len(answered))
     predictions = [answer for answer in answered if isinstance(answer, Prediction)]
-    served = predictions[0].model
+    served = _model_of(predictions)
     head = {"model_name": served.name, "model_version": served.version, "id": asked.id or request.id}
     content, json_bytes = tensors.write(head, asked, available, predictions)
     if json_bytes is None:
@@ -185,6 +185,17 @@ def _partly_refused(refused: dict[int, Problem], count: int) -> Response[Inferen
     details = [f"photo {number} of {count}: {problem.detail}" for number, problem in refused.items()]
     error = InferenceError(" ".join(details) if count > 1 else first.detail)
     return Response(error, status_code=first.status, headers=problems.retry_after(first.status))
+
+
+def _model_of(predictions: Sequence[Prediction]) -> Model:
+    """The model that computed all photos: the protocol names one, and its tensors have the labels of one.
+
+    Raises:
+        NotReady: a reload came between the photos.
+    """
+    if len({(one.model, *one.probabilities) for one in predictions}) > 1:
+        raise NotReady("The model was replaced while the photos were computed. Retry.")
+    return predictions[0].model
 
 
 def _json_bytes(request: ServiceRequest) -> int | None:

@@ -12,9 +12,10 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from serving.contract.errors import ServingError
 from serving.http import documents
@@ -47,12 +48,14 @@ class _Parameters(msgspec.Struct, frozen=True):
 
 
 _NONE: Final = _Parameters()
+_Side = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""As the protocol has it; it takes long to write thousands of digits into an error."""
 
 
 class _Input(msgspec.Struct, frozen=True):
     name: str
     datatype: str
-    shape: list[int]
+    shape: list[_Side]
     parameters: _Parameters = _NONE
     data: msgspec.Raw = msgspec.Raw()
 
@@ -85,7 +88,9 @@ class Inference:
     """Whether the tensors that are not named are sent in binary."""
 
 
-def read(body: bytes, json_bytes: int | None, most_photos: int, available: Sequence[str]) -> Inference:
+def read(
+    body: bytes | bytearray, json_bytes: int | None, most_photos: int, available: Sequence[str]
+) -> Inference:
     """Parse a request.
 
     Args:
@@ -105,7 +110,8 @@ def read(body: bytes, json_bytes: int | None, most_photos: int, available: Seque
             f"Inference-Header-Content-Length is {size}, but the body has {len(body)} bytes."
         )
     try:
-        request = documents.read(body[:size], _Request, most_photos)
+        head = body if size == len(body) else body[:size]
+        request = documents.read(head, _Request, most_photos)
     except documents.TooManyValues as error:
         raise _too_many(most_photos) from error
     except documents.MalformedDocument as error:
@@ -114,7 +120,7 @@ def read(body: bytes, json_bytes: int | None, most_photos: int, available: Seque
             'Send {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["…"]}]}, '
             "each photo in base64."
         ) from error
-    photos = _photos(request, body[size:], most_photos)
+    photos = _photos(request, memoryview(body)[size:], most_photos)
     for output in request.outputs:
         if output.name not in available:
             raise MalformedInference(
@@ -137,7 +143,7 @@ def read(body: bytes, json_bytes: int | None, most_photos: int, available: Seque
     )
 
 
-def _photos(request: _Request, rest: bytes, most_photos: int) -> list[bytes]:
+def _photos(request: _Request, rest: memoryview, most_photos: int) -> list[bytes]:
     if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
         found = ", ".join(tensor.name for tensor in request.inputs)[:100]
         raise MalformedInference(f"The model has one input, {INPUT!r}; the request has {found or 'none'!r}.")
@@ -149,7 +155,8 @@ def _photos(request: _Request, rest: bytes, most_photos: int) -> list[bytes]:
         )
     shape = tensor.shape
     if not 1 <= len(shape) <= 2 or shape[0] < 1 or shape[1:] not in ([], [1]):
-        raise MalformedInference(f"The shape of {INPUT!r} is [N] or [N,1] with N at least 1, not {shape}.")
+        found = str(shape)[:100]
+        raise MalformedInference(f"The shape of {INPUT!r} is [N] or [N,1] with N at least 1, not {found}.")
     if shape[0] > most_photos:
         raise _too_many(most_photos)
     size = tensor.parameters.binary_data_size
@@ -173,7 +180,7 @@ def _from_json(data: msgspec.Raw, dimensions: int) -> list[bytes]:
     raise MalformedInference(f"The data of {INPUT!r} is a list of strings, each an encoded photo in base64.")
 
 
-def _from_binary(rest: bytes, size: int, count: int) -> list[bytes]:
+def _from_binary(rest: memoryview, size: int, count: int) -> list[bytes]:
     """Elements that each come after their length, four bytes in little-endian order."""
     if size != len(rest):
         raise MalformedInference(f"binary_data_size is {size}, but {len(rest)} bytes follow the JSON.")
@@ -185,7 +192,7 @@ def _from_binary(rest: bytes, size: int, count: int) -> list[bytes]:
         at = start + length
         if at > len(rest):
             raise MalformedInference("The binary data ends within an element: each has its length before it.")
-        photos.append(rest[start:at])
+        photos.append(bytes(rest[start:at]))
     return photos
 
 
