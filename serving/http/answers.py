@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar, Response
 from litestar.types import HTTPScope
@@ -19,6 +19,9 @@ from serving.http import problems
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest
 from serving.telemetry.metrics import OTHER
+
+OUTCOME: Final = "outcome"
+"""Key, in the state of a request, of what the log says became of it."""
 
 
 def route_of(scope: HTTPScope, known: frozenset[str]) -> str:
@@ -52,6 +55,7 @@ def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
     """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
     status = problems.KINDS[code].status
+    request.scope["state"][OUTCOME] = code
     bound = request.service.log.bind(**_request_fields(request))
     bound.error("failed to answer", status=status, outcome=code, **more, exc_info=error)
 
@@ -62,6 +66,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
     if code == "internal":
         log_error(request, error, **more)
         return
+    request.scope["state"][OUTCOME] = code
     if error.__cause__ is not None:
         more["cause"] = repr(error.__cause__)
     bound = request.service.log.bind(**_request_fields(request))
@@ -71,6 +76,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
 
 def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
     """Log an answer with status 200; `more` are the route's own fields."""
+    request.scope["state"][OUTCOME] = "ok"
     request.service.log.info(event, **_request_fields(request), status=200, outcome="ok", **more)
 
 

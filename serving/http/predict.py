@@ -94,7 +94,7 @@ class Refused(ServingError):
 def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Count, log and answer a request that ended in `error`."""
     code = problems.code_of(error)
-    request.service.metrics.requests.labels(code).inc()
+    request.service.metrics.requests.labels(code).inc(exemplar=request.exemplar)
     response = problems.response(error, request.id)
     fields: dict[str, Any] = {}
     if isinstance(error, Refused):
@@ -176,7 +176,7 @@ async def classify(request: ServiceRequest, top: int | None = None) -> tuple[Pre
     if isinstance(answer, Refusal):
         raise Refused(answer, seconds, artifact.card.version)
     latency_seconds = service.clock() - arrived
-    service.metrics.latency.observe(latency_seconds)
+    service.metrics.latency.observe(latency_seconds, request.exemplar)
     service.metrics.requests.labels("ok").inc()
     prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, request.id, top)
     log_answer(
