@@ -1,4 +1,4 @@
-"""`python -m bench.traces`: what traces cost, as a table of throughputs and latencies against none.
+"""`python -m bench.traces`: what traces cost, as a table of rates, latencies and CPU time against none.
 
 The services answer from memory (`bench.uncomputed`), so that what is left is the path that is traced, and
 take turns with the same callers. A server that computes nothing stands for the collector.
@@ -28,11 +28,12 @@ _SAMPLERS: Final = {
 }
 _OTHER_CHECKOUT: Final = "import runpy, sys; sys.path[0] = {!r}; runpy.run_module({!r}, run_name='__main__')"
 
-Results = dict[tuple[str, int], list[load.Load]]
+Results = dict[tuple[str, int], list[tuple[load.Load, float]]]
+"""By service and number of callers: the load of each round, and the service's CPU time per request in ms."""
 
 
 def measure(model: Path, rounds: int, before: Path | None, computed: bool, folder: Path) -> Results:
-    """The loads of each round, by service and number of callers; the first service is what others compare with."""
+    """Load all services in turns; the first is what the others are compared with."""
     photo = write_photos(folder, MAIN)[0]
     body = load.write_bodies([photo], folder / "bodies")[0]
     plain = services.ours() if computed else services.uncomputed()
@@ -42,23 +43,25 @@ def measure(model: Path, rounds: int, before: Path | None, computed: bool, folde
         specs = {"before": replace(plain, arguments=("-c", code))} | specs
     with ExitStack() as stack:
 
-        def start(spec: services.Spec, name: str) -> str:
+        def start(spec: services.Spec, name: str) -> services.Running:
             log = folder / f"{name}.log"
-            return stack.enter_context(services.running(spec, model, model, photo.read_bytes(), log)).url
+            return stack.enter_context(services.running(spec, model, model, photo.read_bytes(), log))
 
-        collector = start(services.null(), "collector").removesuffix("/predict")
+        collector = start(services.null(), "collector").url.removesuffix("/predict")
         specs |= {
             name: replace(plain, settings={"OTEL_EXPORTER_OTLP_ENDPOINT": collector} | sampler)
             for name, sampler in _SAMPLERS.items()
         }
-        urls = {name: start(spec, name) for name, spec in specs.items()}
-        found: Results = {(name, callers): [] for callers in _CALLERS for name in urls}
+        running = {name: start(spec, name) for name, spec in specs.items()}
+        found: Results = {(name, callers): [] for callers in _CALLERS for name in running}
         with progress("traces", rounds * len(found), "loads") as bar:
             for turn in range(rounds):
                 for name, callers in [*found][:: -1 if turn % 2 else 1]:
-                    found[name, callers].append(
-                        load.closed_loop(urls[name], [body], callers, _SECONDS, folder)
-                    )
+                    service = running[name]
+                    cpu = service.cpu_seconds()
+                    one = load.closed_loop(service.url, [body], callers, _SECONDS, folder)
+                    requests = one.throughput_per_second * _SECONDS
+                    found[name, callers].append((one, 1000 * (service.cpu_seconds() - cpu) / requests))
                     bar.update()
     return found
 
@@ -67,20 +70,22 @@ def as_markdown(results: Results) -> str:
     """The table: medians over the rounds, of ratios within a round."""
     first = next(iter(results))[0]
     lines = [
-        f"| traces | callers | requests/s | p50 (ms) | p99 (ms) | throughput / {first} | middle half |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| traces | callers | requests/s | p50 (ms) | p99 (ms) | CPU (ms/request) | "
+        f"CPU / {first} | middle half |",
+        "| --- |" + " --- |" * 7,
     ]
-    for (name, callers), loads in results.items():
-        rates, p50, p99 = (
-            [getattr(one, field) for one in loads] for field in ("throughput_per_second", "p50_ms", "p99_ms")
+    for (name, callers), rounds in results.items():
+        rate, p50, p99 = (
+            statistics.median(getattr(one, field) for one, _ in rounds)
+            for field in ("throughput_per_second", "p50_ms", "p99_ms")
         )
-        reference = [one.throughput_per_second for one in results[first, callers]]
+        pairs = zip(rounds, results[first, callers], strict=True)
         low, middle, high = statistics.quantiles(
-            (a / b for a, b in zip(rates, reference, strict=True)), n=4, method="inclusive"
+            (cpu / reference for (_, cpu), (_, reference) in pairs), n=4, method="inclusive"
         )
         lines.append(
-            f"| {name} | {callers} | {statistics.median(rates):.0f} | {statistics.median(p50):.2f} | "
-            f"{statistics.median(p99):.2f} | {middle:.3f} | {low:.3f} to {high:.3f} |"
+            f"| {name} | {callers} | {rate:.0f} | {p50:.2f} | {p99:.2f} | "
+            f"{statistics.median(cpu for _, cpu in rounds):.2f} | {middle:.3f} | {low:.3f} to {high:.3f} |"
         )
     return "\n".join(lines)
 
@@ -100,7 +105,9 @@ def main() -> None:
             options.model.resolve(), options.rounds, options.before, options.computed, Path(folder)
         )
     print(as_markdown(results))
-    print(f"\n{options.rounds} rounds of {_SECONDS} s, {machine.processor()}, Python {sys.version.split()[0]}")
+    print(
+        f"\n{options.rounds} rounds of {_SECONDS} s, {machine.processor()}, Python {sys.version.split()[0]}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,13 +20,15 @@ class Collector(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.batches: queue.Queue[tuple[str, dict[str, str], ExportTraceServiceRequest]] = queue.Queue()
-        """Path, headers and content of each request."""
+        self.batches: queue.Queue[ExportTraceServiceRequest] = queue.Queue()
+        """The content of each request."""
         self.status = 200
         """What it answers."""
         self.hangs = False
         """It takes requests, and does not answer."""
         self.released = threading.Event()
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        """Path and headers of each request."""
         self._spans: list[Span] = []
 
     @property
@@ -38,7 +40,7 @@ class Collector(ThreadingHTTPServer):
         """The spans that have arrived, once there are so many."""
         deadline = time.monotonic() + seconds
         while len(self._spans) < count:
-            _, _, batch = self.batches.get(timeout=max(0.0, deadline - time.monotonic()))
+            batch = self.batches.get(timeout=max(0.0, deadline - time.monotonic()))
             self._spans += [s for r in batch.resource_spans for scope in r.scope_spans for s in scope.spans]
         return self._spans
 
@@ -52,7 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.batches.put((self.path, headers, ExportTraceServiceRequest.FromString(body)))
+        self.server.requests.append((self.path, headers))
+        self.server.batches.put(ExportTraceServiceRequest.FromString(body))
         if self.server.hangs:
             self.server.released.wait(120)
         self.send_response(self.server.status)

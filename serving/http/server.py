@@ -135,9 +135,7 @@ def serve(settings: Settings) -> int:
     memory.bound()
     log = logs.configure(settings.log_level, settings.log_format)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of the text, and nothing asks for it
-    app = create_app(
-        settings, on_failure=lambda: setattr(server, "should_exit", True), tracing=traced
-    )
+    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True), tracing=traced)
     service: Service = app.state.service
     log.writer.report_drops(service.metrics.log_lines_dropped.inc)
     most = allowed(settings.max_connections)

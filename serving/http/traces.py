@@ -134,7 +134,6 @@ class Traced:
                 "url.path": scope["path"],
                 "url.scheme": scope["scheme"],
                 "network.protocol.version": scope["http_version"],
-                **_server(scope),
             },
             start_time=start_ns,
         )
@@ -150,7 +149,7 @@ class Traced:
         ended = self._clock()
         state: dict[str, Any] = scope["state"]
         outcome, route = state.get(OUTCOME), route_of(scope, self._routes)
-        about: dict[str, Any] = {"classifier.request_id": request_id(scope)}
+        about: dict[str, Any] = {"classifier.request_id": request_id(scope), **_server(scope)}
         if notes.body_bytes:
             about["http.request.body.size"] = notes.body_bytes
         if outcome:
@@ -195,7 +194,11 @@ def _context(parent: tuple[str, str, str], scope: HTTPScope) -> Context:
     states = [value.decode("latin-1") for name, value in scope["headers"] if name == b"tracestate"]
     trace_id, span_id, flags = (int(part, 16) for part in parent)
     caller = SpanContext(
-        trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags), trace_state=TraceState.from_header(states)
+        trace_id,
+        span_id,
+        is_remote=True,
+        trace_flags=TraceFlags(flags),
+        trace_state=TraceState.from_header(states),
     )
     return set_span_in_context(NonRecordingSpan(caller), Context())
 

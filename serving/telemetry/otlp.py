@@ -80,7 +80,7 @@ class _Watched(SpanExporter):
 
 
 class _Episodes(logging.Handler):
-    """The SDK's complaints, several for each batch that is lost: a line when they begin, and one when they end."""
+    """The SDK's complaints, several for each lost batch: a line when they begin, and one when they end."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -95,7 +95,7 @@ class _Episodes(logging.Handler):
         structlog.get_logger().warning("spans are lost", reason=record.getMessage())
 
     def end(self) -> None:
-        """Spans arrive; an episode lasts a minute at least, so that a queue that overflows now and then is one."""
+        """Spans arrive. An episode lasts a minute at least: a queue may overflow now and then."""
         if self._began is not None and time.monotonic() - self._began >= _EPISODE_SECONDS:
             self._began = None
             _SDK.setLevel(logging.NOTSET)

@@ -35,8 +35,8 @@ def from_environment() -> Tracing | None:
     for name, value in _set(_PROTOCOLS).items():
         if value != _SPOKEN:
             raise ConfigurationError(
-                f"{name}={value!r} is not spoken here. Unset it, and name the collector's port for {_SPOKEN} in "
-                "the endpoint, usually 4318."
+                f"{name}={value!r} is not spoken here. Unset it, and name the collector's port for {_SPOKEN} "
+                "in the endpoint, usually 4318."
             )
     try:
         from serving.telemetry.otlp import Tracing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -30,11 +31,15 @@ LOST = "spans are lost"
 
 
 @pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of OpenTelemetry's from outside."""
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """None of OpenTelemetry's variables from outside, and its log afterwards as it was."""
     for name in os.environ:
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
+    yield
+    logging.getLogger("opentelemetry").handlers.clear()
+    logging.getLogger("opentelemetry").propagate = True
+    logging.getLogger("opentelemetry").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
@@ -52,11 +57,8 @@ def sending_to(url: str, **more: str) -> dict[str, str]:
 def test_one_request_is_one_trace_at_the_collector(
     model: Path, environment: Environment, received: Collector
 ):
-    """Five spans of the caller's trace, nested and in order, with the SDK's variables respected."""
-    more = {
-        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret",
-        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
-    }
+    """Five spans of the caller's trace, nested and in order, sent as the SDK's variables say."""
+    more = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret"}
     with service(environment(MODEL=str(model), **sending_to(received.url, **more))) as process:
         process.wait_for("ready")
         httpx.get(process.url + "/health")
@@ -68,6 +70,8 @@ def test_one_request_is_one_trace_at_the_collector(
         )
         spans = {span.name: span for span in received.spans(5)}
         assert process.stop() == 0
+    assert received.requests[0][0] == "/v1/traces"
+    assert received.requests[0][1]["api-key"] == "secret"
     assert answer.status_code == 200
     assert spans.keys() == {"POST /predict", "upload", "queue", "decode", "infer"}
     request = spans.pop("POST /predict")
@@ -82,21 +86,26 @@ def test_one_request_is_one_trace_at_the_collector(
     assert abs(times[0] / 1e9 - time.time()) < 60
 
 
-def test_what_surrounds_the_spans_is_as_the_variables_say(
-    model: Path, environment: Environment, received: Collector
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "classifier"),
+        ({"OTEL_SERVICE_NAME": "pets"}, "pets"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=pets"}, "pets"),
+    ],
+)
+def test_the_service_has_a_name_of_its_own_unless_a_variable_names_it(
+    variables: dict[str, str], name: str, received: Collector, monkeypatch: pytest.MonkeyPatch
 ):
-    """Path, headers and resource; the service has a name of its own, unless a variable names it."""
-    for more, name in (({}, "classifier"), ({"OTEL_SERVICE_NAME": "pets"}, "pets")):
-        variables = sending_to(received.url + "/", OTEL_EXPORTER_OTLP_HEADERS="api-key=secret", **more)
-        with service(environment(MODEL=str(model), **variables)) as process:
-            process.wait_for("ready")
-            httpx.post(process.url + "/predict", content=JPEG)
-            path, headers, batch = received.batches.get(timeout=20)
-            assert process.stop() == 0
-        assert path == "/v1/traces"
-        assert headers["api-key"] == "secret"
-        resource = {a.key: a.value.string_value for a in batch.resource_spans[0].resource.attributes}
-        assert resource["service.name"] == name
+    """Prometheus' job has the same one."""
+    for key, value in sending_to(received.url, **variables).items():
+        monkeypatch.setenv(key, value)
+    sent = otlp.Tracing.start()
+    sent.tracer.start_span("a span").end()
+    assert sent.close(5)
+    (resource,) = received.batches.get(timeout=5).resource_spans
+    found = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+    assert found["service.name"] == name
 
 
 def test_a_stop_sends_the_last_spans(model: Path, environment: Environment, received: Collector):
@@ -189,7 +198,7 @@ def test_the_log_says_when_spans_arrive_again(received: Collector, monkeypatch: 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded(
     variables: dict[str, str], model: Path, environment: Environment
 ):
-    """Nor if its variables switch it off. (Litestar looks for a plugin and loads names of attributes.)"""
+    """Nor if its variables switch it off; Litestar, which looks for a plugin, loads names of attributes."""
     code = """
 import sys
 from litestar.testing import TestClient
@@ -248,7 +257,8 @@ def test_a_variable_that_cannot_be_used_stops_the_start(
 def test_missing_packages_stop_the_start_with_the_next_step(environment: Environment):
     """Status 2, and how to install them."""
     code = (
-        "import sys; sys.modules['opentelemetry'] = None; from serving.__main__ import main; sys.exit(main([]))"
+        "import sys; sys.modules['opentelemetry'] = None; "
+        "from serving.__main__ import main; sys.exit(main([]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
