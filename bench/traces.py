@@ -70,8 +70,7 @@ def as_markdown(results: Results) -> str:
     """The table: medians over the rounds, of ratios within a round."""
     first = next(iter(results))[0]
     lines = [
-        "| traces | callers | requests/s | p50 (ms) | p99 (ms) | CPU (ms/request) | "
-        f"CPU / {first} | middle half |",
+        f"| traces | callers | requests/s | p50 (ms) | p99 (ms) | CPU (ms) | CPU / {first} | middle half |",
         "| --- |" + " --- |" * 7,
     ]
     for (name, callers), rounds in results.items():

@@ -22,8 +22,8 @@ class Collector(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.batches: queue.Queue[ExportTraceServiceRequest] = queue.Queue()
         """The content of each request."""
-        self.status = 200
-        """What it answers."""
+        self.statuses: list[int] = []
+        """What it answers next; 200 once they are used up."""
         self.hangs = False
         """It takes requests, and does not answer."""
         self.released = threading.Event()
@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.batches.put(ExportTraceServiceRequest.FromString(body))
         if self.server.hangs:
             self.server.released.wait(120)
-        self.send_response(self.server.status)
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
         self.send_header("content-length", "0")
         self.end_headers()
 

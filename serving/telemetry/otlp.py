@@ -85,17 +85,23 @@ class _Episodes(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._began: float | None = None
+        self._attempt = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the first of an episode, and let the SDK make no more: each costs the path microseconds."""
         if self._began is not None or record.name.startswith("opentelemetry.trace"):
             return  # the latter are about a caller's headers
+        if record.name.startswith("opentelemetry.exporter") and record.levelno < logging.ERROR:
+            self._attempt = record.getMessage()  # it is repeated, and the last error does not say why
+            return
         self._began = time.monotonic()
         _SDK.setLevel(logging.CRITICAL)
-        structlog.get_logger().warning("spans are lost", reason=record.getMessage())
+        reason = f"{record.getMessage()} {self._attempt}".strip()
+        structlog.get_logger().warning("spans are lost", reason=reason)
 
     def end(self) -> None:
         """Spans arrive. An episode lasts a minute at least: a queue may overflow now and then."""
+        self._attempt = ""
         if self._began is not None and time.monotonic() - self._began >= _EPISODE_SECONDS:
             self._began = None
             _SDK.setLevel(logging.NOTSET)

@@ -160,7 +160,7 @@ def test_a_collector_that_refuses_costs_one_line_an_episode(
     model: Path, environment: Environment, received: Collector
 ):
     """Batch after batch is lost, and the log says so once, with the reason."""
-    received.status = 401
+    received.statuses = [401] * 100
     with service(environment(MODEL=str(model), **sending_to(received.url))) as process:
         process.wait_for("ready")
         for _ in range(4):
@@ -172,6 +172,20 @@ def test_a_collector_that_refuses_costs_one_line_an_episode(
     assert events == ["listening", "ready", LOST, "draining", "stopped"]
 
 
+def test_an_attempt_that_is_repeated_with_success_is_no_loss(
+    received: Collector, monkeypatch: pytest.MonkeyPatch
+):
+    """As while a collector restarts."""
+    received.statuses = [503]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
+    sent = otlp.Tracing.start()
+    with structlog.testing.capture_logs() as lines:
+        sent.tracer.start_span("a span").end()
+        assert sent.close(5)
+    assert len(received.requests) == 2
+    assert not lines
+
+
 def test_the_log_says_when_spans_arrive_again(received: Collector, monkeypatch: pytest.MonkeyPatch):
     """And the next episode has a line of its own."""
     monkeypatch.setattr(otlp, "_EPISODE_SECONDS", 0)
@@ -179,7 +193,7 @@ def test_the_log_says_when_spans_arrive_again(received: Collector, monkeypatch: 
     sent = otlp.Tracing.start()
     with structlog.testing.capture_logs() as lines:
         for status in (401, 401, 200, 200, 401):
-            received.status = status
+            received.statuses = [status]
             sent.tracer.start_span("a span").end()
             sent._provider.force_flush()
         assert sent.close(5)
@@ -279,7 +293,8 @@ def test_a_collector_that_is_not_there_delays_no_stop(model: Path, environment: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        variables = sending_to(url, SERVING_DRAIN_TIMEOUT_SECONDS="3", SERVING_DRAIN_GRACE_SECONDS="0")
+        limits = {"SERVING_DRAIN_TIMEOUT_SECONDS": "3", "SERVING_DRAIN_GRACE_SECONDS": "0"}
+        variables = sending_to(url, OTEL_EXPORTER_OTLP_TIMEOUT="3", **limits)
         with service(environment(MODEL=str(model), **variables)) as process:
             process.wait_for("ready")
             assert httpx.post(process.url + "/predict", content=JPEG).status_code == 200
