@@ -37,6 +37,8 @@ from serving.http.answers import OUTCOME, route_of
 from serving.http.request import SPAN, SpanIds, request_id, trace_parent
 from serving.telemetry.metrics import METHODS, OTHER
 
+_MOST_STATE_BYTES: Final = 512
+"""A longer tracestate is left out: it is in each span that waits; the recommendation asks for no more."""
 _UNTRACED: Final = frozenset({"/metrics", "/health", "/health/live", "/health/ready"})
 
 
@@ -192,14 +194,9 @@ def _about(job: Job) -> dict[str, Any]:
 def _context(parent: tuple[str, str, str], scope: HTTPScope) -> Context:
     """The caller's context: its ids and flags, and its tracestate, which is passed on."""
     states = [value.decode("latin-1") for name, value in scope["headers"] if name == b"tracestate"]
+    state = TraceState.from_header(states if sum(map(len, states)) <= _MOST_STATE_BYTES else [])
     trace_id, span_id, flags = (int(part, 16) for part in parent)
-    caller = SpanContext(
-        trace_id,
-        span_id,
-        is_remote=True,
-        trace_flags=TraceFlags(flags),
-        trace_state=TraceState.from_header(states),
-    )
+    caller = SpanContext(trace_id, span_id, True, TraceFlags(flags), state)
     return set_span_in_context(NonRecordingSpan(caller), Context())
 
 

@@ -152,9 +152,11 @@ def test_a_later_version_may_have_more_fields(version: str, client: Client, expo
 
 
 @pytest.mark.parametrize(
-    "state", ["a=1,a=2", "=", "\xe9=\xe9", ",".join(f"k{n}={'v' * 200}" for n in range(100)), "a" * 20_000]
+    "state", ["a=1,a=2", "=", "\xe9=\xe9", ",".join(f"k{n}={'v' * 200}" for n in range(3)), "a" * 20_000]
 )
-def test_an_invalid_tracestate_is_left_out(state: str, client: Client, exporter: InMemorySpanExporter):
+def test_an_invalid_or_long_tracestate_is_left_out(
+    state: str, client: Client, exporter: InMemorySpanExporter
+):
     """The trace is continued without it."""
     headers = {b"traceparent": f"00-{TRACE}-{CALLER}-01".encode(), b"tracestate": state.encode("latin-1")}
     assert client.post("/predict", content=JPEG, headers=headers).status_code == 200
