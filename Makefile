@@ -45,6 +45,7 @@ ENGINE ?=
 WORKERS ?= 2
 SCALE ?= 1
 ENV_FILE ?=
+OTEL ?=
 SHADOW ?=
 MEMORY ?=
 CANARY ?=
@@ -91,6 +92,11 @@ $(VENV)/.serve: requirements/serve.txt requirements/torch.txt requirements/torch
 	@echo "Installing what serving needs (once; a few minutes)…"
 	$(PIP_LOCKED) -r requirements/serve.txt
 	$(PIP_TORCH) torch
+	@touch $@
+
+$(VENV)/.otel: requirements/otel.txt | $(PY)
+	@echo "Installing what sending traces needs (once)…"
+	$(PIP_LOCKED) -r requirements/otel.txt
 	@touch $@
 
 $(VENV)/.train: requirements/train.txt $(VENV)/.serve
@@ -193,7 +199,7 @@ mlflow: $(VENV)/.train ## Show the experiments in MLflow on MLFLOW_PORT
 
 # --- the service, and asking it ---
 
-serve: $(VENV)/$(if $(filter %.onnx,$(MODEL)),.serve-onnx,.serve) ## Serve MODEL on HOST:PORT; RUNTIME=onnx serves models/release/model.onnx
+serve: $(VENV)/$(if $(filter %.onnx,$(MODEL)),.serve-onnx,.serve) $(if $(OTEL_EXPORTER_OTLP_ENDPOINT),$(VENV)/.otel) ## Serve MODEL on HOST:PORT; RUNTIME=onnx serves models/release/model.onnx
 	@HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" exec $(PY) -m serving
 
 predict: ## Send FILE to the running service
@@ -233,8 +239,8 @@ shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how
 
 # --- delivery (docs/deploy.md) ---
 
-image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside; RUNTIME=onnx a light one (latest-onnx)
-	MODEL="$(MODEL)" IMAGE="$(IMAGE)" bash deploy/build.sh serve
+image: ## Build the service's image, IMAGE=<project>-api:latest, with MODEL inside; RUNTIME=onnx a light one (latest-onnx); OTEL=1 with traces
+	MODEL="$(MODEL)" IMAGE="$(IMAGE)" OTEL="$(OTEL)" bash deploy/build.sh serve
 
 image-train: ## Build the training image, which runs the pipeline on mounted data
 	IMAGE="$(IMAGE)" bash deploy/build.sh train

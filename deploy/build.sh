@@ -2,6 +2,7 @@
 # Build an image and label it with its revision; the service image also with its model.
 # Usage: [IMAGE=NAME:TAG] [MODEL=models/release/model.pt] deploy/build.sh serve|train|labels
 # A MODEL that ends in .onnx makes an image with ONNX Runtime instead of torch, tagged `latest-onnx`.
+# OTEL=1 makes one that can send traces.
 # `labels` builds nothing; it prints the build arguments as the output of a CI step.
 # On a network without internet access: BUILD_ARGS="--network host --build-arg PYTHON_IMAGE=… --secret id=pipconf,src=… …"
 set -euo pipefail
@@ -33,6 +34,7 @@ print(json.loads(card)["version"])
 CARD
     )
     labels=("RUNTIME=$runtime" "MODEL=$model" "MODEL_VERSION=$version" "MODEL_SHA256=$(sha256sum "$model" | cut -d ' ' -f 1)")
+    [ -z "${OTEL:-}" ] || labels+=("OTEL=$OTEL")
     [ ! -f "${model%.*}.reference.json" ] || labels+=("REFERENCE=${model%.*}.reference.json")
     if [ "$kind" = labels ]; then
       printf 'arguments<<END\n%s\nEND\n' "$(printf '%s\n' "${labels[@]}")"

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -28,6 +29,9 @@ from serving.settings import Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from serving.telemetry.otlp import Tracing
+
 
 class Service:
     """The parts of one process's service."""
@@ -39,8 +43,9 @@ class Service:
         clock: Callable[[], float],
         on_failure: Callable[[], None],
         observers: Sequence[Observer],
+        tracing: Tracing | None = None,
     ) -> None:
-        self.settings, self.clock, self._on_failure = settings, clock, on_failure
+        self.settings, self.clock, self._on_failure, self._tracing = settings, clock, on_failure, tracing
         self._began = clock()
         self.stops_at = float("inf")
         """When the stop must be over, in monotonic seconds; the server sets it at the signal."""
@@ -153,6 +158,8 @@ class Service:
             await asyncio.to_thread(self.shadow.close, self._remaining_seconds())
         if self.feedback:
             await asyncio.to_thread(self.feedback.close, self._remaining_seconds())
+        if self._tracing and not await asyncio.to_thread(self._tracing.close, self._remaining_seconds()):
+            self.log.warning("spans are lost", reason="the collector did not take the last ones in time")
         self.log.info("stopped", drained=drained)
 
     def _remaining_seconds(self) -> float:

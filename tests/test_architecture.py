@@ -119,14 +119,14 @@ def test_package_files_import_nothing(package: str):
 
 
 def test_every_third_party_import_of_serving_is_required_by_name():
-    """What serving imports is in a serve*.in or in http.in, not just in what something else brings."""
+    """What serving imports is in http.in, a serve*.in or otel.in, not just in what something else brings."""
     required = {
         line.split("=")[0].strip().lower().replace("-", "_")
-        for name in ("http", "serve", "serve-onnx")
+        for name in ("http", "serve", "serve-onnx", "otel")
         for line in (ROOT / f"requirements/{name}.in").read_text().splitlines()
         if line and not line.startswith(("#", "-r"))
     }
-    names = {"PIL": "pillow"}
+    names = {"PIL": "pillow", "opentelemetry": "opentelemetry_sdk"}
     ours = {"serving", "common"} | set(sys.stdlib_module_names)
     for path in (ROOT / "serving").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from serving.contract.answer import Answer, Refusal
 from serving.contract.artifact import Artifact
@@ -45,4 +46,12 @@ class Job:
     """Upper bound of what it takes on one core, if it is known."""
     memory_bytes: int = 0
     """Upper bound of what it takes, if it is known."""
+    began: dict[str, float] = field(default_factory=dict)
+    """When each stage after the queue began, in their order."""
+    ended: float | None = None
+    """When the last stage ended."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+
+FOLLOWED: Final[ContextVar[list[Job] | None]] = ContextVar("followed", default=None)
+"""Where the engine puts the jobs of the present request, if somebody follows them (`serving.http.traces`)."""

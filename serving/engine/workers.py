@@ -25,7 +25,7 @@ from serving.contract.preprocess import DecodedImage, Limits
 from serving.contract.structure.model import Structure
 from serving.engine.admission import ByAverage, ByCost
 from serving.engine.decoder import Decoder
-from serving.engine.job import Job, Result
+from serving.engine.job import FOLLOWED, Job, Result
 from serving.engine.lane import MOVED, Lane
 from serving.observation import measure_photo
 from serving.runtime.handler import ImageClassifierHandler
@@ -218,10 +218,12 @@ class Engine:
         job.seconds, job.memory_bytes = structure.seconds + seconds, structure.memory_bytes + memory_bytes
 
         def timed(job: Job, started: float) -> tuple[T, dict[str, float]]:
+            job.began["explain"] = started
             decoded = self._decode(job)
             self._ordinary.wait_for_cores(job.deadline - self._clock() - seconds)
             result = work(decoded)
-            return result, {"queue": started - job.queued_at, "explain": self._clock() - started}
+            job.ended = self._clock()
+            return result, {"queue": started - job.queued_at, "explain": job.ended - started}
 
         job.compute = timed
         self._put(self._large, [job])
@@ -259,6 +261,9 @@ class Engine:
         except Overloaded as refusal:
             self._metrics.rejected.labels(refusal.reason).inc(len(jobs))
             raise
+        followed = FOLLOWED.get()
+        if followed is not None:
+            followed += jobs
 
     async def _result(self, job: Job) -> Any:
         expiry = job.loop.call_later(job.deadline - job.queued_at, self._expire, job)
@@ -308,6 +313,7 @@ class Engine:
         job.seconds, job.memory_bytes = structure.seconds, structure.memory_bytes
 
         def predict(job: Job, started: float) -> Any:
+            job.began["decode"] = started
             try:
                 known: DecodedImage | ImageError = self._decode(job)
             except ImageError as error:
@@ -351,8 +357,15 @@ class Engine:
         if not jobs:
             return []
         handler = self._handler  # one for the whole batch: a reload swaps between batches
+        for job, _ in jobs:
+            job.began["decode"] = started
         batch = handler.preprocess([item for _, item in jobs])
         decoded = self._clock()
+        for (job, _), image in zip(jobs, batch.images, strict=True):
+            if isinstance(image, ImageError):
+                job.ended = decoded
+            else:
+                job.began["infer"] = decoded
         batch = handler.inference(batch)
         answers = handler.postprocess(batch)
         done = self._clock()
@@ -360,6 +373,8 @@ class Engine:
             job.compute or isinstance(answer, Refusal) for (job, _), answer in zip(jobs, answers, strict=True)
         ):
             self._ordinary.learn((done - started) / len(jobs))
+        for job, _ in jobs:
+            job.ended = job.ended or done
         decode, infer = {"decode": decoded - started}, {"infer": done - decoded}
         return [
             Result(

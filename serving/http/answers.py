@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar, Response
 from litestar.types import HTTPScope
@@ -20,6 +20,9 @@ from serving.http.kinds import KINDS
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest
 from serving.telemetry.metrics import OTHER
+
+OUTCOME: Final = "outcome"
+"""Key, in the state of a request, of what the log says became of it."""
 
 
 def route_of(scope: HTTPScope, known: frozenset[str]) -> str:
@@ -53,6 +56,7 @@ def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
     """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
     status = KINDS[code].status
+    request.scope["state"][OUTCOME] = code
     fields = {**_request_fields(request), **more}
     request.service.log.error("failed to answer", **fields, status=status, outcome=code, exc_info=error)
 
@@ -63,6 +67,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
     if code == "internal":
         log_error(request, error, **more)
         return
+    request.scope["state"][OUTCOME] = code
     if error.__cause__ is not None:
         more["cause"] = repr(error.__cause__)
     fields = {**_request_fields(request), **more}
@@ -72,6 +77,7 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
 
 def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
     """Log an answer with status 200; `more` are the route's own fields."""
+    request.scope["state"][OUTCOME] = "ok"
     request.service.log.info(event, **{**_request_fields(request), **more}, status=200, outcome="ok")
 
 

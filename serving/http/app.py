@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, Response
 from litestar.openapi.config import OpenAPIConfig
@@ -28,6 +28,9 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.telemetry import lag
 
+if TYPE_CHECKING:
+    from serving.telemetry.otlp import Tracing
+
 
 def create_app(
     settings: Settings,
@@ -36,6 +39,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     on_failure: Callable[[], None] = lambda: None,
     observers: Sequence[Observer] = (),
+    tracing: Tracing | None = None,
 ) -> Litestar:
     """Build the service.
 
@@ -45,8 +49,9 @@ def create_app(
         clock: Monotonic seconds.
         on_failure: Called when the model cannot be loaded or verified.
         observers: Receive each computed photo, after the service's own observers.
+        tracing: Makes a span of each request; None traces nothing.
     """
-    service = Service(settings, registry or CollectorRegistry(), clock, on_failure, observers)
+    service = Service(settings, registry or CollectorRegistry(), clock, on_failure, observers, tracing)
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -95,6 +100,10 @@ def create_app(
     routes = answers.routes_of(app)
     service.metrics.expect(OUTCOMES, routes)
     app.asgi_handler = Gate(app.asgi_handler, service, (path for path, _ in routes))
+    if tracing:
+        from serving.http.traces import Traced
+
+        app.asgi_handler = Traced(app.asgi_handler, tracing.tracer, clock, (path for path, _ in routes))
     return app
 
 

@@ -71,7 +71,7 @@ def refuse(request: ServiceRequest, error: Exception) -> Response[Problem]:
     The line of the log says how many they are, unless one: none, if each has been counted by itself.
     """
     unanswered = request.scope["state"].get(_UNANSWERED, 1)
-    request.service.metrics.requests.labels(problems.code_of(error)).inc(unanswered)
+    request.service.metrics.requests.labels(problems.code_of(error)).inc(unanswered, request.exemplar)
     response = problems.response(error, request.id)
     if isinstance(error, Refused):
         response.headers["Server-Timing"] = server_timing(error.seconds)
@@ -159,7 +159,7 @@ def _answered(
     if isinstance(answer, Refusal):
         raise Refused(answer, seconds, artifact.card.version)
     latency_seconds = service.clock() - arrived
-    service.metrics.latency.observe(latency_seconds)
+    service.metrics.latency.observe(latency_seconds, request.exemplar)
     service.metrics.requests.labels("ok").inc()
     prediction = _prediction(answer, artifact.card, 1000 * latency_seconds, identity, top)
     log_answer(
@@ -179,7 +179,7 @@ def _answered(
 
 def _refused(request: ServiceRequest, identity: str, encoded: bytes, error: Exception) -> Problem:
     """Count, log and return the problem of one photo of several."""
-    request.service.metrics.requests.labels(problems.code_of(error)).inc()
+    request.service.metrics.requests.labels(problems.code_of(error)).inc(exemplar=request.exemplar)
     log_refusal(request, error, request_id=identity, body_bytes=len(encoded), **_computed_fields(error))
     return problems.problem(error, identity)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from litestar import Request, Response
 from litestar.types import ExceptionHandlersMap, Scope
@@ -22,8 +22,9 @@ from serving.service import Service
 
 T = TypeVar("T")
 _TRACE_PARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
+"""A W3C traceparent: of version 00 with 55 characters, of a later one with more fields if it has them."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_JSON_BYTES: Final = 65_536
 _ID: Final = "request_id"
@@ -32,6 +33,17 @@ _IDS_AT_ONCE: Final = 256
 _BODY_BYTES: Final = "body_bytes"
 SHARE: Final = "share"
 """Key, in the state of a request, of its share of the budget of bytes."""
+SPAN: Final = "span"
+"""Key, in the state of a request, of the `SpanIds` of its span, if it is traced."""
+
+
+class SpanIds(NamedTuple):
+    """The ids of a request's span."""
+
+    logged: dict[str, str]
+    """Fields of the log: trace, span and, if the caller has one, the span above."""
+    exemplar: dict[str, str] | None
+    """Trace and span, for the metrics; None if the span is not recorded."""
 
 
 def _random_ids() -> Iterator[str]:
@@ -65,9 +77,18 @@ class ServiceRequest(Request[Any, Any, Any]):
 
     @property
     def trace(self) -> dict[str, str]:
-        """`trace_id` and `parent_span_id` of a W3C traceparent header; empty without a valid one."""
-        found = _TRACE_PARENT.fullmatch(self.headers.get("traceparent", ""))
-        return {"trace_id": found[1], "parent_span_id": found[2]} if found else {}
+        """The ids of this request's span, or those of the caller's; empty without either."""
+        span: SpanIds | None = self.scope["state"].get(SPAN)
+        if span:
+            return span.logged
+        found = trace_parent(self.scope["headers"])
+        return {"trace_id": found[0], "parent_span_id": found[1]} if found else {}
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """The ids of this request's span if it is recorded, for the metrics."""
+        span: SpanIds | None = self.scope["state"].get(SPAN)
+        return span.exemplar if span else None
 
     @property
     def body_bytes(self) -> int | None:
@@ -174,6 +195,13 @@ def request_id(scope: Scope) -> str:
         text = given.decode("latin-1")
         state[_ID] = text if _REQUEST_ID.fullmatch(text) else next(_IDS)
     return cast("str", state[_ID])
+
+
+def trace_parent(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str, str] | None:
+    """Trace id, span id and flags of the W3C traceparent; None unless there is one, and it is valid."""
+    sent = [value for name, value in headers if name == b"traceparent"]
+    found = _TRACE_PARENT.fullmatch(sent[0]) if len(sent) == 1 else None
+    return (found[1].decode(), found[2].decode(), found[3].decode()) if found else None
 
 
 def handling(

@@ -24,7 +24,7 @@ from serving.http.protocol import Protocol
 from serving.runtime import memory
 from serving.service import Service
 from serving.settings import Settings
-from serving.telemetry import logs
+from serving.telemetry import logs, tracing
 
 _IDLE_SECONDS: Final = 5.0
 """How long a caller that keeps its connection may pause before its next request, once nobody listens."""
@@ -128,13 +128,14 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Serve; return the exit status: 0 after a clean shutdown, 1 if it could not serve."""
+    traced = tracing.from_environment()
     bound = listener.listen(settings.host, settings.port)
     if bound is None:
         return 1
     memory.bound()
     log = logs.configure(settings.log_level, settings.log_format)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of the text, and nothing asks for it
-    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
+    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True), tracing=traced)
     service: Service = app.state.service
     log.writer.report_drops(service.metrics.log_lines_dropped.inc)
     most = allowed(settings.max_connections)

@@ -33,7 +33,7 @@ _PROBABILITY: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 
 _DIFFERENCE: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BYTES: Final = (4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
 _PIXELS: Final = (64, 128, 224, 448, 896, 1792, 3584, 7168, 16384)
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _USUAL_STATUSES: Final = (200, 500)
 OTHER: Final = "other"
 _MOST_LABELS: Final = 100
@@ -291,7 +291,7 @@ class Metrics:
             method: The method as it was sent; those that HTTP does not know become `OTHER`.
             status: The status.
         """
-        key = route, method if method in _METHODS else OTHER, status
+        key = route, method if method in METHODS else OTHER, status
         counter = self._answered.get(key)
         if counter is None:
             counter = self._answered[key] = self.responses.labels(*key)

@@ -413,17 +413,23 @@ def test_an_internal_error_is_a_500_that_reveals_nothing(client: Client, monkeyp
 def test_a_trace_context_is_passed_to_the_log(client: Client):
     """A valid W3C traceparent gives trace and span; an invalid one nothing."""
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    headers = [
-        f"00-{trace}-{span}-01",
+    valid = [f"00-{trace}-{span}-01", f"00-{trace}-{span}-00", f"01-{trace}-{span}-01-more"]
+    invalid = [
+        f"00-{trace}-{span}-01-more",
+        f"00-{trace}-{span}-01-",
+        f"ff-{trace}-{span}-01",
         f"00-{trace.upper()}-{span}-01",
         f"00-{'0' * 32}-{span}-01",
+        f"00-{trace}-{'0' * 16}-01",
         "rubbish",
     ]
     with structlog.testing.capture_logs() as lines:
-        for header in headers:
+        for header in (*valid, *invalid):
             client.post("/predict", content=JPEG, headers={"traceparent": header})
-    assert (lines[0]["trace_id"], lines[0]["parent_span_id"]) == (trace, span)
-    assert all("trace_id" not in line for line in lines[1:])
+        client.post("/predict", content=JPEG, headers=[("traceparent", valid[0])] * 2)
+    known = {"trace_id": trace, "parent_span_id": span}
+    found = [{key: line[key] for key in known if key in line} for line in lines]
+    assert found == [known] * len(valid) + [{}] * (len(invalid) + 1)
 
 
 def test_with_a_key_set_requests_need_it(model: Path):
