@@ -151,6 +151,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
         "Expected `int` <= 9223372036854775807",
     ),
     "many sides": ({"json": {"inputs": [image(JPEG, shape=[1] * 300)]}}, 400, "1, 1, 1"),
+    "an id without end": ({"json": {"inputs": [image(JPEG)], "id": "x" * 1001}}, 400, "of length <= 1000"),
     "no photos": ({"json": {"inputs": [image()]}}, 400, "with N at least 1"),
     "numbers": ({"json": {"inputs": [image(JPEG, data=[1])]}}, 400, "in base64"),
     "too many": ({"json": {"inputs": [image(*[JPEG] * 5)]}}, 413, "more than 4 photos"),

@@ -67,7 +67,8 @@ class _Output(msgspec.Struct, frozen=True):
 
 class _Request(msgspec.Struct, frozen=True):
     inputs: list[_Input]
-    id: str = ""
+    id: Annotated[str, Meta(max_length=1000)] = ""
+    """Returned in the answer, which nobody may read for a minute, and no budget counts."""
     parameters: _Parameters = _NONE
     outputs: list[_Output] = []
 
