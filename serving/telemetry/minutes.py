@@ -1,7 +1,7 @@
 """The latest minutes of a service, for the page `/status`: a look at the counters each quarter of a minute.
 
-`serving.http.app` starts `watch`; `GET /status/minutes` returns the `report`. A request does nothing for it: the
-counters are those of the metrics, and what lies between two looks is their difference.
+`serving.http.app` starts `watch`; `GET /status/minutes` returns the `report`. A request does nothing for it:
+the counters are those of the metrics, and what lies between two looks is their difference.
 """
 
 from __future__ import annotations

@@ -48,6 +48,9 @@ def page(chromium: Any, url: str, request: pytest.FixtureRequest) -> Iterator[An
     opened.goto(url)
     yield opened
     SHOTS.mkdir(parents=True, exist_ok=True)
-    opened.screenshot(path=SHOTS / f"{request.node.name.replace('/', '_')}.png", full_page=True)
+    # A larger window, since a picture of the full page forgets that a finger points.
+    width, height = opened.viewport_size["width"], opened.evaluate("document.documentElement.scrollHeight")
+    opened.set_viewport_size({"width": width, "height": height})
+    opened.screenshot(path=SHOTS / f"{request.node.name.replace('/', '_')}.png")
     context.close()
     assert not faults

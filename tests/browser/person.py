@@ -6,11 +6,22 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from serving.http.examples import FOLDER, read
 from tests.tiny import ROOT
 
 SHOTS = ROOT / "build/browser"
-EXAMPLES = ROOT / "serving/http/web/examples"
-CAT = EXAMPLES / "cat.jpg"
+BY_ANSWER = {picture.answer: FOLDER / picture.file for picture in read().pictures}
+CAT = BY_ANSWER["cat"]
+PHONE = {"viewport": {"width": 360, "height": 780}, "is_mobile": True, "has_touch": True}
+LOOKS = {
+    "desk": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": PHONE,
+    "phone-dark": PHONE | {"color_scheme": "dark"},
+}
+everywhere = pytest.mark.parametrize("page", LOOKS.values(), ids=LOOKS, indirect=True)
 NOTES = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a photo"}
 
 
@@ -30,6 +41,14 @@ def card(page: Any, words: str) -> Any:
     found = page.locator(".card", has_text=words)
     found.first.wait_for()
     return found
+
+
+def explain(answer: Any) -> Any:
+    """Ask why, and return the overlay once it is there."""
+    answer.get_by_role("button", name="Show why").click()
+    heat = answer.locator(".heat")
+    heat.wait_for()
+    return heat
 
 
 def transfer(page: Any, kind: str, name: str, data: bytes) -> None:

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.browser.person import CAT, check_width, check_with_axe
+from tests.browser.person import CAT, check_width, check_with_axe, everywhere
 from tests.tiny import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-PHONE = {"viewport": {"width": 360, "height": 780}, "is_mobile": True, "has_touch": True}
 
 
 def report(**drift: Any) -> dict[str, Any]:
@@ -88,12 +86,7 @@ def test_requests_are_drawn_as_they_come(page: Any, url: str):
     page.locator("#figures dd").first.filter(has_not_text=before).wait_for()
 
 
-@pytest.mark.parametrize(
-    "page",
-    [{}, {"color_scheme": "dark"}, PHONE, PHONE | {"color_scheme": "dark"}],
-    ids=["desk", "dark", "phone", "phone-dark"],
-    indirect=True,
-)
+@everywhere
 def test_a_busy_service_is_drawn(page: Any, url: str):
     """Charts with words for whoever does not see them; what has drifted is said in words too."""
     show(page, url, report())
