@@ -3,7 +3,7 @@ import { element } from "./element.js";
 import { whyButton } from "./heat.js";
 
 export function newCard(file) {
-  const card = element("article", "", { className: "card waiting" });
+  const card = element("article", "", { className: "card waiting", ariaLabel: file.name });
   card.setAttribute("aria-busy", "true");
   const figure = element("figure");
   const stage = element("div", "", { className: "stage" });

@@ -12,16 +12,16 @@ function shape(name, attributes) {
 }
 
 // A figure: the title, what counts in a word or two, the picture, and a key if there are several series.
-function chart(title, summary, description, top, unit, series, shapes) {
+function chart({ title, summary, description, top, unit, ago }, series, shapes) {
   const figure = element("figure");
   const caption = element("figcaption");
   caption.append(element("b", title), ` ${summary}`);
   const picture = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${description}` });
   picture.append(...shapes);
   const plot = element("div", "", { className: "plot" });
-  plot.append(picture, element("span", `${top}${unit}`));
-  const scale = element("div", "", { className: "scale" });
-  scale.append(element("span", "15 min ago"), element("span", "now"));
+  plot.append(picture, element("span", `${top}${unit}`, { ariaHidden: "true" }));
+  const scale = element("div", "", { className: "scale", ariaHidden: "true" });
+  scale.append(element("span", ago), element("span", "now"));
   figure.append(caption, plot, scale);
   if (series.length > 1) {
     const key = element("p", "", { className: "key small" });
@@ -41,12 +41,13 @@ export function without(title, why) {
 }
 
 function roundUp(value) {
-  const step = 10 ** Math.floor(Math.log10(value || 1));
+  const step = 10 ** Math.floor(Math.log10(value || 1)) / 2;
   return Number((Math.ceil(value / step) * step).toPrecision(2));
 }
 
-// Stacked counts. `series` is [{ name, kind, values }], with a value per period.
-export function bars(title, summary, slots, series) {
+// Stacked counts. `time` is { slots, ago }: how many periods fit, and when the first was; `series` is
+// [{ name, kind, values }], with a value per period.
+export function bars(title, summary, { slots, ago }, series) {
   const length = series[0].values.length;
   const sums = Array.from({ length }, (_, i) => series.reduce((sum, { values }) => sum + values[i], 0));
   const top = roundUp(Math.max(1, ...sums));
@@ -62,11 +63,12 @@ export function bars(title, summary, slots, series) {
     }
   }
   const totals = series.map(({ name, values }) => `${values.reduce((a, b) => a + b, 0)} ${name}`).join(", ");
-  return chart(title, summary, `${totals}, at most ${Math.max(...sums)} in a period`, top, "", series, shapes);
+  const description = `${totals}, at most ${Math.max(...sums)} in a period`;
+  return chart({ title, summary, description, top, unit: "", ago }, series, shapes);
 }
 
 // Lines with gaps where a value is null. `limit` is a value to mark, if any.
-export function lines(title, summary, slots, series, { unit = "", limit = null, least = 1 } = {}) {
+export function lines(title, summary, { slots, ago }, series, { unit = "", limit = null, least = 1 } = {}) {
   const known = series.flatMap(({ values }) => values.filter((value) => value !== null));
   const most = Math.max(limit ?? 0, ...known);
   const top = Math.max(least, roundUp(most));
@@ -88,5 +90,5 @@ export function lines(title, summary, slots, series, { unit = "", limit = null, 
     return seen.length ? `${name} from ${Math.min(...seen)} to ${Math.max(...seen)}${unit}` : `${name} not known`;
   });
   const description = ends.join(", ") + (limit === null ? "" : `; the limit is ${limit}`);
-  return chart(title, summary, description, top, unit, series, shapes);
+  return chart({ title, summary, description, top, unit, ago }, series, shapes);
 }

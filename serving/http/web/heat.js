@@ -32,7 +32,7 @@ async function overlay(card, response) {
   const map = element("img", "", { className: "heat", alt: "Heat map over the photo" });
   map.src = URL.createObjectURL(await response.blob());
   await map.decode();
-  const slider = element("input", "", { type: "range", min: 0, max: 100, value: 100 });
+  const slider = element("input", "", { type: "range", min: 0, max: 100, value: 100, ariaLabel: "From photo to heat map" });
   const strength = element("label", "Photo ", { className: "strength" });
   strength.append(slider, " Heat map");
   const legend = element("p", `Orange areas speak for ${label}, blue areas against it.`, { className: "small" });

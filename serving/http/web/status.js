@@ -22,6 +22,10 @@ const answered = (outcomes) => outcomes.ok ?? 0;
 const failed = (outcomes) => sum(outcomes, (code) => OVERLOAD.has(code));
 const refused = (outcomes) => sum(outcomes, (code) => code !== "ok" && !OVERLOAD.has(code));
 
+function timeOf({ kept, period_seconds }) {
+  return { slots: kept, ago: `${Math.round((kept * period_seconds) / 60)} min ago` };
+}
+
 function enough(photos, least, shown) {
   return photos < least ? `too few photos (${photos} of ${least})` : shown();
 }
@@ -56,30 +60,31 @@ function drawFigures(report, minutes) {
 }
 
 function drawCharts(report) {
-  const { periods, together, kept } = report;
+  const { periods, together } = report;
+  const time = timeOf(report);
   const { outcomes } = together;
   const of = (name, kind, value) => ({ name, kind, values: periods.map(value) });
   const codes = Object.keys(outcomes).filter((code) => code !== "ok").sort((one, other) => outcomes[other] - outcomes[one]);
   const charts = [
-    bars("Requests", `each ${report.period_seconds} s`, kept, [
+    bars("Requests", `each ${report.period_seconds} s`, time, [
       of("answered", "one", (period) => answered(period.outcomes)),
       of("refused", "two", (period) => refused(period.outcomes)),
       of("failed", "three", (period) => failed(period.outcomes)),
     ]),
     together.mean_ms === null
       ? without("Latency", "No photo in these minutes.")
-      : lines("Latency", "of the answers", kept, [
+      : lines("Latency", "of the answers", time, [
           of("mean", "one", (period) => period.mean_ms),
           of(`p99 (${report.least_for_p99} photos or more)`, "two", (period) => period.p99_ms),
         ], { unit: " ms" }),
     codes.length
-      ? bars("Refused and failed", codes.map((code) => `${code}: ${outcomes[code]}`).join(", "), kept,
+      ? bars("Refused and failed", codes.map((code) => `${code}: ${outcomes[code]}`).join(", "), time,
           [[codes[0]], [codes[1]], codes.slice(2)].map((some, i) =>
             of(some.join(", "), ["one", "two", "three"][i], (period) => sum(period.outcomes, (code) => some.includes(code))),
           ).filter(({ name }) => name))
       : without("Refused and failed", "None in these minutes."),
     answered(outcomes)
-      ? bars("Not sure", `of ${plural(answered(outcomes), "answer")}`, kept, [
+      ? bars("Not sure", `of ${plural(answered(outcomes), "answer")}`, time, [
           of("below the threshold", "two", (period) => period.uncertain),
           of("unlike any training photo", "three", (period) => period.unfamiliar),
         ])
@@ -109,7 +114,7 @@ function drawDrift(report) {
     const summary = `${now.toFixed(2)}, z ${deviate.toFixed(1)}${drifted ? ": drifted" : ""}`;
     const kind = drifted ? "three" : "one";
     const rounded = values.map((value) => (value === null ? null : Number(value.toFixed(3))));
-    const made = lines(name.replaceAll("_", " "), summary, report.kept, [{ name: "distance", kind, values: rounded }], {
+    const made = lines(name.replaceAll("_", " "), summary, timeOf(report), [{ name: "distance", kind, values: rounded }], {
       limit: distance,
       least: 0.3,
     });
