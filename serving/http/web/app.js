@@ -3,6 +3,7 @@ import { failed, newCard, show } from "./card.js";
 import { authorised, root } from "./key.js";
 
 const AT_ONCE = 4; // requests in progress
+const UNREACHABLE = ["No answer", "The service cannot be reached. Try again in a moment."];
 const $ = (id) => document.getElementById(id);
 const waiting = [];
 let running = 0;
@@ -50,7 +51,7 @@ async function ask(file, card) {
     if (answer) show(card, answer, () => post("explain", file));
     else failed(card, "No answer", `The service answered with status ${response.status}. Try again in a moment.`);
   } catch {
-    failed(card, "No answer", "The service cannot be reached. Try again in a moment.");
+    failed(card, ...UNREACHABLE);
   }
   say(`${file.name}: ${card.querySelector("h2").innerText}. ${card.querySelector("h2 + p").innerText}`);
 }
@@ -72,8 +73,15 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 
 for (const button of document.querySelectorAll("[data-photo]")) {
+  const name = button.dataset.photo.split("/").pop();
   button.addEventListener("click", async () => {
-    const picture = await fetch(new URL(button.dataset.photo, root));
-    take([new File([await picture.blob()], button.dataset.photo.split("/").pop())]);
+    try {
+      const picture = await fetch(new URL(button.dataset.photo, root));
+      take([new File([await picture.blob()], name)]);
+    } catch {
+      const card = newCard(new File([], name));
+      $("answers").prepend(card);
+      failed(card, ...UNREACHABLE);
+    }
   });
 }
