@@ -60,7 +60,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
 .PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict evaluate-live score drift drift-reference intervals rates shifts demo \
-  test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
+  test test-slow test-browser test-walk test-distributed test-ray test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
 
@@ -112,6 +112,11 @@ $(VENV)/.ray: requirements/ray.txt $(VENV)/.train
 $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 	@echo "Installing what drives a browser (once)…"
 	$(PIP_LOCKED) -r requirements/browser.txt
+	@touch $@
+
+$(VENV)/.clients: requirements/clients.txt $(VENV)/.dev
+	@echo "Installing programs that use the service (once)…"
+	$(PIP_LOCKED) -r requirements/clients.txt
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
@@ -297,6 +302,9 @@ test-slow: $(VENV)/.dev ## Run the tests that take minutes: real trainings, proc
 
 test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two Ray processes score as one does (1 minute)
 	$(PY) -m pytest -m ray tests/evaluation
+
+test-clients: $(VENV)/.clients ## Use the service with Triton's client, a generated client and urllib3's retries
+	$(PY) -m pytest -m clients tests/clients
 
 test-browser: $(VENV)/.browser ## Use the pages as a person does, in Chromium (CHROMIUM=its path), and check them with axe
 	$(PY) -m pytest -m browser tests/browser

@@ -15,7 +15,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -160,17 +160,30 @@ class Engine:
     async def submit(self, body: bytes, arrived: float) -> Result:
         """Queue one encoded image and wait for its result.
 
+        Raises:
+            EngineError: as for `submit_all`.
+        """
+        (result,) = self.submit_all([body], arrived)
+        return await result
+
+    def submit_all(self, bodies: Sequence[bytes], arrived: float) -> list[Coroutine[Any, Any, Result]]:
+        """Queue the encoded images of one request, all or none; return what waits for the result of each.
+
         Args:
-            body: The encoded image.
+            bodies: The encoded images.
             arrived: When the request arrived, by the engine's clock; its deadline counts from there.
 
         Raises:
-            Overloaded: the queue is full, or the request cannot be answered in time.
-            DeadlineExceeded: the request was accepted, but its time ran out.
+            Overloaded: the queue is full, or the last image could not be answered in time.
             NotReady: the engine is closing.
+
+        To await a result raises:
+            DeadlineExceeded: the request was accepted, but its time ran out.
+            Overloaded: the image is large, and those before it take too long.
         """
-        result: Result = await self._queue(self._ordinary, self._job(body, arrived))
-        return result
+        jobs = [self._job(body, arrived) for body in bodies]
+        self._put(self._ordinary, jobs)
+        return [self._result(job) for job in jobs]
 
     async def compute(
         self,
@@ -210,7 +223,8 @@ class Engine:
             return result, {"queue": started - job.queued_at, "explain": self._clock() - started}
 
         job.compute = timed
-        result: tuple[T, dict[str, float]] = await self._queue(self._large, job)
+        self._put(self._large, [job])
+        result: tuple[T, dict[str, float]] = await self._result(job)
         return result
 
     def _decode(self, job: Job) -> DecodedImage:
@@ -238,12 +252,14 @@ class Engine:
         future = asyncio.get_running_loop().create_future()
         return Job(body, arrived + self._limits.deadline_seconds, self._clock(), future)
 
-    async def _queue(self, lane: Lane, job: Job) -> Any:
+    def _put(self, lane: Lane, jobs: list[Job]) -> None:
         try:
-            lane.put(job)
+            lane.put(*jobs)
         except Overloaded as refusal:
-            self._metrics.rejected.labels(refusal.reason).inc()
+            self._metrics.rejected.labels(refusal.reason).inc(len(jobs))
             raise
+
+    async def _result(self, job: Job) -> Any:
         expiry = job.loop.call_later(job.deadline - job.queued_at, self._expire, job)
         try:
             return await job.future
@@ -305,9 +321,8 @@ class Engine:
 
         job.compute = predict
         try:
-            self._large.put(job)
+            self._put(self._large, [job])
         except Overloaded as refusal:
-            self._metrics.rejected.labels(refusal.reason).inc()
             return refusal
         return MOVED
 

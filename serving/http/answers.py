@@ -52,8 +52,8 @@ def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
     """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
     status = problems.KINDS[code].status
-    bound = request.service.log.bind(**_request_fields(request))
-    bound.error("failed to answer", status=status, outcome=code, **more, exc_info=error)
+    fields = {**_request_fields(request), **more}
+    request.service.log.error("failed to answer", **fields, status=status, outcome=code, exc_info=error)
 
 
 def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
@@ -64,14 +64,14 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
         return
     if error.__cause__ is not None:
         more["cause"] = repr(error.__cause__)
-    bound = request.service.log.bind(**_request_fields(request))
-    status = problems.KINDS[code].status
-    bound.info("refused", status=status, outcome=code, detail=problems.detail_of(error), **more)
+    fields = {**_request_fields(request), **more}
+    status, detail = problems.KINDS[code].status, problems.detail_of(error)
+    request.service.log.info("refused", **fields, status=status, outcome=code, detail=detail)
 
 
 def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
     """Log an answer with status 200; `more` are the route's own fields."""
-    request.service.log.info(event, **_request_fields(request), status=200, outcome="ok", **more)
+    request.service.log.info(event, **{**_request_fields(request), **more}, status=200, outcome="ok")
 
 
 def _request_fields(request: ServiceRequest) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Response
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Server
@@ -19,6 +20,7 @@ from serving.http import answers, openapi, pages, static
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
+from serving.http.inference import routes as inference
 from serving.http.minutes import minutes
 from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
@@ -66,7 +68,7 @@ def create_app(
     folders = {"/web": static.WEB, "/web/swagger": static.swagger_files()}
     app = Litestar(
         route_handlers=[
-            *(predict, explain, feedback),
+            *(predict, explain, feedback, inference.router),
             *(drift, drift_window, health, live, metrics, minutes),
             *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
@@ -83,7 +85,7 @@ def create_app(
         request_class=ServiceRequest,
         request_max_body_size=None,  # `ServiceRequest.body` enforces the setting, whatever the headers say
         lifespan=[lifespan],
-        exception_handlers=handling(Exception, answers.answer_error),
+        exception_handlers=handling(Exception, _answer_error),
         openapi_config=OpenAPIConfig(
             title="Image classifier",
             version="1",
@@ -100,3 +102,11 @@ def create_app(
     service.metrics.expect(OUTCOMES, routes)
     app.asgi_handler = Gate(app.asgi_handler, service, (path for path, _ in routes))
     return app
+
+
+def _answer_error(request: ServiceRequest, error: Exception) -> Response[Any]:
+    """Answer what no route handled, an unknown address too, in the form of the protocol it belongs to."""
+    is_inference = f"{request.scope['path']}/".startswith(f"{inference.PREFIX}/")
+    if is_inference:
+        return inference.answer_error(request, error)
+    return answers.answer_error(request, error)

@@ -11,8 +11,8 @@ from litestar.params import FromPath
 
 from serving.http import problems, rendering, wording
 from serving.http.authorisation import require_key
+from serving.http.classify import classify, refuse
 from serving.http.examples import examples_for
-from serving.http.predict import classify, refuse
 from serving.http.request import ServiceRequest, handling
 
 _NAMES: Final = {
@@ -50,7 +50,8 @@ def _refuse_on_page(request: ServiceRequest, error: Exception) -> Response[str]:
 )
 async def index_answer(request: ServiceRequest) -> Response[str]:
     """The page with the answer; its own scripts take the answer out of it, so nothing else renders one."""
-    prediction, seconds = await classify(request, wording.MOST_LISTED)
+    photo, arrived = await request.photo()
+    prediction, seconds = await classify(request, photo, arrived, wording.MOST_LISTED)
     card = request.service.models.handler.artifact.card
     answer = wording.answered(prediction, seconds, card)
     return await asyncio.to_thread(_index, request, answer)

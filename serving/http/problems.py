@@ -43,6 +43,7 @@ KINDS: Final[dict[str, Kind]] = {
         'There is no multipart field "file" (found \'other\'). Send the image with curl -F "file=@dog.jpg".',
     ),
     "malformed-upload": Kind(400, "The upload cannot be parsed"),
+    "malformed-inference": Kind(400, "The inference request cannot be read"),
     "malformed-feedback": Kind(400, "The feedback cannot be parsed"),
     "bad-request": Kind(400, "The request is malformed"),
     "unauthorized": Kind(
@@ -51,6 +52,7 @@ KINDS: Final[dict[str, Kind]] = {
         'Send the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
     ),
     "not-found": Kind(404, "There is nothing at this address"),
+    "unknown-model": Kind(404, "The service has no such model"),
     "unknown-request": Kind(404, "No answer has this request id"),
     "method-not-allowed": Kind(405, "This method is not allowed here"),
     "uri-too-long": Kind(414, "The address is too long"),
@@ -65,6 +67,7 @@ KINDS: Final[dict[str, Kind]] = {
     "feedback-unavailable": Kind(503, "The stored answers are not available"),
     "upload-timeout": Kind(408, "The upload took too long"),
     "body-too-large": Kind(413, "The upload is too large"),
+    "too-many-photos": Kind(413, "There are too many photos in one request"),
     "image-too-large": Kind(413, "The image is too large"),
     "unsupported-image": Kind(
         415,
@@ -125,14 +128,24 @@ def response(error: Exception, request_id: str) -> Response[Problem]:
     headers = {}
     if isinstance(error, EncodedBody):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    wait_seconds = error.retry_after_seconds if isinstance(error, Overloaded) else 1.0
+    headers |= retry_after(KINDS[code_of(error)].status, wait_seconds)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
         headers |= {key: value for key, value in error.headers.items() if key.lower() == "allow"}
-    problem = _problem(code_of(error), detail_of(error), request_id)
-    return Response(problem, media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
+    found = problem(error, request_id)
+    return Response(found, media_type=MEDIA_TYPE, status_code=found.status, headers=headers)
+
+
+def retry_after(status: int, seconds: float = 1.0) -> dict[str, str]:
+    """The header that says when to retry, in whole seconds, if the service cannot answer now."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))} if status == 503 else {}
+
+
+def problem(error: Exception, request_id: str) -> Problem:
+    """The problem that `error` is."""
+    return _problem(code_of(error), detail_of(error), request_id)
 
 
 def encode(code: str, detail: str, request_id: str) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from serving.contract.card import Card
-from serving.http.predict import Prediction
+from serving.http.classify import Prediction
 from serving.http.problems import TYPE_PREFIX, Problem
 
 MOST_LISTED: Final = 5
