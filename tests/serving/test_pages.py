@@ -13,7 +13,7 @@ import pytest
 
 from serving.contract.card import Card, Measured
 from serving.http import wording
-from serving.http.examples import FOLDER, read
+from serving.http.examples import FOLDER, examples_for, read
 from serving.http.predict import EXAMPLE
 from serving.http.rendering import root_of
 from serving.runtime.handler import load_handler
@@ -226,7 +226,9 @@ def test_every_example_is_named_with_its_licence():
 def test_the_released_model_answers_the_examples_as_they_are_listed(name: str):
     """One of each answer: a class, not sure, neither."""
     handler = load_handler(tiny.ROOT / "models/release" / name)
-    pictures = read().pictures
+    pictures = examples_for(handler.artifact.card.labels)
+    if not pictures:
+        pytest.skip("the released model has other classes")
     answers = handler.handle([{"body": (FOLDER / picture.file).read_bytes()} for picture in pictures])
     given = [
         "unfamiliar" if answer.unfamiliar else "uncertain" if answer.uncertain else answer.prediction
