@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from litestar import Litestar, Response
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Server
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import answers, openapi, pages
+from serving.http import answers, openapi, pages, static
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
 from serving.http.inference import routes as inference
+from serving.http.minutes import minutes
 from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
@@ -56,27 +58,30 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         starting = asyncio.create_task(service.start())
-        watching = asyncio.create_task(lag.watch(service.metrics))
+        watching = [
+            asyncio.create_task(each) for each in (lag.watch(service.metrics), service.minutes.watch())
+        ]
         try:
             yield
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
             await service.stop()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
-    folders = {"/web": pages.WEB, "/web/swagger": pages.swagger_files()}
+    folders = {"/web": static.WEB, "/web/swagger": static.swagger_files()}
     app = Litestar(
         route_handlers=[
             *(predict, explain, feedback, inference.router),
-            *(drift, drift_window, health, live, metrics),
-            *(pages.index, pages.index_answer, pages.status, pages.problem),
+            *(drift, drift_window, health, live, metrics, minutes),
+            *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(
                     path=path,
                     directories=[folder],
                     include_in_schema=False,
-                    file_system=pages.Files(),
+                    file_system=static.Files(),
                 )
                 for path, folder in folders.items()
                 if folder
@@ -89,9 +94,10 @@ def create_app(
         openapi_config=OpenAPIConfig(
             title="Image classifier",
             version="1",
+            servers=[Server(url="..")],  # as seen from the description itself, also below a path
             path="/schema",
             components=openapi.COMPONENTS,
-            render_plugins=[JsonRenderPlugin(), pages.Viewer()],
+            render_plugins=[JsonRenderPlugin(), static.Viewer()],
         ),
         logging_config=None,
     )

@@ -20,9 +20,8 @@ from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from evaluation.service import drift
 from serving.contract.reference import DriftReport, WindowReport
-from serving.http import feedback, operations, pages, predict
+from serving.http import feedback, operations, predict
 from serving.http.app import create_app
 from serving.http.kinds import KINDS
 from serving.runtime.handler import ImageClassifierHandler
@@ -224,72 +223,6 @@ def test_a_prediction_is_counted_once_everywhere(client: Client):
     for name, labels in names.items():
         assert value(client, name, **labels) == before[name] + 1, name
     assert value(client, "classifier_predictions_total", label=label) >= 1
-
-
-@pytest.mark.parametrize("path", ["/", "/status"])
-def test_the_pages_and_their_parts_are_local(client: Client, path: str):
-    """HTML under a strict policy; scripts and style come from the service itself."""
-    page = client.get(path)
-    assert page.status_code == 200
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    parts = re.findall(r'(?:src|href)="(/web/[^"]+)"', page.text)
-    assert len(parts) == 2
-    scripts = [client.get(part) for part in parts]
-    assert [part.status_code for part in scripts] == [200, 200]
-    for text in (page.text, *(part.text for part in scripts)):
-        assert not re.findall(r"https?://", text)
-        for part in re.findall(r'from "(/web/[^"]+)"', text):
-            assert client.get(part).status_code == 200
-
-
-def test_a_form_without_javascript_is_answered_with_a_page(client: Client):
-    """The answer as markup, with the form again; a problem keeps its status; both count as requests."""
-    before = value(client, "classifier_requests_total", outcome="ok")
-    page = client.post("/", files={"file": ("a.jpg", JPEG)})
-    assert page.status_code == 200
-    assert page.headers["content-type"].startswith("text/html")
-    assert re.search(r"<h2>[^<]+</h2><dl><dt>", page.text)
-    assert "<form" in page.text
-    assert value(client, "classifier_requests_total", outcome="ok") == before + 1
-    refused = client.post("/", files={"file": ("a.txt", b"<script>")})
-    assert (refused.status_code, "Not an accepted image format" in refused.text) == (415, True)
-
-
-@pytest.mark.parametrize(
-    ("probability", "shown"),
-    [
-        (1.0, "> 99.99 %"),
-        (0.99991, "> 99.99 %"),
-        (0.9999, "99.99 %"),
-        (0.5, "50.00 %"),
-        (0.0001, "0.01 %"),
-        (0.00009, "< 0.01 %"),
-        (0.0, "< 0.01 %"),
-    ],
-)
-def test_no_probability_is_shown_as_certain(probability: float, shown: str):
-    """A page never says 100.00 % or 0.00 %: no model is that sure."""
-    assert pages.percent(probability) == shown
-
-
-def test_the_page_shows_names_as_text(tmp_path: Path):
-    """Class names come from folders, and anyone may name a folder."""
-    path = tiny.write_artifact(tmp_path / "model.pt", labels=("<b>cat</b>", '"dog"'))
-    with running(Settings(model=str(path), workers=1)) as client:
-        for page in (client.get("/"), client.post("/", files={"file": ("a.jpg", JPEG)})):
-            assert "<b>cat" not in page.text
-            assert "&lt;b&gt;cat" in page.text
-
-
-def test_the_status_page_has_the_reports_limits(client: Client):
-    """The page, the report and the alert agree on what has drifted."""
-    text = client.get("/web/status.js").text
-    for name, limit in (
-        ("DISTANCE", drift.ALARM_DISTANCE),
-        ("Z", drift.ALARM_Z),
-        ("PHOTOS", drift.LEAST_PHOTOS),
-    ):
-        assert f"const {name} = {limit:g};" in text
 
 
 def test_the_examples_of_faults_are_real_answers(client: Client, model: Path):
@@ -566,7 +499,7 @@ def test_the_description_says_who_needs_a_key_and_which_headers_come(client: Cli
     }
     guarded = {path for (path, _), operation in operations.items() if operation.get("security")}
     assert guarded == {
-        *("/predict", "/explain", "/feedback", "/metrics", "/drift", "/drift/window"),
+        *("/predict", "/explain", "/feedback", "/metrics", "/drift", "/drift/window", "/status/minutes"),
         *("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"),
     }
     names = [operation["operationId"] for operation in operations.values()]

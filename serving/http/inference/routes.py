@@ -7,11 +7,11 @@ of `serving.http.classify`. An error is `{"error": "…"}`, as the protocol has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 from litestar import MediaType, Response, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath
+from litestar.params import PathParameter
 
 from serving.contract.card import Card
 from serving.contract.errors import NotReady, ServingError
@@ -36,6 +36,8 @@ from serving.http.request import ServiceRequest, handling
 from serving.http.sinks import Whole
 from serving.lifecycle import State
 
+Name = Annotated[str, PathParameter(min_length=1, description="The model's, as `GET /health` shows it.")]
+Version = Annotated[str, PathParameter(min_length=1, description="The model's.")]
 PREFIX: Final = "/v2"
 _JSON_BYTES: Final = "Inference-Header-Content-Length"
 _PLATFORMS: Final = {".pt": "pytorch_torchscript", ".onnx": "onnxruntime_onnx"}
@@ -114,7 +116,7 @@ def _operation(name: str, path: Sequence[object]) -> str:
     operation_id=lambda _handler, _method, path: _operation("getModelMetadata", path),
     responses=_errors(400, 404, 503),
 )
-async def model(request: ServiceRequest, name: FromPath[str], version: FromPath[str] = "") -> ModelMetadata:
+async def model(request: ServiceRequest, name: Name, version: Version = "") -> ModelMetadata:
     """The tensors of the model."""
     card = _card(request, name, version)
     outputs = [Tensor(output, tensors.OUTPUTS[output], [_VARIABLE]) for output in _outputs(card)[1:]]
@@ -133,9 +135,7 @@ async def model(request: ServiceRequest, name: FromPath[str], version: FromPath[
     operation_id=lambda _handler, _method, path: _operation("getModelReady", path),
     responses={503: ResponseSpec(ModelReady, generate_examples=False), **_errors(400, 404)},
 )
-async def model_ready(
-    request: ServiceRequest, name: FromPath[str], version: FromPath[str] = ""
-) -> Response[ModelReady]:
+async def model_ready(request: ServiceRequest, name: Name, version: Version = "") -> Response[ModelReady]:
     """Whether the model answers."""
     if request.service.models.card:
         _card(request, name, version)
@@ -157,7 +157,7 @@ async def model_ready(
     },
 )
 async def infer(
-    request: ServiceRequest, name: FromPath[str], version: FromPath[str] = ""
+    request: ServiceRequest, name: Name, version: Version = ""
 ) -> Response[bytes] | Response[InferenceError]:
     """Classify the photos of one tensor; if one of them is refused, the error says which."""
     most_photos = request.service.settings.max_parts
