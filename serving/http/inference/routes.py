@@ -37,7 +37,7 @@ from serving.http.sinks import Whole
 from serving.lifecycle import State
 
 Name = Annotated[str, PathParameter(min_length=1, description="The model's, as `GET /health` shows it.")]
-Version = Annotated[str, PathParameter(min_length=1, description="The model's.")]
+Version = Annotated[str | None, PathParameter(min_length=1, description="The model's.")]
 PREFIX: Final = "/v2"
 _JSON_BYTES: Final = "Inference-Header-Content-Length"
 _PLATFORMS: Final = {".pt": "pytorch_torchscript", ".onnx": "onnxruntime_onnx"}
@@ -116,7 +116,7 @@ def _operation(name: str, path: Sequence[object]) -> str:
     operation_id=lambda _handler, _method, path: _operation("getModelMetadata", path),
     responses=_errors(400, 404, 503),
 )
-async def model(request: ServiceRequest, name: Name, version: Version = "") -> ModelMetadata:
+async def model(request: ServiceRequest, name: Name, version: Version = None) -> ModelMetadata:
     """The tensors of the model."""
     card = _card(request, name, version)
     outputs = [Tensor(output, tensors.OUTPUTS[output], [_VARIABLE]) for output in _outputs(card)[1:]]
@@ -135,7 +135,7 @@ async def model(request: ServiceRequest, name: Name, version: Version = "") -> M
     operation_id=lambda _handler, _method, path: _operation("getModelReady", path),
     responses={503: ResponseSpec(ModelReady, generate_examples=False), **_errors(400, 404)},
 )
-async def model_ready(request: ServiceRequest, name: Name, version: Version = "") -> Response[ModelReady]:
+async def model_ready(request: ServiceRequest, name: Name, version: Version = None) -> Response[ModelReady]:
     """Whether the model answers."""
     if request.service.models.card:
         _card(request, name, version)
@@ -157,7 +157,7 @@ async def model_ready(request: ServiceRequest, name: Name, version: Version = ""
     },
 )
 async def infer(
-    request: ServiceRequest, name: Name, version: Version = ""
+    request: ServiceRequest, name: Name, version: Version = None
 ) -> Response[bytes] | Response[InferenceError]:
     """Classify the photos of one tensor; if one of them is refused, the error says which."""
     most_photos = request.service.settings.max_parts
@@ -217,7 +217,7 @@ def _outputs(card: Card) -> list[str]:
     return [name for name in tensors.OUTPUTS if name != "unfamiliar" or card.unfamiliar_above is not None]
 
 
-def _card(request: ServiceRequest, name: str, version: str) -> Card:
+def _card(request: ServiceRequest, name: str, version: str | None) -> Card:
     """The card of the model that an address names.
 
     Raises:
@@ -226,8 +226,8 @@ def _card(request: ServiceRequest, name: str, version: str) -> Card:
     """
     request.service.require_ready()
     card = request.service.models.handler.artifact.card
-    if name != card.name or version not in ("", card.version):
-        wanted = f"{name} {version}".strip()[:100]
+    if name != card.name or version not in (None, card.version):
+        wanted = f"{name} {version or ''}".strip()[:100]
         raise UnknownModel(f"There is no model {wanted!r}. This service has {card.name} {card.version}.")
     return card
 
