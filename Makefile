@@ -60,8 +60,8 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict evaluate-live score drift drift-reference intervals rates shifts demo \
-  test test-slow test-browser test-walk test-distributed test-ray test-real robust bench coverage lint lint-delivery format mlflow lock clean \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference intervals rates shifts demo \
+  test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
 
@@ -115,9 +115,19 @@ $(VENV)/.ray: requirements/ray.txt $(VENV)/.train
 	$(PIP_LOCKED) -r requirements/ray.txt
 	@touch $@
 
+$(VENV)/.torchserve: requirements/torchserve.txt $(VENV)/.serve
+	@echo "Installing TorchServe and its archiver (once)…"
+	$(PIP_LOCKED) -r requirements/torchserve.txt
+	@touch $@
+
 $(VENV)/.browser: requirements/browser.txt $(VENV)/.dev
 	@echo "Installing what drives a browser (once)…"
 	$(PIP_LOCKED) -r requirements/browser.txt
+	@touch $@
+
+$(VENV)/.clients: requirements/clients.txt $(VENV)/.dev
+	@echo "Installing programs that use the service (once)…"
+	$(PIP_LOCKED) -r requirements/clients.txt
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
@@ -196,6 +206,9 @@ predict: ## Send FILE to the running service
 	@[ -n "$(FILE)" ] || { echo "error: name a photo: make predict FILE=dog.jpg" >&2; exit 2; }
 	@curl --fail-with-body --silent --show-error $${SERVING_API_KEY:+-H "X-API-Key: $$SERVING_API_KEY"} \
 	  -F "file=@$(FILE)" $(URL)/predict; echo
+
+torchserve: $(VENV)/.torchserve ## Archive MODEL for TorchServe (build/torchserve)
+	@$(PY) scripts/archive.py "$(MODEL)"
 
 evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
 	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
@@ -303,6 +316,12 @@ test-slow: $(VENV)/.dev ## Run the tests that take minutes: real trainings, proc
 
 test-ray: $(VENV)/.dev $(VENV)/.ray ## Check that two Ray processes score as one does (1 minute)
 	$(PY) -m pytest -m ray tests/evaluation
+
+test-torchserve: $(VENV)/.dev $(VENV)/.torchserve ## Check the released model in TorchServe's own loader, and in its server if java is there (1 minute)
+	$(PY) -m pytest -m torchserve tests/serving
+
+test-clients: $(VENV)/.clients ## Use the service with Triton's client, a generated client and urllib3's retries
+	$(PY) -m pytest -m clients tests/clients
 
 test-browser: $(VENV)/.browser ## Use the pages as a person does, in Chromium (CHROMIUM=its path), and check them with axe
 	$(PY) -m pytest -m browser tests/browser

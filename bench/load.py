@@ -81,6 +81,17 @@ class Overload:
     statuses: dict[str, int]
 
 
+def require_generators() -> None:
+    """Pass if both load generators are installed: the second is needed only after a quarter of an hour.
+
+    Raises:
+        LoadError: one is not.
+    """
+    for name in ("wrk", "h2load"):
+        if shutil.which(name) is None:
+            raise LoadError(f"{name} is not installed. Install it: apt-get install wrk nghttp2-client.")
+
+
 def write_bodies(photos: list[Path], folder: Path) -> list[Path]:
     """Write a multipart body for each photo; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,8 +172,6 @@ def _children_cpu_seconds() -> float:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
-    if shutil.which(command[0]) is None:
-        raise LoadError(f"{command[0]} is not installed. Install it: apt-get install wrk nghttp2-client.")
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LoadError(f"{command[0]} failed: {done.stderr[-500:]}")

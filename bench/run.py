@@ -52,6 +52,7 @@ def main(options: argparse.Namespace) -> int:
     Args:
         options: As `bench.__main__` declares them.
     """
+    load.require_generators()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that no service outlives it
     _WORK.mkdir(parents=True, exist_ok=True)
     results = measure(options.model.resolve(), options.peers, options.rounds, options.seconds)

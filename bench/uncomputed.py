@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 
 from serving.__main__ import main
-from serving.runtime.handler import Batch, ImageClassifierHandler, Item
+from serving.runtime.handler import Batch, ImageClassifierHandler
+from serving.runtime.item import Item
 
 _decode, _infer = ImageClassifierHandler.preprocess, ImageClassifierHandler.inference
 _kept: dict[bytes, Batch] = {}

@@ -7,9 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 # The service uses the static files of flask-swagger-ui and never imports Flask.
 flask='^(flask|werkzeug|blinker|itsdangerous)=='
-cuda='^(nvidia-|cuda-|triton)' torch='^(torch|torchvision)=='
+# torch-model-archiver names enum-compat, a source package that is empty for any Python of today.
+empty='^enum-compat=='
+cuda='^(nvidia-|cuda-|triton==)' torch='^(torch|torchvision)=='
 # Each set after the colon extends the one before it at the same versions, because both go into one environment.
-for pair in :serve serve:train train:serve-onnx train:dev dev:otel train:ray dev:browser dev:docs; do
+for pair in :serve serve:train train:serve-onnx train:dev dev:otel train:ray dev:torchserve dev:browser dev:clients dev:docs; do
   name=${pair#*:} inner=${pair%:*}
   cat "$name.txt" torch.txt torch-cuda.txt >"$name.all" 2>/dev/null || true
   uv pip compile "$@" --quiet --no-python-downloads --universal --fork-strategy fewest --python-version 3.11 \
@@ -18,9 +20,9 @@ for pair in :serve serve:train train:serve-onnx train:dev dev:otel train:ray dev
 done
 grep -E "$cuda" dev.all | sed 's/ \\$//' >torch-cuda.txt
 grep -E "$torch" dev.all | sed 's/ \\$//' >torch.txt
-for name in serve train serve-onnx dev otel ray browser docs; do
-  left_out="$cuda|$torch"
-  [[ $name != serve* ]] || left_out="$left_out|$flask"
+for name in serve train serve-onnx dev otel ray torchserve browser clients docs; do
+  left_out="$cuda|$torch|$empty"
+  [[ $name != *serve* ]] || left_out="$left_out|$flask"
   awk -v left_out="$left_out" '/^[a-z]/ { keep = $0 !~ left_out } keep' "$name.all" >"$name.txt"
   rm "$name.all"
 done

@@ -23,7 +23,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from serving.contract import answer, artifact, card, reference  # noqa: E402 (the path comes first)
-from serving.http.problems import KINDS, TYPE_PREFIX  # noqa: E402
+from serving.http.kinds import KINDS  # noqa: E402
+from serving.http.problems import TYPE_PREFIX  # noqa: E402
 from serving.settings import Settings, variable  # noqa: E402
 from serving.telemetry.drift import DriftMonitor  # noqa: E402
 from serving.telemetry.metrics import Metrics  # noqa: E402
@@ -181,7 +182,7 @@ def problems() -> str:
     ]
     return _page(
         "Problems",
-        "`serving/http/problems.py`",
+        "`serving/http/kinds.py`",
         f"Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details. `type` is "
         f"`{TYPE_PREFIX}` "
         "followed by the code below and never changes; `detail` is one sentence about this request, and "

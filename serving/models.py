@@ -18,7 +18,8 @@ from serving.contract.preprocess import Limits
 from serving.lifecycle import Lifecycle, State
 from serving.observers.shadow import Shadow
 from serving.runtime import memory
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.context import LocalContext
+from serving.runtime.handler import ImageClassifierHandler
 from serving.runtime.load import choose_device
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics

@@ -28,6 +28,7 @@ from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.minutes import Minutes
 
 if TYPE_CHECKING:
     from serving.telemetry.otlp import Tracing
@@ -53,6 +54,7 @@ class Service:
         self.lifecycle = Lifecycle()
         self.metrics = Metrics(registry)
         self.drift = DriftMonitor(registry, settings.drift_window)
+        self.minutes = Minutes(self.metrics, self.drift, clock)
         self.models = Models(settings, self.lifecycle, self.metrics, self._serve)
         self.engine = Engine(
             self.models.handler,

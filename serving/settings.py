@@ -31,6 +31,7 @@ _LINKS: Final = (
     ),
 )
 """Names and values of the variables that Kubernetes sets for each Service of the namespace."""
+_ORIGIN: Final = re.compile(r"(?P<scheme>https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(?P<port>:[0-9]{1,5})?")
 _PLAIN: Final = {"host": "HOST", "port": "PORT", "model": "MODEL", "deployment": "DEPLOYMENT"}
 
 
@@ -105,11 +106,13 @@ class Settings(msgspec.Struct, frozen=True):
     max_decode_seconds: Annotated[float, Meta(gt=0)] = 1.5
     """SERVING_MAX_DECODE_SECONDS: longest time that decoding may take on a core, by an image's structure."""
     max_parts: Annotated[int, Meta(ge=1, le=1000)] = 16
-    """SERVING_MAX_PARTS: most parts of a multipart body."""
+    """SERVING_MAX_PARTS: most parts of a multipart body, and most photos of a request."""
     api_key: Annotated[str, Meta(pattern="^[!-~]*$")] = ""
     """SERVING_API_KEY: keys, by commas; a request needs one ("X-API-Key: KEY", or Bearer token)."""
     api_key_file: str = ""
     """SERVING_API_KEY_FILE: path of a file with the API keys, one per line, instead of SERVING_API_KEY."""
+    cors_origins: str = ""
+    """SERVING_CORS_ORIGINS: origins, by commas, whose pages may use the service, or * for every page's."""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """SERVING_LOG_LEVEL: debug, info, warning or error."""
     log_format: Annotated[str, Meta(pattern="^(json|console)$")] = "json"
@@ -119,6 +122,11 @@ class Settings(msgspec.Struct, frozen=True):
     def api_keys(self) -> tuple[str, ...]:
         """The valid keys; none if anyone may ask."""
         return tuple(filter(None, self.api_key.split(",")))
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins whose pages may use the service."""
+        return tuple(filter(None, self.cors_origins.split(",")))
 
     @property
     def model_path(self) -> Path:
@@ -160,6 +168,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         settings = _with_keys(settings)
     if settings.api_key and not settings.api_keys:
         raise ConfigurationError("SERVING_API_KEY has only commas. Set a key, or unset it.")
+    if settings.cors_origins:
+        settings = msgspec.structs.replace(settings, cors_origins=_origins(settings.cors_origins))
     if settings.feedback and not settings.api_key:
         raise ConfigurationError(
             "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset "
@@ -189,6 +199,22 @@ def _with_keys(settings: Settings) -> Settings:
             "commas."
         )
     return msgspec.structs.replace(settings, api_key=",".join(keys))
+
+
+def _origins(given: str) -> str:
+    """Origins as browsers write them: scheme and host in lower case, the port only if it is not the usual."""
+    origins = []
+    for text in (part.strip() for part in given.split(",")):
+        found = _ORIGIN.fullmatch(text.lower())
+        if found is None and text != "*":
+            raise ConfigurationError(
+                f"SERVING_CORS_ORIGINS has {text!r}, which is no origin. Write scheme, host and port alone, "
+                "as https://app.example.org or http://localhost:5173, separated by commas; * allows every "
+                "page."
+            )
+        usual = found and found["port"] == {"http": ":80", "https": ":443"}[found["scheme"]]
+        origins.append(text.lower().removesuffix(found["port"]) if found and usual else text.lower())
+    return ",".join(origins)
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -35,7 +35,10 @@ def test_every_pin_of_a_lock_has_its_hashes(name: str):
 
 @pytest.mark.parametrize(
     ("inner", "outer"),
-    [("serve", "train"), ("train", "dev"), ("otel", "dev"), ("train", "ray"), ("dev", "browser")],
+    [
+        *(("serve", "train"), ("serve", "torchserve"), ("train", "dev"), ("otel", "dev"), ("train", "ray")),
+        ("dev", "browser"),
+    ],
 )
 def test_a_larger_lock_changes_nothing_of_the_smaller(inner: str, outer: str):
     """They are installed on top of one another."""

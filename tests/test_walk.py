@@ -49,6 +49,9 @@ ELSEWHERE = {
     "make shifts": "10 minutes; tests/evaluation/test_drift.py",
     "make tune TRIALS=30": "tests/training/test_tune.py",
     "make ablation": "tests/training/test_ablation.py",
+    "make torchserve": "make test-torchserve",
+    "make torchserve MODEL=models/release/model.onnx": "make test-torchserve",
+    ". .venv/bin/activate && cd build/torchserve": "for torchserve",
 }
 """Lines that are not typed here, and what does or would."""
 KEY = {"X-API-Key": "walker"}
@@ -64,6 +67,7 @@ BEGINS: tuple[str | tuple[str, ...], ...] = (
     ("SERVING_FEEDBACK=", "SERVING_API_KEY="),  # the settings of test_labels_come_back
     ".venv/bin/python -m evaluation compare",  # tests/evaluation/test_compare.py; make promote
     "docker ",  # make smoke-image
+    "torchserve ",  # make test-torchserve
     "make image",  # make smoke-image, make rehearse
     "DVC_REMOTE_URL=",  # make rehearse; tests/pipeline pushes and pulls
 )

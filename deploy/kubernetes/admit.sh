@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ask the API server of KUBECONFIG whether it would admit every manifest, without keeping any (--dry-run=server).
-# What belongs to an extension that the cluster lacks (Prometheus operator, Gateway API, Argo Rollouts) is named and
-# left out. Needs kubectl 1.24 or later. Usage: deploy/kubernetes/admit.sh
+# What belongs to an extension that the cluster lacks (Prometheus operator, Gateway API, Argo Rollouts, KServe) is
+# named and left out. Needs kubectl 1.24 or later. Usage: deploy/kubernetes/admit.sh
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -29,4 +29,5 @@ if has rollouts.argoproj.io; then components+=("../../components/rollout"); fi
 printf 'components: [%s]\n' "$(IFS=,; echo "${components[*]}")" >>"$work/kubernetes/overlays/production/kustomization.yaml"
 admit "$work/kubernetes/overlays/staging" cats-dogs-staging
 admit "$work/kubernetes/overlays/production" cats-dogs-production
+if has inferenceservices.serving.kserve.io; then admit "$work/kubernetes/overlays/kserve" cats-dogs-production; fi
 if has prometheusrules.monitoring.coreos.com; then admit "$work/monitoring" monitoring; fi

@@ -24,12 +24,11 @@ from evaluation.artefact.changes import CHANGES, UNCHANGED, changed
 from evaluation.artefact.results import Detection, Model, Shift, Shifts, Strongest
 from evaluation.artefact.windows import Observed
 from evaluation.figures import intervals
-from evaluation.service.drift import LEAST_PHOTOS
 from serving.contract.answer import Answer
 from serving.contract.artifact import read_reference
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
-from serving.contract.reference import make_reference, measure
+from serving.contract.reference import LEAST_PHOTOS, make_reference, measure
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 
 STRANGERS: Final = "strangers"

@@ -15,9 +15,16 @@ import numpy.typing as npt
 
 from evaluation.artefact.results import Detection, FalseAlarms
 from evaluation.figures import intervals
-from evaluation.service.drift import LEAST_PHOTOS, alarms
 from serving.contract.answer import Answer
-from serving.contract.reference import CONFIDENCE, PREDICTION, Reference, compare, make_reference
+from serving.contract.reference import (
+    CONFIDENCE,
+    LEAST_PHOTOS,
+    PREDICTION,
+    Reference,
+    alarms,
+    compare,
+    make_reference,
+)
 
 Quantities = dict[str, float]
 WINDOW: Final = 1000

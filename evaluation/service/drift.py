@@ -20,13 +20,8 @@ from common.files import write_json, write_text
 from evaluation.figures import pages, pictures
 from evaluation.service.client import get
 from evaluation.service.results import Quantity, Window
+from serving.contract.reference import ALARM_DISTANCE, ALARM_Z, LEAST_PHOTOS, alarms
 
-ALARM_Z: Final = 6.0
-"""Standard normal deviate above which a difference is not chance, over many windows and quantities."""
-ALARM_DISTANCE: Final = 0.15
-"""Jensen-Shannon distance above which a difference is large enough to look into."""
-LEAST_PHOTOS: Final = 100
-"""Fewest photos for which a window is judged."""
 _COLUMNS: Final = 3
 _BARS: Final = ((-0.2, "reference", pictures.GREY), (0.2, "window", pictures.ORANGE))
 """Offset in the picture, field of a `Quantity` and colour."""
@@ -34,11 +29,6 @@ _BARS: Final = ((-0.2, "reference", pictures.GREY), (0.2, "window", pictures.ORA
 
 class DriftError(UserError):
     """There is no window to judge; the text names the cause and the next step."""
-
-
-def alarms(distance: float | None, z: float | None) -> bool:
-    """Whether a quantity has drifted: significantly, and by much. The alert rules have the same limits."""
-    return distance is not None and z is not None and distance > ALARM_DISTANCE and z > ALARM_Z
 
 
 def read(content: bytes) -> Window:

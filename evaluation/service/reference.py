@@ -14,9 +14,9 @@ import msgspec
 
 from common.files import write_json
 from evaluation.service.client import get
-from evaluation.service.drift import LEAST_PHOTOS, DriftError
+from evaluation.service.drift import DriftError
 from serving.contract import artifact
-from serving.contract.reference import StoredReference, WindowReport, make_reference
+from serving.contract.reference import LEAST_PHOTOS, StoredReference, WindowReport, make_reference
 
 _FEW: Final = 1000
 """Photos below which a reference is noticeably uncertain itself."""

@@ -1,6 +1,6 @@
 """The errors of a request, independent of any protocol.
 
-The handler and the engine raise them. Only `serving.http.problems` maps their codes to HTTP statuses, and
+The handler and the engine raise them. Only `serving.http.kinds` maps their codes to HTTP statuses, and
 only `training.photos.prepare` maps them to reasons in the list of dropped files.
 """
 
@@ -24,6 +24,12 @@ class ServingError(UserError):
 
 class ImageError(ServingError):
     """The bytes of one image cannot be decoded into pixels."""
+
+
+class MissingImage(ImageError):
+    """The request has no field that is the image, or several that may be it."""
+
+    code = "missing-file"
 
 
 class EmptyImage(ImageError):

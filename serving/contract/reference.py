@@ -24,6 +24,12 @@ _BINS: Final = 10
 CONFIDENCE: Final = "confidence"
 PREDICTION: Final = "prediction"
 _FEW: Final = 5  # expected photos per bin that the chi-square approximation needs (Cochran 1954)
+ALARM_Z: Final = 6.0
+"""Standard normal deviate above which a difference is not chance, over many windows and quantities."""
+ALARM_DISTANCE: Final = 0.15
+"""Jensen-Shannon distance above which a difference is large enough to look into."""
+LEAST_PHOTOS: Final = 100
+"""Fewest photos for which a window is judged."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -64,6 +70,11 @@ class Drift(msgspec.Struct, frozen=True):
     """Two-sample chi-square test, as a standard normal deviate (Wilson and Hilferty 1931)."""
     photos: int
     """Photos in the window."""
+
+
+def alarms(distance: float | None, z: float | None) -> bool:
+    """Whether a quantity has drifted: significantly, and by much. The alert rules have the same limits."""
+    return distance is not None and z is not None and distance > ALARM_DISTANCE and z > ALARM_Z
 
 
 class QuantityReport(msgspec.Struct, frozen=True):

@@ -25,12 +25,17 @@ class Admission(Protocol):
         """Take note of the measured duration of one photo."""
 
     def check(
-        self, job: Job, *, waiting: Collection[Job], computing: Collection[Job], remaining_seconds: float
+        self,
+        jobs: Collection[Job],
+        *,
+        waiting: Collection[Job],
+        computing: Collection[Job],
+        remaining_seconds: float,
     ) -> None:
         """Admit a request or refuse it.
 
         Args:
-            job: The request.
+            jobs: Its photos, which are admitted together or not at all.
             waiting: Those in the queue.
             computing: Those that workers have taken.
             remaining_seconds: Time until the deadline of this one.
@@ -72,15 +77,19 @@ class ByAverage:
         return _CAUTION * (self.wait_seconds(ahead) + self._photo_seconds)
 
     def check(
-        self, job: Job, *, waiting: Collection[Job], computing: Collection[Job], remaining_seconds: float
+        self,
+        jobs: Collection[Job],
+        *,
+        waiting: Collection[Job],
+        computing: Collection[Job],
+        remaining_seconds: float,
     ) -> None:
-        """Admit by the number of requests ahead."""
-        del job
+        """Admit by the number of requests ahead of the last."""
         ahead = len(waiting) + len(computing)
-        expected = self.expected_seconds(ahead)
+        expected = self.expected_seconds(ahead + len(jobs) - 1)
         allowed = min(remaining_seconds, self._queue_seconds + _CAUTION * self._photo_seconds)
         late = expected - allowed
-        if len(waiting) >= self._queue_size:
+        if waiting and len(waiting) + len(jobs) > self._queue_size:
             raise Overloaded(
                 f"The queue is full: {len(waiting)} requests are waiting. Retry later.",
                 retry_after_seconds=max(late, self.wait_seconds(ahead)),
@@ -101,19 +110,25 @@ class ByCost:
         """Nothing: the estimate of each is an upper bound."""
 
     def check(
-        self, job: Job, *, waiting: Collection[Job], computing: Collection[Job], remaining_seconds: float
+        self,
+        jobs: Collection[Job],
+        *,
+        waiting: Collection[Job],
+        computing: Collection[Job],
+        remaining_seconds: float,
     ) -> None:
         """Admit by the sum of the costs."""
         ahead = sum(other.seconds for other in (*waiting, *computing)) / self._workers
-        late = ahead + job.seconds - remaining_seconds
-        if len(waiting) >= self._queue_size:
+        own = sum(job.seconds for job in jobs)
+        late = ahead + own - remaining_seconds
+        if waiting and len(waiting) + len(jobs) > self._queue_size:
             raise Overloaded(
                 f"{len(waiting)} large photos are waiting. Retry later, or send a smaller one.",
                 retry_after_seconds=max(late, ahead),
                 reason="queue-full",
             )
         if late > 0 and (waiting or computing):
-            raise _too_slow(ahead + job.seconds, self._deadline_seconds, late)
+            raise _too_slow(ahead + own, self._deadline_seconds, late)
 
 
 def _too_slow(expected: float, allowed: float, late: float) -> Overloaded:

@@ -128,8 +128,8 @@ class Lane:
             self._on_crowded(crowded)
         self._fewer.notify_all()
 
-    def put(self, job: Job) -> None:
-        """Queue a job.
+    def put(self, *jobs: Job) -> None:
+        """Queue the jobs of one request, all or none.
 
         Raises:
             Overloaded: the admission policy refuses it.
@@ -139,13 +139,13 @@ class Lane:
             if self._closing:
                 raise NotReady("The service is shutting down. Retry later.")
             self._admission.check(
-                job,
+                jobs,
                 waiting=self._queue,
                 computing=self._taken(),
-                remaining_seconds=job.deadline - self._clock(),
+                remaining_seconds=jobs[0].deadline - self._clock(),
             )
-            self._queue.append(job)
-            self._changed.notify()
+            self._queue.extend(jobs)
+            self._changed.notify(len(jobs))
 
     def learn(self, photo_seconds: float) -> None:
         """Report the duration of one photo to the admission policy."""

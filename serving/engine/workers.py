@@ -15,7 +15,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -28,7 +28,8 @@ from serving.engine.decoder import Decoder
 from serving.engine.job import FOLLOWED, Job, Result
 from serving.engine.lane import MOVED, Lane
 from serving.observation import measure_photo
-from serving.runtime.handler import ImageClassifierHandler, Item
+from serving.runtime.handler import ImageClassifierHandler
+from serving.runtime.item import Item
 from serving.runtime.memory import Trimmer
 from serving.telemetry.metrics import Metrics
 
@@ -160,17 +161,30 @@ class Engine:
     async def submit(self, body: bytes, arrived: float) -> Result:
         """Queue one encoded image and wait for its result.
 
+        Raises:
+            EngineError: as for `submit_all`.
+        """
+        (result,) = self.submit_all([body], arrived)
+        return await result
+
+    def submit_all(self, bodies: Sequence[bytes], arrived: float) -> list[Coroutine[Any, Any, Result]]:
+        """Queue the encoded images of one request, all or none; return what waits for the result of each.
+
         Args:
-            body: The encoded image.
+            bodies: The encoded images.
             arrived: When the request arrived, by the engine's clock; its deadline counts from there.
 
         Raises:
-            Overloaded: the queue is full, or the request cannot be answered in time.
-            DeadlineExceeded: the request was accepted, but its time ran out.
+            Overloaded: the queue is full, or the last image could not be answered in time.
             NotReady: the engine is closing.
+
+        To await a result raises:
+            DeadlineExceeded: the request was accepted, but its time ran out.
+            Overloaded: the image is large, and those before it take too long.
         """
-        result: Result = await self._queue(self._ordinary, self._job(body, arrived))
-        return result
+        jobs = [self._job(body, arrived) for body in bodies]
+        self._put(self._ordinary, jobs)
+        return [self._result(job) for job in jobs]
 
     async def compute(
         self,
@@ -212,7 +226,8 @@ class Engine:
             return result, {"queue": started - job.queued_at, "explain": job.ended - started}
 
         job.compute = timed
-        result: tuple[T, dict[str, float]] = await self._queue(self._large, job)
+        self._put(self._large, [job])
+        result: tuple[T, dict[str, float]] = await self._result(job)
         return result
 
     def _decode(self, job: Job) -> DecodedImage:
@@ -240,15 +255,17 @@ class Engine:
         future = asyncio.get_running_loop().create_future()
         return Job(body, arrived + self._limits.deadline_seconds, self._clock(), future)
 
-    async def _queue(self, lane: Lane, job: Job) -> Any:
+    def _put(self, lane: Lane, jobs: list[Job]) -> None:
         try:
-            lane.put(job)
+            lane.put(*jobs)
         except Overloaded as refusal:
-            self._metrics.rejected.labels(refusal.reason).inc()
+            self._metrics.rejected.labels(refusal.reason).inc(len(jobs))
             raise
         followed = FOLLOWED.get()
         if followed is not None:
-            followed.append(job)
+            followed += jobs
+
+    async def _result(self, job: Job) -> Any:
         expiry = job.loop.call_later(job.deadline - job.queued_at, self._expire, job)
         try:
             return await job.future
@@ -311,9 +328,8 @@ class Engine:
 
         job.compute = predict
         try:
-            self._large.put(job)
+            self._put(self._large, [job])
         except Overloaded as refusal:
-            self._metrics.rejected.labels(refusal.reason).inc()
             return refusal
         return MOVED
 

@@ -16,6 +16,7 @@ from serving.contract.artifact import Artifact
 from serving.contract.errors import ImageError
 from serving.contract.preprocess import DecodedImage
 from serving.http import problems
+from serving.http.kinds import KINDS
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest
 from serving.telemetry.metrics import OTHER
@@ -46,7 +47,7 @@ def routes_of(app: Litestar) -> list[tuple[str, str]]:
 def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]:
     """Litestar's hook for every exception that no route handled; it logs those with status 5xx."""
     answer = problems.response(error, request.id)
-    if problems.KINDS[problems.code_of(error)].status >= 500:
+    if KINDS[problems.code_of(error)].status >= 500:
         log_refusal(request, error)
     return answer
 
@@ -54,10 +55,10 @@ def answer_error(request: ServiceRequest, error: Exception) -> Response[Problem]
 def log_error(request: ServiceRequest, error: Exception, **more: Any) -> None:
     """Log an error that nobody foresaw, with its trace, of which the caller sees nothing."""
     code = problems.code_of(error)
-    status = problems.KINDS[code].status
+    status = KINDS[code].status
     request.scope["state"][OUTCOME] = code
-    bound = request.service.log.bind(**_request_fields(request))
-    bound.error("failed to answer", status=status, outcome=code, **more, exc_info=error)
+    fields = {**_request_fields(request), **more}
+    request.service.log.error("failed to answer", **fields, status=status, outcome=code, exc_info=error)
 
 
 def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
@@ -69,15 +70,15 @@ def log_refusal(request: ServiceRequest, error: Exception, **more: Any) -> None:
     request.scope["state"][OUTCOME] = code
     if error.__cause__ is not None:
         more["cause"] = repr(error.__cause__)
-    bound = request.service.log.bind(**_request_fields(request))
-    status = problems.KINDS[code].status
-    bound.info("refused", status=status, outcome=code, detail=problems.detail_of(error), **more)
+    fields = {**_request_fields(request), **more}
+    status, detail = KINDS[code].status, problems.detail_of(error)
+    request.service.log.info("refused", **fields, status=status, outcome=code, detail=detail)
 
 
 def log_answer(request: ServiceRequest, event: str, **more: Any) -> None:
     """Log an answer with status 200; `more` are the route's own fields."""
     request.scope["state"][OUTCOME] = "ok"
-    request.service.log.info(event, **_request_fields(request), status=200, outcome="ok", **more)
+    request.service.log.info(event, **{**_request_fields(request), **more}, status=200, outcome="ok")
 
 
 def _request_fields(request: ServiceRequest) -> dict[str, Any]:

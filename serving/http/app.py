@@ -7,18 +7,21 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from litestar import Litestar
+from litestar import Litestar, Response
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Server
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import answers, openapi, pages
+from serving.http import answers, openapi, pages, static
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
+from serving.http.inference import routes as inference
+from serving.http.minutes import minutes
 from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
@@ -55,27 +58,30 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         starting = asyncio.create_task(service.start())
-        watching = asyncio.create_task(lag.watch(service.metrics))
+        watching = [
+            asyncio.create_task(each) for each in (lag.watch(service.metrics), service.minutes.watch())
+        ]
         try:
             yield
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
             await service.stop()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
-    folders = {"/web": pages.WEB, "/web/swagger": pages.swagger_files()}
+    folders = {"/web": static.WEB, "/web/swagger": static.swagger_files()}
     app = Litestar(
         route_handlers=[
-            *(predict, explain, feedback),
-            *(drift, drift_window, health, live, metrics),
-            *(pages.index, pages.index_answer, pages.status, pages.problem),
+            *(predict, explain, feedback, inference.router),
+            *(drift, drift_window, health, live, metrics, minutes),
+            *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(
                     path=path,
                     directories=[folder],
                     include_in_schema=False,
-                    file_system=pages.Files(),
+                    file_system=static.Files(),
                 )
                 for path, folder in folders.items()
                 if folder
@@ -84,13 +90,14 @@ def create_app(
         request_class=ServiceRequest,
         request_max_body_size=None,  # `ServiceRequest.body` enforces the setting, whatever the headers say
         lifespan=[lifespan],
-        exception_handlers=handling(Exception, answers.answer_error),
+        exception_handlers=handling(Exception, _answer_error),
         openapi_config=OpenAPIConfig(
             title="Image classifier",
             version="1",
+            servers=[Server(url="..")],  # as seen from the description itself, also below a path
             path="/schema",
             components=openapi.COMPONENTS,
-            render_plugins=[JsonRenderPlugin(), pages.Viewer()],
+            render_plugins=[JsonRenderPlugin(), static.Viewer()],
         ),
         logging_config=None,
     )
@@ -104,3 +111,11 @@ def create_app(
 
         app.asgi_handler = Traced(app.asgi_handler, tracing.tracer, clock, (path for path, _ in routes))
     return app
+
+
+def _answer_error(request: ServiceRequest, error: Exception) -> Response[Any]:
+    """Answer what no route handled, an unknown address too, in the form of the protocol it belongs to."""
+    is_inference = f"{request.scope['path']}/".startswith(f"{inference.PREFIX}/")
+    if is_inference:
+        return inference.answer_error(request, error)
+    return answers.answer_error(request, error)

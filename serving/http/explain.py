@@ -19,10 +19,9 @@ from serving.contract.preprocess import DecodedImage
 from serving.http import problems
 from serving.http.answers import log_answer, log_refusal, server_timing, stages_ms
 from serving.http.authorisation import require_key
-from serving.http.openapi import KEY
+from serving.http.openapi import KEY, UploadOperation
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
-from serving.http.upload import UploadOperation
 from serving.runtime.handler import Batch, ImageClassifierHandler
 
 _SECONDS: Final = 0.15  # the unfused network, once more the fused one, and the picture

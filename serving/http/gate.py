@@ -1,7 +1,8 @@
 """What holds for every request, whatever answers it: `serving.http.app` puts it around the routes.
 
 Each has an id, which its answer carries; each answer has the headers that keep a browser from guessing and
-from framing, and is counted; HEAD is answered as GET is; what a body held of the budget is given back.
+from framing, and is counted; HEAD is answered as GET is; pages of other origins may read what the operator
+lets them; what a body held of the budget is given back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from serving.http.answers import route_of
+from serving.http.cors import Cors
 from serving.http.predict import PATH, predict_directly
 from serving.http.request import SHARE, request_id
 
@@ -24,6 +26,8 @@ _ALWAYS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
+
+_METHODS: Final = b"GET, HEAD, OPTIONS, POST"
 
 
 class Gate:
@@ -39,6 +43,7 @@ class Gate:
                 one of these or under `OTHER`.
         """
         self._app, self._service, self._routes = app, service, frozenset(routes)
+        self._cors = Cors(service.settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through."""
@@ -61,11 +66,18 @@ class Gate:
                 for name, value in ((b"x-request-id", identity.encode()), *_ALWAYS):
                     if name not in present:
                         headers.append((name, value))
-                message["headers"] = headers
+                message["headers"] = headers + self._cors.of_answer(inner)
                 route = route_of(inner, self._routes)
                 self._service.metrics.answered(route, scope["method"], message["status"])
             await send(message)
 
+        options = self._cors.of_preflight(inner)
+        if options is None and scope["method"] == "OPTIONS" and scope["path"] == "*":
+            options = [(b"allow", _METHODS)]  # of the service as a whole (RFC 9110, 9.3.7)
+        if options is not None:
+            await answer({"type": "http.response.start", "status": 204, "headers": options})
+            await answer({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         simple = scope["method"] == "POST" and scope["path"] == PATH and not scope["query_string"]
         try:
             await (predict_directly if simple else self._app)(inner, receive, answer)

@@ -118,9 +118,10 @@ class ExpositionOperation(Operation):
     """The OpenAPI description of the text formats of `GET /metrics`; Litestar derives the JSON."""
 
     def __post_init__(self) -> None:
-        """Add the two formats."""
-        for kind in _EXPOSITIONS:
-            self.responses["200"].content[kind] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))  # type: ignore[index,union-attr]
+        """Put the two formats first: a client that names none gets text."""
+        text = {kind: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)) for kind in _EXPOSITIONS}
+        response = self.responses["200"]  # type: ignore[index]
+        response.content = {**text, **response.content}  # type: ignore[union-attr,dict-item]
 
 
 @get(

@@ -1,13 +1,12 @@
-"""RFC 9457 problem details: the one place that maps an error's code to an HTTP status.
+"""RFC 9457 problem details: exceptions in, `Response[Problem]` out; `kinds` has the statuses.
 
-Exceptions in, `Response[Problem]` out; the routes take the OpenAPI description of their errors from here.
+The routes take the OpenAPI description of their errors from here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -17,6 +16,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from serving.contract.errors import Overloaded, ServingError, Unauthorized
+from serving.http.kinds import KINDS
 from serving.http.upload import EncodedBody
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -26,68 +26,6 @@ EXAMPLE_ID: Final = "0c6f3a5e5ad54a0d9f3f3a1d1c1b2a90"
 """The request id that the documented examples show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What all problems with one code have in common."""
-
-    status: int
-    title: str
-    example: str = ""
-    """A real detail of the service, word for word, as a test checks."""
-
-
-KINDS: Final[dict[str, Kind]] = {
-    "missing-file": Kind(
-        400,
-        "No image was sent",
-        'There is no multipart field "file" (found \'other\'). Send the image with curl -F "file=@dog.jpg".',
-    ),
-    "malformed-upload": Kind(400, "The upload cannot be parsed"),
-    "malformed-feedback": Kind(400, "The feedback cannot be parsed"),
-    "bad-request": Kind(400, "The request is malformed"),
-    "unauthorized": Kind(
-        401,
-        "The API key is missing or wrong",
-        'Send the key as "Authorization: Bearer KEY" or "X-API-Key: KEY".',
-    ),
-    "not-found": Kind(404, "There is nothing at this address"),
-    "unknown-request": Kind(404, "No answer has this request id"),
-    "method-not-allowed": Kind(405, "This method is not allowed here"),
-    "uri-too-long": Kind(414, "The address is too long"),
-    "content-encoding": Kind(
-        415,
-        "The body has a content coding",
-        "The body has the content coding 'gzip'. Send the photo without one.",
-    ),
-    "head-too-large": Kind(431, "The headers are too large"),
-    "head-timeout": Kind(408, "The head of the request took too long"),
-    "http-version": Kind(505, "This version of HTTP is not spoken here"),
-    "feedback-unavailable": Kind(503, "The stored answers are not available"),
-    "upload-timeout": Kind(408, "The upload took too long"),
-    "body-too-large": Kind(413, "The upload is too large"),
-    "image-too-large": Kind(413, "The image is too large"),
-    "unsupported-image": Kind(
-        415,
-        "Not an accepted image format",
-        "The bytes are not an image of an accepted format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF).",
-    ),
-    "empty": Kind(422, "The image is empty", "The image is empty (0 bytes)."),
-    "broken-image": Kind(
-        422, "The image is broken", "The JPEG image cannot be decoded: it is truncated or corrupt."
-    ),
-    "unknown-label": Kind(422, "The label is not one of the model's"),
-    "disconnected": Kind(499, "The client disconnected"),
-    "not-explainable": Kind(501, "This model has no heat maps"),
-    "feedback-off": Kind(
-        404,
-        "This service accepts no feedback",
-        "This service stores no answers to label: SERVING_FEEDBACK is not set.",
-    ),
-    "internal": Kind(500, "The service failed"),
-    "overloaded": Kind(503, "The service is overloaded"),
-    "not-ready": Kind(503, "The service is not ready"),
-    "deadline-exceeded": Kind(504, "The answer took too long"),
-}
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 500: "internal"}
 
 
@@ -125,14 +63,24 @@ def response(error: Exception, request_id: str) -> Response[Problem]:
     headers = {}
     if isinstance(error, EncodedBody):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    wait_seconds = error.retry_after_seconds if isinstance(error, Overloaded) else 1.0
+    headers |= retry_after(KINDS[code_of(error)].status, wait_seconds)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
         headers |= {key: value for key, value in error.headers.items() if key.lower() == "allow"}
-    problem = _problem(code_of(error), detail_of(error), request_id)
-    return Response(problem, media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
+    found = problem(error, request_id)
+    return Response(found, media_type=MEDIA_TYPE, status_code=found.status, headers=headers)
+
+
+def retry_after(status: int, seconds: float = 1.0) -> dict[str, str]:
+    """The header that says when to retry, in whole seconds, if the service cannot answer now."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))} if status == 503 else {}
+
+
+def problem(error: Exception, request_id: str) -> Problem:
+    """The problem that `error` is."""
+    return _problem(code_of(error), detail_of(error), request_id)
 
 
 def encode(code: str, detail: str, request_id: str) -> bytes:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http import problems
 from serving.http.connections import Connections, Phase
+from serving.http.kinds import KINDS
 
 if TYPE_CHECKING:
     from serving.service import Service
@@ -270,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         if self._waits_for_an_earlier_answer():
             self._refusal = _Refused(code, detail)
             return
-        kind = problems.KINDS[code]
+        kind = KINDS[code]
         self._open_connections.metrics.answered("other", "other", kind.status)
         self._open_connections.closed(code)
         cycle: RequestResponseCycle | None = self.cycle

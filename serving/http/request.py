@@ -16,7 +16,8 @@ from litestar import Request, Response
 from litestar.types import ExceptionHandlersMap, Scope
 
 from serving.engine.budget import Share
-from serving.http.upload import Allowance, CallerGone, Form, Whole, image_sink, read_body
+from serving.http.sinks import Photos, Sink, TooManyPhotos, Whole, sink_for
+from serving.http.upload import Allowance, CallerGone, read_body
 from serving.service import Service
 
 T = TypeVar("T")
@@ -102,32 +103,60 @@ class ServiceRequest(Request[Any, Any, Any]):
             Overloaded: there is no memory for it now.
         """
         if self._whole is None:
-            self._whole = await self._read(Whole(), _MOST_JSON_BYTES)
+            self._whole = bytes(await self.read(Whole(), _MOST_JSON_BYTES))
+            self.scope["state"][_BODY_BYTES] = len(self._whole)
         return self._whole
 
-    async def _read(self, sink: Whole | Form, limit_bytes: int) -> bytes:
+    async def read(self, sink: Sink[T], limit_bytes: int) -> T:
+        """What `sink` makes of the body.
+
+        Raises:
+            UploadError: the body is too large or too slow, or refused by the sink.
+            Overloaded: there is no memory for it now.
+        """
         service = self.service
         allowance = Allowance(service.budget, limit_bytes, service.settings.upload_seconds)
 
         def keep(share: Share) -> None:
             self.scope["state"][SHARE] = share
 
-        content = await read_body(self.receive, sink, allowance, self.headers, keep)
-        self.scope["state"][_BODY_BYTES] = len(content)
-        return content
+        return await read_body(self.receive, sink, allowance, self.headers, keep)
 
-    async def photo(self) -> tuple[bytes, float]:
-        """The encoded image, and when the request was complete, by the service's clock.
+    async def photos(self) -> tuple[Photos, float]:
+        """The encoded images, and when the request was complete, by the service's clock.
 
         Raises:
             ServingError: the upload is invalid, there is no memory for it, or no model is ready.
         """
         settings = self.service.settings
-        sink = image_sink(*self.content_type, settings.max_parts)
-        photo = await self._read(sink, settings.max_body_bytes)
-        arrived = self.service.clock()  # the upload depends on the client's connection: it does not count
+        sink = sink_for(*self.content_type, settings.max_parts)
+        photos = await self.read(sink, settings.max_body_bytes)
+        return photos, self.arrived(sum(map(len, photos.encoded)))
+
+    async def photo(self) -> tuple[bytes, float]:
+        """The encoded image of a request that may have one.
+
+        Raises:
+            ServingError: as for `photos`, or there are several.
+        """
+        photos, arrived = await self.photos()
+        if len(photos.encoded) != 1:
+            raise TooManyPhotos(f"The request has {len(photos.encoded)} photos. Send them one by one.")
+        return photos.encoded[0], arrived
+
+    def arrived(self, photo_bytes: int) -> float:
+        """When the request was complete, by the service's clock; the upload before it does not count.
+
+        Args:
+            photo_bytes: Size of what it carries, for the log.
+
+        Raises:
+            NotReady: no model is ready.
+        """
+        arrived = self.service.clock()
+        self.scope["state"][_BODY_BYTES] = photo_bytes
         self.service.require_ready()
-        return photo, arrived
+        return arrived
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`; if the client disconnects first, cancel it.

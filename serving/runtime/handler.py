@@ -1,17 +1,19 @@
-"""TorchServe's handler contract for one artefact: bytes in, answers out; a bad item fails alone.
+"""Encoded photos in, one artefact's answers out: preprocess, inference, postprocess. A bad item fails alone.
 
 It knows neither HTTP nor queues. `serving.engine.workers` runs its stages one by one and times them,
-`evaluation.artefact.offline` runs it over a whole split, and TorchServe itself could call `handle`.
+`evaluation.artefact.offline` runs it over a whole split, and `serving.torchserve` runs it in TorchServe. The
+names of its methods are those of TorchServe's handlers, which the field knows; that server is no longer
+developed.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,41 +23,10 @@ from serving.contract.answer import Answer, Refusal
 from serving.contract.errors import ArtifactError, ImageError, NotReady
 from serving.contract.preprocess import DecodedImage, Limits, inspect, preprocess
 from serving.contract.structure.model import Structure
+from serving.runtime.context import Context, LocalContext
+from serving.runtime.item import encoded
 from serving.runtime.load import load
 from serving.runtime.network import Network, Pixels
-
-
-class Context(Protocol):
-    """What TorchServe passes to a handler, as far as it is used here."""
-
-    @property
-    def system_properties(self) -> dict[str, Any]:
-        """`model_dir`: folder of the model file."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """`manifest["model"]["serializedFile"]`: the model file's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalContext:
-    """A context for use outside TorchServe."""
-
-    system_properties: dict[str, Any]
-    manifest: dict[str, Any]
-
-    @classmethod
-    def for_file(cls, path: Path) -> LocalContext:
-        """The context that makes `initialize` load the artefact at `path`."""
-        return cls({"model_dir": str(path.parent)}, {"model": {"serializedFile": path.name}})
-
-
-class Item(TypedDict):
-    """One request in a batch: the encoded image."""
-
-    body: bytes
-    known: NotRequired[Structure | DecodedImage | ImageError]
-    """What is known of it already: its structure, its pixels, or why it is refused."""
 
 
 @dataclass(slots=True)
@@ -73,7 +44,7 @@ class Batch:
 
 
 class ImageClassifierHandler:
-    """Serve one artefact through TorchServe's contract. Thread-safe once initialised."""
+    """Run one artefact on encoded photos. Thread-safe once initialised."""
 
     def __init__(self, limits: Limits | None = None, *, device: str = "cpu", max_batch: int = 1) -> None:
         """Prepare to serve.
@@ -123,19 +94,14 @@ class ImageClassifierHandler:
         """
         return inspect(body, self.artifact.card.input_size, self.limits)
 
-    def preprocess(self, data: list[Item]) -> Batch:
-        """Decode each item; the error of a bad one takes its place."""
+    def preprocess(self, data: Sequence[object]) -> Batch:
+        """Decode each item; the error of a bad one takes its place.
+
+        Args:
+            data: Items as `encoded` takes them, of which nothing is trusted.
+        """
         size = self.artifact.card.input_size
-        images: list[DecodedImage | ImageError] = []
-        for item in data:
-            known = item.get("known")
-            if isinstance(known, (DecodedImage, ImageError)):
-                images.append(known)
-                continue
-            try:
-                images.append(preprocess(item["body"], size, self.limits, known))
-            except ImageError as error:
-                images.append(error)
+        images = [self._decode(item, size) for item in data]
         good = [image.pixels for image in images if isinstance(image, DecodedImage)]
         stacked = np.stack(good) if good else np.empty((0, 3, size, size), np.uint8)
         return Batch(images, stacked)
@@ -183,13 +149,13 @@ class ImageClassifierHandler:
             for image in outputs.images
         ]
 
-    def handle(self, data: list[Item], context: Context | None = None) -> list[Answer | Refusal]:
+    def handle(self, data: Sequence[object], context: Context | None = None) -> list[Answer | Refusal]:
         """All stages on a batch; returns one entry per item."""
         del context  # part of the contract; `initialize` sets all state
         return self.postprocess(self.inference(self.preprocess(data)))
 
     def describe_handle(self) -> dict[str, Any]:
-        """Name, version, labels and input of the served model, for TorchServe's describe API."""
+        """Name, version, labels and input of the served model."""
         card = self.artifact.card
         return {
             "name": card.name,
@@ -199,6 +165,16 @@ class ImageClassifierHandler:
             "input": f"u8[N,3,{card.input_size},{card.input_size}], {card.resize_rule}",
             "runtime": self._loaded().describe(),
         }
+
+    def _decode(self, item: object, size: int) -> DecodedImage | ImageError:
+        known = item.get("known") if isinstance(item, dict) else None
+        if isinstance(known, (DecodedImage, ImageError)):
+            return known
+        try:
+            structure = known if isinstance(known, Structure) else None
+            return preprocess(encoded(item), size, self.limits, structure)
+        except ImageError as error:
+            return error
 
     def _answer(self, row: npt.NDArray[np.float32], distance: float | None) -> Answer:
         card = self.artifact.card

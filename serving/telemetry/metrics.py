@@ -330,14 +330,18 @@ class Metrics:
         self.feedback_window.set(count)
         self.feedback_accuracy.set(right / count if count else math.nan)
 
-    def summary(self) -> MetricsSummary:
-        """The counts since the start and the mean latency."""
-        outcomes = {
+    def outcomes(self) -> dict[str, int]:
+        """Answers to `/predict` by outcome, since the start."""
+        return {
             sample.labels["outcome"]: int(sample.value)
             for metric in self.requests.collect()
             for sample in metric.samples
             if sample.name.endswith("_total")
         }
+
+    def summary(self) -> MetricsSummary:
+        """The counts since the start and the mean latency."""
+        outcomes = self.outcomes()
         samples = [sample for metric in self.latency.collect() for sample in metric.samples]
         total = sum(s.value for s in samples if s.name.endswith("_sum"))
         count = sum(s.value for s in samples if s.name.endswith("_count"))

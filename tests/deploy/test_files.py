@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from serving.contract import artifact
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.context import LocalContext
+from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
 from tests.tiny import ROOT
 

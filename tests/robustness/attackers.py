@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+import httpx
 from PIL import Image
 
 from tests import hostile
@@ -18,13 +22,18 @@ from tests.pictures import encode, scene
 
 _PAUSE_SECONDS = 0.05
 _HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+_JSON = b"Content-Type: application/json\r\n"
+_BINARY = b"Inference-Header-Content-Length: 256\r\n"
+_MOST_PHOTOS = 16
+_MOST_BYTES = 19_000_000
+"""Of all the photos of a body, which is then just below the limit."""
 
 
 class Attacker:
     """Connections to one service."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts, self._url = urlsplit(url), url
         self._address = parts.hostname, parts.port
 
     @contextlib.contextmanager
@@ -33,10 +42,11 @@ class Attacker:
         with contextlib.suppress(OSError), socket.create_connection(self._address, timeout_seconds) as one:
             yield one
 
-    def post(self, data: bytes, path: bytes = b"/predict") -> None:
-        """Send a photo and read the answer."""
+    def post(self, data: bytes, path: bytes = b"/predict", fields: bytes = b"") -> None:
+        """Send a body and read the answer."""
+        head = (_HEAD % len(data)).replace(b"/predict", path).replace(b"Host: x\r\n", b"Host: x\r\n" + fields)
         with self.connected(60) as connection:
-            connection.sendall((_HEAD % len(data)).replace(b"/predict", path) + data)
+            connection.sendall(head + data)
             connection.recv(65536)
 
     def photos(self, *photos: bytes, path: bytes = b"/predict", callers: int = 3) -> None:
@@ -65,6 +75,24 @@ class Attacker:
                 time.sleep(0.1)
 
         together(caller, 60)
+
+    def lists(self) -> None:
+        """Sixteen callers, with lists in JSON and tensors in binary, each of one photo as often as can be."""
+        model = httpx.get(f"{self._url}/health").json()["model"]["name"]
+        infer = f"/v2/models/{model}/infer".encode()
+        requests = [
+            (_listed(bytes(14_000_000)), b"/predict", _JSON),
+            (_tensor(bytes(1_100_000)), infer, _BINARY),
+            (_listed(largest_admitted()[-1]), b"/predict", _JSON),
+        ]
+
+        def caller(number: int) -> None:
+            while True:
+                self.post(*requests[number % len(requests)])
+                number += 1
+                time.sleep(1)
+
+        together(caller, 16)
 
     def heads(self) -> None:
         """Headers without end, and addresses of megabytes."""
@@ -111,6 +139,22 @@ class Attacker:
         together(caller, 8)
 
 
+def _listed(photo: bytes) -> bytes:
+    one = b'{"b64":"%s"}' % base64.b64encode(photo)
+    return b'{"instances":[%s]}' % b",".join([one] * _times(one))
+
+
+def _tensor(photo: bytes) -> bytes:
+    one = struct.pack("<I", len(photo)) + photo
+    size = {"binary_data_size": _times(one) * len(one)}
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [_times(one)], "parameters": size}
+    return json.dumps({"inputs": [tensor]}).encode().ljust(256) + one * _times(one)
+
+
+def _times(one: bytes) -> int:
+    return max(1, min(_MOST_PHOTOS, _MOST_BYTES // len(one)))
+
+
 def together(caller: Callable[[int], None], count: int) -> None:
     """Run callers at the same time, for ever."""
     for number in range(count):
@@ -139,6 +183,7 @@ KINDS: dict[str, Callable[[Attacker], None]] = {
     "heads of megabytes": lambda one: one.heads(),
     "unfinished heads": lambda one: one.half_heads(),
     "answers that nobody reads": lambda one: one.unread(),
+    "lists and tensors of megabytes": lambda one: one.lists(),
     "heat maps of large photos": lambda one: one.photos(*largest_admitted(), path=b"/explain", callers=6),
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
+import struct
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -134,3 +138,88 @@ def test_fuzz_multipart(target: Target):
     print(f"\nfuzz multipart: {outcomes.total()} bodies, {dict(outcomes)}")
     assert set(outcomes) <= ALLOWED
     assert outcomes[400] > 50
+
+
+FORMS = ("list", "tensor", "binary", "form")
+"""How a fuzzed request carries its photos."""
+STATUSES = {200, 400, 413, 415, 422, 503, 504}
+"""Those that the routes document, of what a body can cause."""
+LENGTH = "Inference-Header-Content-Length"
+VALUES = (b"-1", b"0", b"1e3", b"9" * 30, b"null", b"true", b'""', b'"\\ud800"', b"[]", b"{}", b"[[", b"\xff")
+"""What takes the place of a value of the JSON."""
+
+
+def several(form: str, photos: list[bytes], model: str) -> tuple[str, bytearray, dict[str, str]]:
+    """A request with several photos: its path, body and headers."""
+    encoded = [base64.b64encode(photo).decode() for photo in photos]
+    if form == "form":
+        request = httpx.Request("POST", "http://x/", files=[("file", ("x", photo)) for photo in photos])
+        return "/predict", bytearray(request.read()), {"Content-Type": request.headers["content-type"]}
+    if form == "list":
+        body = json.dumps({"instances": [{"b64": text} for text in encoded]})
+        return "/predict", bytearray(body.encode()), {"Content-Type": "application/json"}
+    tensor: dict[str, Any] = {"name": "image", "datatype": "BYTES", "shape": [len(photos)]}
+    raw = b"".join(struct.pack("<I", len(photo)) + photo for photo in photos)
+    part = {"parameters": {"binary_data_size": len(raw)}} if form == "binary" else {"data": encoded}
+    head = json.dumps({"inputs": [tensor | part], "outputs": [{"name": "label"}]}).encode()
+    headers = {LENGTH: str(len(head))} if form == "binary" else {}
+    return f"/v2/models/{model}/infer", bytearray(head + raw * (form == "binary")), headers
+
+
+def damage(body: bytearray, chance: random.Random) -> None:
+    """Replace values of the JSON or of the form's heads, change or drop bytes, or repeat or cut a part."""
+    for _ in range(chance.randint(1, 3)):
+        marks = [at for at, byte in enumerate(body[:400]) if byte in b':[,"\n'] or [0]
+        at = chance.choice([*marks, chance.randrange(len(body) + 1)])
+        kind = chance.randrange(4)
+        if kind == 0:
+            end = next((end for end in range(at + 1, len(body)) if body[end] in b",]}\n"), len(body))
+            body[at + 1 : end] = chance.choice(VALUES)
+        elif kind == 1:
+            body[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+        elif kind == 2:
+            body[at:at] = body[at : at + chance.randint(1, 400)]
+        else:
+            del body[at : at + chance.choice([1, 4, len(body)])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fuzz_several_photos(target: Target, form: str):
+    """Damaged photos in damaged bodies: a documented status, and each error in the form of its protocol."""
+    each, outcomes, chance = int(250 * SCALE), Counter[int](), random.Random(form)
+    seeds = [SEEDS[name] for name in ("jpeg", "png", "gif")]
+    with httpx.Client(base_url=target.url, timeout=30) as client:
+        model = client.get("/health").json()["model"]["name"]
+        for _ in range(each):
+            photos = [mutate(seed, chance) if chance.random() < 0.3 else seed for seed in seeds]
+            path, body, headers = several(form, photos, model)
+            if chance.random() < 0.8:
+                damage(body, chance)
+            if LENGTH in headers and chance.random() < 0.2:
+                headers[LENGTH] = str(chance.choice([-1, 0, 10, len(body), len(body) + 1, "1e3", "9" * 20]))
+            answer = client.post(path, content=bytes(body), headers=headers)
+            outcomes[answer.status_code] += 1
+            if answer.status_code != 200:
+                check_error(answer, path)
+            elif form == "list" or (form == "form" and "predictions" in answer.json()):
+                items = answer.json()["predictions"]
+                identity = answer.headers["x-request-id"]
+                assert [item["request_id"] for item in items] == [
+                    f"{identity}.{number}" for number in range(1, len(items) + 1)
+                ]
+                assert all("prediction" in item or item["status"] in STATUSES for item in items)
+    print(f"\nfuzz several photos, {form}: {outcomes.total()} bodies, {dict(outcomes)}")
+    assert set(outcomes) <= STATUSES
+    assert outcomes[200] > each / 20
+    assert outcomes[400] > each / 20
+
+
+def check_error(answer: httpx.Response, path: str) -> None:
+    """Check that an error has the form of its protocol, and is short."""
+    assert len(answer.content) < 4000
+    if path.startswith("/v2/"):
+        assert set(answer.json()) == {"error"}
+        return
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == answer.status_code
+    assert answer.json()["type"].startswith("/problems/")

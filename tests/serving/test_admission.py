@@ -9,11 +9,16 @@ from serving.engine.admission import FIRST_GUESS_SECONDS, ByAverage
 from serving.engine.job import Job
 
 
-def check(admission: ByAverage, *, waiting: int, computing: int, remaining_seconds: float) -> None:
+def check(
+    admission: ByAverage, *, waiting: int, computing: int, remaining_seconds: float, photos: int = 1
+) -> None:
     """Ask for one more request, with others before it."""
     job = Job(b"", 0, 0, None, loop=None)
     admission.check(
-        job, waiting=[job] * waiting, computing=[job] * computing, remaining_seconds=remaining_seconds
+        [job] * photos,
+        waiting=[job] * waiting,
+        computing=[job] * computing,
+        remaining_seconds=remaining_seconds,
     )
 
 
@@ -75,3 +80,15 @@ def test_the_operator_may_allow_less_waiting_than_the_deadline():
     check(admission, waiting=1, computing=2, remaining_seconds=2)
     with pytest.raises(Overloaded, match=r"would take 0\.4 s, more than the 0\.2 s that are allowed"):
         check(admission, waiting=2, computing=2, remaining_seconds=2)
+
+
+def test_the_photos_of_one_request_are_admitted_together():
+    """By when the last of them is answered; an idle engine takes a request of any length."""
+    admission = policy()
+    in_time = admission.expected_seconds(5)
+    check(admission, waiting=1, computing=2, photos=3, remaining_seconds=in_time)
+    with pytest.raises(Overloaded, match="would take"):
+        check(admission, waiting=1, computing=2, photos=4, remaining_seconds=in_time)
+    with pytest.raises(Overloaded, match="The queue is full"):
+        check(admission, waiting=8, computing=0, photos=3, remaining_seconds=1000)
+    check(admission, waiting=0, computing=0, photos=11, remaining_seconds=0.01)

@@ -13,7 +13,8 @@ import torch
 from serving.contract import artifact
 from serving.contract.errors import ArtifactError, NotReady
 from serving.runtime import torchscript
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.context import LocalContext
+from serving.runtime.handler import ImageClassifierHandler
 from tests import tiny
 from tests.pictures import encode, scene
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.engine.workers import Engine
-from serving.http import problems
+from serving.http.kinds import KINDS
 from serving.observers.feedback import Feedback
 from serving.settings import Settings
 from serving.telemetry import lag
@@ -162,7 +162,7 @@ def test_every_outcome_of_predict_is_a_known_one(client: Client):
         return {sample.labels["outcome"] for sample in family.samples}
 
     before = outcomes()
-    assert before <= {"ok", *problems.KINDS}
+    assert before <= {"ok", *KINDS}
     for content in (JPEG, b"", b"no photo", JPEG[:-300], bytes(2_000_000), encode(scene(5000, 10))):
         client.post("/predict", content=content)
     assert outcomes() == before

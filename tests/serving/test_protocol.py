@@ -150,6 +150,13 @@ def test_what_is_no_acceptable_request_gets_a_problem_and_the_connection_closes(
     assert httpx.get(process.url + "/health").status_code == 200
 
 
+def test_a_question_about_the_service_as_a_whole_is_answered(process: Process):
+    """`OPTIONS *` names the methods that any address may have (RFC 9110, 9.3.7)."""
+    answer = exchange(process, b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert b"\r\nallow: GET, HEAD, OPTIONS, POST\r\n" in answer
+
+
 @pytest.mark.parametrize("name", ["wrong key", "too large", "not a form"])
 def test_an_answer_before_the_body_is_read_closes_and_arrives(process: Process, name: str):
     """The client is still sending megabytes when it comes."""

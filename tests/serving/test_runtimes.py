@@ -15,7 +15,8 @@ from serving.contract import artifact, onnx
 from serving.contract.errors import ArtifactError
 from serving.contract.preprocess import preprocess
 from serving.runtime import load
-from serving.runtime.handler import ImageClassifierHandler, LocalContext, load_handler
+from serving.runtime.context import LocalContext
+from serving.runtime.handler import ImageClassifierHandler, load_handler
 from serving.settings import Settings
 from tests import tiny
 from tests.conftest import running

@@ -29,6 +29,7 @@ def test_every_setting_is_read_from_its_variable():
         "shadow_share": "0.5",
         "feedback_photos": "True",
         "feedback_max_bytes": "2000000",
+        "cors_origins": "https://app.example.org",
     }
     for field in Settings.__struct_fields__:
         given = text.get(field, "2000")

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from serving.contract.preprocess import preprocess
 from serving.observation import Observation
 from serving.observers.shadow import Shadow
-from serving.runtime.handler import ImageClassifierHandler, LocalContext
+from serving.runtime.context import LocalContext
+from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from tests import tiny

@@ -1,2 +1,3 @@
 // Shows the OpenAPI description of this service in Swagger UI; loads nothing from other hosts.
-SwaggerUIBundle({ url: "/schema/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null });
+const url = new URL("../schema/openapi.json", document.currentScript.src).href;
+SwaggerUIBundle({ url, dom_id: "#api", deepLinking: true, validatorUrl: null });
