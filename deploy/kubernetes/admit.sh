@@ -23,7 +23,7 @@ admit() { # folder, namespace
 
 kubectl get --raw /readyz >/dev/null || { echo "error: the API server of KUBECONFIG is not ready" >&2; exit 1; }
 cp -r ../kubernetes ../monitoring "$work"
-components=("../../components/ingress")
+components=("../../components/ingress" "../../components/traces")
 if has httproutes.gateway.networking.k8s.io; then components+=("../../components/gateway"); fi
 if has rollouts.argoproj.io; then components+=("../../components/rollout"); fi
 printf 'components: [%s]\n' "$(IFS=,; echo "${components[*]}")" >>"$work/kubernetes/overlays/production/kustomization.yaml"

@@ -7,6 +7,7 @@ Health checks and scrapes have no span: they would be most of them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from serving.contract.answer import Answer
+from serving.contract.answer import Refusal
 from serving.engine.job import FOLLOWED, Job, Result
 from serving.http.answers import OUTCOME, route_of
 from serving.http.request import SPAN, SpanIds, request_id, trace_parent
@@ -39,7 +40,9 @@ from serving.telemetry.metrics import METHODS, OTHER
 
 _MOST_STATE_BYTES: Final = 512
 """A longer tracestate is left out: it is in each span that waits; the recommendation asks for no more."""
-_UNTRACED: Final = frozenset({"/metrics", "/health", "/health/live", "/health/ready"})
+_UNTRACED: Final = re.compile(
+    r"(/metrics|(/v2)?/health(/live|/ready)?|/v2/models/[^/]+(/versions/[^/]+)?/ready)/?"
+)
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace a request, unless it is a health check or a scrape."""
-        if scope["type"] != ScopeType.HTTP or (scope["path"].rstrip("/") in _UNTRACED):
+        if scope["type"] != ScopeType.HTTP or _UNTRACED.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         notes = _Notes(self._clock())
@@ -150,10 +153,13 @@ class Traced:
         """Say how the request ended, and add its stages."""
         ended = self._clock()
         state: dict[str, Any] = scope["state"]
-        outcome, route = state.get(OUTCOME), route_of(scope, self._routes)
+        route = route_of(scope, self._routes)
+        outcome = state.get(OUTCOME) if len(notes.jobs) < 2 else None  # of several photos, each has its own
         about: dict[str, Any] = {"classifier.request_id": request_id(scope), **_server(scope)}
         if notes.body_bytes:
             about["http.request.body.size"] = notes.body_bytes
+        if len(notes.jobs) == 1:
+            about |= _about(notes.jobs[0])
         if outcome:
             about["classifier.outcome"] = outcome
         if route != OTHER:
@@ -164,8 +170,6 @@ class Traced:
         if not notes.status or notes.status >= 500:
             about["error.type"] = outcome or notes.failure or str(notes.status)
             span.set_status(Status(StatusCode.ERROR))
-        if len(notes.jobs) == 1:
-            about |= _about(notes.jobs[0])
         span.set_attributes(about)
         inside = set_span_in_context(span, Context())
         for name, start, end, attributes in notes.stages(ended):
@@ -177,18 +181,18 @@ class Traced:
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What is known of a photo's prediction."""
+    """What became of a photo that was computed."""
     future = job.future
     if not future.done() or future.cancelled() or future.exception():
         return {}
     result = future.result()
     if not isinstance(result, Result):
         return {}
-    about: dict[str, Any] = {"classifier.model_version": result.artifact.card.version}
-    if isinstance(result.answer, Answer):
-        about["classifier.prediction"] = result.answer.prediction
-        about["classifier.uncertain"] = result.answer.uncertain
-    return about
+    about = {"classifier.model_version": result.artifact.card.version}
+    if isinstance(result.answer, Refusal):
+        return about | {"classifier.outcome": result.answer.error}
+    answer = {"prediction": result.answer.prediction, "uncertain": result.answer.uncertain, "outcome": "ok"}
+    return about | {f"classifier.{name}": value for name, value in answer.items()}
 
 
 def _context(parent: tuple[str, str, str], scope: HTTPScope) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -300,8 +301,10 @@ def test_every_other_route_has_a_span_of_its_own(
 
 def test_health_checks_and_scrapes_have_no_span(client: Client, exporter: InMemorySpanExporter):
     """They would be most of the spans."""
-    for path in ("/health", "/health/", "/health/live", "/health/ready", "/metrics"):
-        client.get(path)
+    paths = ("/health", "/health/", "/health/live", "/health/ready", "/metrics")
+    inference = ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready")
+    for path in (*paths, *inference):
+        assert client.get(path).status_code == 200
     assert not exporter.get_finished_spans()
 
 
@@ -323,41 +326,28 @@ def test_any_host_is_traced(host: str, client: Client, exporter: InMemorySpanExp
     assert of(exporter)["request"].attributes["http.response.status_code"] == 200
 
 
-def call(app: Any, **scope: Any) -> None:
-    """Send one request to an ASGI application, which need not answer."""
-    whole = {
-        "type": "http",
-        "method": "POST",
-        "path": "/predict",
-        "scheme": "http",
-        "http_version": "1.1",
-        "headers": [],
-        "state": {},
-    }
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"abc"}
-
-    async def send(_: Any) -> None:
-        return None
-
-    asyncio.run(app(whole | scope, receive, send))
+def test_photos_of_one_request_each_have_their_stages(client: Client, exporter: InMemorySpanExporter):
+    """These carry the prediction, or the refusal, of their photo; the request's span carries neither."""
+    data = [base64.b64encode(photo).decode() for photo in (JPEG, b"no photo")]
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": data}
+    answer = client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+    upload, *stages, request = exporter.get_finished_spans()
+    assert request.attributes["http.response.status_code"] == answer.status_code
+    found = [(span.name, span.attributes["classifier.outcome"]) for span in stages]
+    first = [(stage, "ok") for stage in ("queue", "decode", "infer")]
+    assert found == first + [(stage, "unsupported-image") for stage in ("queue", "decode")]
+    assert "classifier.prediction" in stages[0].attributes
+    assert request.name == "POST /v2/models/{name}/infer"
+    assert not request.attributes.keys() & {"classifier.prediction", "classifier.outcome"}
+    assert request.attributes["http.request.body.size"] > 0
+    assert upload.name == "upload"
 
 
-def test_photos_of_one_request_each_have_their_prediction(
-    client: Client, tracing: Tracing, exporter: InMemorySpanExporter
-):
-    """With several photos, the stages carry what the request's span carries with one."""
-    engine = client.app.state.service.engine
+BARE = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "http_version": "1.1"}
 
-    async def two(*_: Any) -> None:
-        await asyncio.gather(*(engine.submit(JPEG, engine._clock()) for _ in range(2)))
 
-    call(Traced(two, tracing.tracer, engine._clock, ["/predict"]))
-    *stages, request = exporter.get_finished_spans()
-    assert [span.name for span in stages] == ["queue", "decode", "infer"] * 2
-    assert all("classifier.prediction" in span.attributes for span in stages)
-    assert "classifier.prediction" not in request.attributes
+async def nothing(*_: Any) -> Any:
+    """What an application can neither receive nor send."""
 
 
 def test_a_request_without_an_answer_is_an_error(tracing: Tracing, exporter: InMemorySpanExporter):
@@ -367,7 +357,7 @@ def test_a_request_without_an_answer_is_an_error(tracing: Tracing, exporter: InM
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        call(Traced(cut, tracing.tracer, lambda: 1.0, []))
+        asyncio.run(Traced(cut, tracing.tracer, lambda: 1.0, [])({"headers": []} | BARE, nothing, nothing))
     (span,) = exporter.get_finished_spans()
     assert span.attributes["error.type"] == "CancelledError"
     assert span.status.status_code is StatusCode.ERROR
@@ -384,12 +374,8 @@ def test_a_connection_keeps_no_photo_of_an_earlier_request(tracing: Tracing):
             jobs.append(Job(b"a photo", 2.0, 1.0, asyncio.get_running_loop().create_future()))
             if len(kept) == 1:
                 unsampled = [(b"traceparent", f"00-{TRACE}-{CALLER}-00".encode())]
-                await traced({"headers": unsampled} | whole, receive, receive)
+                await traced({"headers": unsampled} | BARE, nothing, nothing)
 
-    async def receive(*_: Any) -> Any:
-        return None
-
-    whole = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "http_version": "1.1"}
     traced = Traced(app, tracing.tracer, lambda: 1.0, [])
-    asyncio.run(traced({"headers": []} | whole, receive, receive))
+    asyncio.run(traced({"headers": []} | BARE, nothing, nothing))
     assert kept == [[], None]
