@@ -88,7 +88,7 @@ class InferOperation(Operation):
             type=OpenAPIType.OBJECT,
             required=["inputs"],
             properties={
-                "id": text,
+                "id": Schema(type=OpenAPIType.STRING, max_length=tensors.MOST_ID_CHARACTERS),
                 "inputs": Schema(type=OpenAPIType.ARRAY, items=tensor),
                 "outputs": Schema(type=OpenAPIType.ARRAY, items=output),
             },

@@ -26,6 +26,8 @@ INPUT: Final = "image"
 """The tensor of photos, `BYTES[N]`: each element one encoded image."""
 OUTPUTS: Final = {"probabilities": "FP32", "label": "BYTES", "uncertain": "BOOL", "unfamiliar": "BOOL"}
 """The tensors of answers, with their data types: `[N,K]` in the order of the labels, then `[N]`."""
+MOST_ID_CHARACTERS: Final = 1000
+"""The answer repeats the id, its caller may leave it unread for a minute, and no budget counts it."""
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -67,8 +69,7 @@ class _Output(msgspec.Struct, frozen=True):
 
 class _Request(msgspec.Struct, frozen=True):
     inputs: list[_Input]
-    id: Annotated[str, Meta(max_length=1000)] = ""
-    """Returned in the answer, which nobody may read for a minute, and no budget counts."""
+    id: Annotated[str, Meta(max_length=MOST_ID_CHARACTERS)] = ""
     parameters: _Parameters = _NONE
     outputs: list[_Output] = []
 
