@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from serving.engine.job import FOLLOWED, Job
+from serving.http.request import trace_parent
 from serving.http.traces import Traced
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
@@ -125,7 +126,6 @@ def test_the_callers_trace_is_continued(client: Client, exporter: InMemorySpanEx
         [("traceparent", f"00-{'0' * 32}-{CALLER}-01")],
         [("traceparent", f"00-{TRACE}-{'0' * 16}-01")],
         [("traceparent", f"cc-{TRACE}-{CALLER}-01.what")],
-        [("traceparent", f"00-{TRACE}-{CALLER}-01")] * 2,
         [("traceparent", "\xe9" * 55)],
         [("traceparent", "0" * 30_000)],
         [("traceparent", "")],
@@ -142,6 +142,13 @@ def test_an_invalid_trace_context_begins_a_new_trace(
     request = of(exporter)["request"]
     assert request.parent is None
     assert format_trace_id(request.context.trace_id) == lines[0]["trace_id"] != TRACE
+
+
+def test_a_trace_context_that_is_sent_twice_is_invalid():
+    """Nobody knows which one counts; the client of the other tests would join them."""
+    header = (b"traceparent", f"00-{TRACE}-{CALLER}-01".encode())
+    assert trace_parent([header]) == (TRACE, CALLER, "01")
+    assert trace_parent([header, header]) is None
 
 
 @pytest.mark.parametrize("version", ["01", "cc"])
@@ -341,6 +348,20 @@ def test_photos_of_one_request_each_have_their_stages(client: Client, exporter: 
     assert not request.attributes.keys() & {"classifier.prediction", "classifier.outcome"}
     assert request.attributes["http.request.body.size"] > 0
     assert upload.name == "upload"
+
+
+def test_a_refused_photo_of_a_batch_is_not_inferred(
+    model: Path, tracing: Tracing, exporter: InMemorySpanExporter
+):
+    """Its decode ends where the inference of the others begins."""
+    settings = Settings(model=str(model), workers=1, max_batch=2, max_delay_ms=1000)
+    data = [base64.b64encode(photo).decode() for photo in (b"no photo", JPEG)]
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": data}
+    with running(settings, tracing=tracing) as client:
+        client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+    _, _, refused, _, decode, infer, _ = exporter.get_finished_spans()
+    assert refused.name == decode.name == "decode"
+    assert refused.end_time == decode.end_time == infer.start_time
 
 
 BARE = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "http_version": "1.1"}
