@@ -1,6 +1,6 @@
 """A SQLite file in, an open connection with the present schema out, for the stores of `serving.observers`.
 
-A commit is on disk before it returns.
+What is deleted is overwritten, and a commit is on disk before it returns.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Final
 
 BUSY_MS: Final = 5000
+OF_REQUEST: Final = (
+    "(request_id = :id or (request_id between :id || '.' and :id || '/' "
+    "and substr(request_id, length(:id) + 2) not glob '*[^0-9]*'))"
+)
+"""Condition on the photos of the request `:id`: its own, and those of a list, such as `0c6f….2`."""
 
 
 def connect(path: Path, migrations: Sequence[str], table: str, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
@@ -32,6 +37,7 @@ def connect(path: Path, migrations: Sequence[str], table: str, busy_ms: int = BU
         database.execute(f"pragma busy_timeout = {busy_ms}")
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = full")
+        database.execute("pragma secure_delete = on")
         _migrate(database, migrations, table)
     except sqlite3.Error:
         database.close()
@@ -46,6 +52,12 @@ def used_bytes(database: sqlite3.Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return (pages - free) * size
+
+
+def forget(database: sqlite3.Connection) -> bool:
+    """Take what was deleted out of the write-ahead log too; False if another process holds it just now."""
+    busy, _, _ = database.execute("pragma wal_checkpoint(truncate)").fetchone()
+    return not busy
 
 
 def _migrate(database: sqlite3.Connection, migrations: Sequence[str], table: str) -> None:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from serving.contract.answer import Answer
 from serving.contract.errors import FeedbackUnavailable, UnknownLabel, UnknownRequest
@@ -34,6 +34,20 @@ _PATIENCE_SECONDS: Final = PATIENCE_SECONDS
 WINDOW: Final = 1000
 """Number of latest labelled answers behind the live accuracy."""
 Row = tuple[Any, ...]
+
+
+class Stored(NamedTuple):
+    """An answer that is stored."""
+
+    request_id: str
+    at: float
+    """Seconds since the epoch."""
+    prediction: str
+    probability: float
+    version: str
+    sha256: str
+    photo: bytes | None
+    """None if photos are not kept."""
 
 
 class Feedback(Store[Row]):
@@ -140,6 +154,30 @@ class Feedback(Store[Row]):
                 (WINDOW,),
             ).fetchone()
         return int(right), int(count)
+
+    def find(self, request_id: str) -> Stored | None:
+        """The answer that is stored under an id.
+
+        Raises:
+            FeedbackUnavailable: the disk is too slow or gone.
+        """
+        with self.transaction() as transaction:
+            found = transaction.execute(
+                f"select {', '.join(Stored._fields)} from answers where request_id = ?",  # noqa: S608
+                (request_id,),
+            ).fetchone()
+        return Stored(*found) if found else None
+
+    def delete(self, request_id: str) -> None:
+        """Delete the answers to a request, with photos and labels; their bytes are then in no file.
+
+        Raises:
+            FeedbackUnavailable: the disk is full, too slow or gone.
+        """
+        self._flush()
+        with self.transaction() as transaction:
+            transaction.execute(f"delete from answers where {database.OF_REQUEST}", {"id": request_id})  # noqa: S608
+        self.erase()
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path)

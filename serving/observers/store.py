@@ -1,8 +1,8 @@
 """A SQLite file that one process writes in the background and reads on request, whatever its disk does.
 
-`serving.observers.feedback` is such a store. A separate thread writes what it is handed, in batches; what
-does not fit is dropped and counted, and nobody waits for it. The file is opened again when it was replaced,
-or after an error.
+`serving.observers.feedback` and `serving.observers.review` are such stores. A separate thread writes what
+they are handed, in batches; what does not fit is dropped and counted, and nobody waits for it. The file is
+opened again when it was replaced, or after an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import structlog
 
 from serving.contract.errors import Overloaded, ServingError
+from serving.observers.database import forget
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -64,7 +65,7 @@ class Store(ABC, Generic[Row]):
         """
         self._path, self._on_drop, self._patience_seconds = path, on_drop, patience_seconds
         self._lock = threading.Lock()
-        self._waiting: queue.Queue[tuple[Row, int] | None] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Row, int] | threading.Event | None] = queue.Queue()
         self._counting, self._waiting_bytes = threading.Lock(), 0
         self._swept = float("-inf")
         self._database: sqlite3.Connection | None = None
@@ -83,6 +84,9 @@ class Store(ABC, Generic[Row]):
     @abstractmethod
     def _write(self, transaction: sqlite3.Connection, rows: list[Row]) -> Mapping[str, int]:
         """Store rows, and return how many were not stored, by reason. Called with the lock held."""
+
+    def _written(self) -> None:
+        """Take note that what `_write` did is on disk. Called with the lock held."""
 
     @abstractmethod
     def _sweep(self, transaction: sqlite3.Connection) -> None:
@@ -131,6 +135,17 @@ class Store(ABC, Generic[Row]):
         else:
             self._drop("backlog", 1)
 
+    def _flush(self) -> None:
+        """Wait until all that was offered so far is stored or dropped.
+
+        Raises:
+            ServingError: the disk is too slow (`unavailable`).
+        """
+        done = threading.Event()
+        self._waiting.put(done)
+        if not done.wait(self._patience_seconds):
+            raise self.unavailable(f"The disk of the {self.content} is too slow now. Retry later.")
+
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run a blocking method in a thread of the store's own: it waits for the disk, and nobody else may.
 
@@ -169,6 +184,16 @@ class Store(ABC, Generic[Row]):
         finally:
             self._lock.release()
 
+    def erase(self) -> None:
+        """Overwrite what was deleted before, in the write-ahead log too.
+
+        Raises:
+            ServingError: another process reads the file just now (`unavailable`).
+        """
+        with self.transaction() as transaction:
+            if not forget(transaction):
+                raise self.unavailable(f"Another process reads the {self.content} now. Retry later.")
+
     def _connection(self) -> sqlite3.Connection:
         """The open database; it is opened again if its file was replaced. Call with the lock held."""
         try:
@@ -192,15 +217,18 @@ class Store(ABC, Generic[Row]):
         ended = False
         while not ended:
             taken = [self._waiting.get()]
-            time.sleep(BATCH_SECONDS if taken[0] is not None else 0)
+            time.sleep(BATCH_SECONDS if isinstance(taken[0], tuple) else 0)
             with contextlib.suppress(queue.Empty):
                 while True:
                     taken.append(self._waiting.get_nowait())
             ended = None in taken
-            batch = [item for item in taken if item is not None]
+            batch = [item for item in taken if isinstance(item, tuple)]
             self._store_or_drop([row for row, _ in batch])
             with self._counting:
                 self._waiting_bytes -= sum(size for _, size in batch)
+            for item in taken:
+                if isinstance(item, threading.Event):
+                    item.set()
 
     def _store_or_drop(self, rows: list[Row]) -> None:
         try:
@@ -223,9 +251,10 @@ class Store(ABC, Generic[Row]):
                 if time.monotonic() - self._swept >= _SWEEP_SECONDS:
                     self._swept = time.monotonic()
                     self._sweep(transaction)
-        except sqlite3.Error:
+        except Exception:
             self._disconnect()
             raise
+        self._written()
         return dropped
 
     def _failed(self, error: Exception) -> None:
