@@ -16,7 +16,7 @@ from litestar.openapi.spec import Server
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import answers, openapi, pages, static
+from serving.http import answers, openapi, pages, review, static
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
@@ -75,6 +75,7 @@ def create_app(
         route_handlers=[
             *(predict, explain, feedback, inference.router),
             *(drift, drift_window, health, live, metrics, minutes),
+            *(review.next_photo, review.photo, review.give, review.undo, review.progress, review.forget),
             *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(

@@ -89,7 +89,7 @@ def test_the_sample_has_the_share_that_is_set(tmp_path: Path):
 
 
 def test_photos_that_look_the_same_are_kept_once_and_counted_each(tmp_path: Path):
-    """Sent again, compressed anew or called wrong later: one has the bytes, and each is an answer."""
+    """Sent again, compressed once more or called wrong later: one has the bytes, and each is an answer."""
     registry = CollectorRegistry()
     queue = opened(tmp_path, registry)
     queue.observe(seen("a", 1))
