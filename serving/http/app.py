@@ -75,7 +75,8 @@ def create_app(
         route_handlers=[
             *(predict, explain, feedback, inference.router),
             *(drift, drift_window, health, live, metrics, minutes),
-            *(review.next_photo, review.photo, review.give, review.undo, review.progress, review.forget),
+            *(review.page, review.next_photo, review.photo, review.give, review.undo),
+            *(review.progress, review.forget),
             *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(

@@ -6,6 +6,7 @@ service itself may ask, whatever `SERVING_CORS_ORIGINS` allows elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any, Final, Literal
 
@@ -19,7 +20,7 @@ from msgspec import Meta
 
 from serving.contract.errors import MalformedReview, ReviewOff, UnknownLabel
 from serving.contract.structure.sniff import format_of
-from serving.http import problems
+from serving.http import problems, rendering
 from serving.http.answers import log_answer
 from serving.http.authorisation import require_key, require_same_origin
 from serving.http.openapi import KEY
@@ -132,6 +133,12 @@ def _queue(request: ServiceRequest) -> ReviewQueue:
     queue = request.service.review
     assert queue is not None  # noqa: S101 (the guard ensures it)
     return queue
+
+
+@get(PREFIX, include_in_schema=False, guards=[_require_queue])
+async def page(request: ServiceRequest) -> Response[str]:
+    """The page on which a person labels; it asks for the key."""
+    return await asyncio.to_thread(rendering.page, "review.html", request)
 
 
 @get(

@@ -208,10 +208,21 @@ def test_everything_needs_the_key(reviewing: Client):
     assert problem(reviewing.delete("/review/photos/a")) == (401, "unauthorized")
 
 
+def test_the_page_asks_for_the_key_itself(reviewing: Client):
+    """Anyone may load it, as the other pages; it holds nothing, and loads nothing from elsewhere."""
+    reply = reviewing.get("/review")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'; script-src 'self'" in reply.headers["content-security-policy"]
+    for name in ("review.js", "review.css", "key.js", "element.js"):
+        assert reviewing.get(f"/web/{name}").status_code == 200
+
+
 def test_review_must_be_switched_on(client: Client):
     """404 with the setting's name."""
-    reply = client.get(READS[0])
-    assert problem(reply) == (404, "review-off")
+    for path in (*READS, "/review"):
+        reply = client.get(path)
+        assert problem(reply) == (404, "review-off")
     assert "SERVING_REVIEW is not set" in reply.json()["detail"]
 
 
