@@ -6,6 +6,7 @@ A difference hash (Krawetz 2013): whether each cell of a grid is brighter than i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -34,9 +35,11 @@ def fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
 class Fingerprints:
     """The hashes of the photos that are kept, by request id."""
 
-    def __init__(self) -> None:
-        self._ids: list[str] = []
-        self._hashes = np.empty((0, 4), np.uint64)
+    def __init__(self, known: Iterable[tuple[str, bytes]] = ()) -> None:
+        """Know these photos."""
+        pairs = list(known)
+        self._ids = [request_id for request_id, _ in pairs]
+        self._hashes = np.frombuffer(b"".join(mark for _, mark in pairs), np.uint64).reshape(-1, 4)
 
     def add(self, request_id: str, mark: bytes) -> None:
         """Know another photo."""

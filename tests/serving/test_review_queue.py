@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def test_what_the_shadow_and_callers_contradict_is_kept_too(tmp_path: Path):
 
 def test_the_sample_has_the_share_that_is_set(tmp_path: Path):
     """Of 4,000 answered photos, within four standard errors, whatever else is a reason."""
+    random.seed(1)
     queue = opened(tmp_path, share=0.05)
     for start in range(0, 4000, 500):
         for number in range(start, start + 500):
@@ -297,6 +299,34 @@ def test_a_file_that_is_deleted_is_made_again(tmp_path: Path):
         with pytest.raises(UnknownPhoto):
             verdicts.photo(transaction, "a")
     queue.close()
+
+
+def test_what_another_process_deleted_stands_for_no_photo(tmp_path: Path):
+    """During a deploy two releases use the file: one has deleted the photo that the other knows."""
+    registry = CollectorRegistry()
+    queue, other = opened(tmp_path), opened(tmp_path, registry)
+    queue.observe(seen("a", 1))
+    queue._flush()
+    other.delete("a")
+    queue.observe(seen("b", 1))
+    queue._flush()
+    with queue.transaction() as transaction:
+        assert verdicts.photo(transaction, "b") == jpeg(1)
+    queue.close()
+    other.close()
+
+
+def test_photos_that_wait_are_counted_from_the_start(tmp_path: Path):
+    """Also those of an earlier process."""
+    queue = opened(tmp_path)
+    for seed in range(3):
+        queue.observe(seen(f"n{seed}", seed))
+    queue._flush()
+    answer(queue, "n0")
+    queue.close()
+    registry = CollectorRegistry()
+    opened(tmp_path, registry).close()
+    assert sample(registry, "photos") == 2
 
 
 def test_a_deletion_that_another_process_holds_up_is_to_be_repeated(

@@ -8,6 +8,7 @@ all (`serving.observers.review.verdicts`).
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import time
@@ -68,6 +69,12 @@ class ReviewQueue(Store[Candidate]):
         self._counts_due = float("-inf")
         self._marks: Fingerprints | None = None
         self._kept: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """As `Store.open`; and publish how many photos wait."""
+        super().open()
+        with contextlib.suppress(ReviewUnavailable), self.transaction() as transaction:  # the log says why
+            self.count_waiting(transaction)
 
     def observe(self, observation: Observation) -> None:
         """Count an answered photo, and keep it if it is worth it; never blocks."""
@@ -178,9 +185,8 @@ class ReviewQueue(Store[Candidate]):
         return self._insert_new(transaction, row, row.photo)
 
     def _insert_new(self, transaction: sqlite3.Connection, row: Candidate, photo: bytes) -> str:
-        marks, mark = self._known_marks(transaction), row.fingerprint()
-        twin = marks.find(mark) if mark else None
-        rank = random.getrandbits(_RANK_BITS)
+        mark, rank = row.fingerprint(), random.getrandbits(_RANK_BITS)
+        twin = self._twin(transaction, mark, rank) if mark else None
         transaction.execute(
             "insert into photos values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -191,19 +197,26 @@ class ReviewQueue(Store[Candidate]):
         )
         self._kept.update(row.reasons)
         if twin:
-            transaction.execute("update photos set turn = min(turn, ?) where request_id = ?", (rank, twin))
             return "duplicate"
         if mark:
-            marks.add(row.request_id, mark)
+            self._known_marks(transaction).add(row.request_id, mark)
         return ""
+
+    def _twin(self, transaction: sqlite3.Connection, mark: bytes, rank: int) -> str | None:
+        """The id of a kept photo that looks the same, which is then reviewed in the lower turn of the two."""
+        while twin := self._known_marks(transaction).find(mark):
+            if transaction.execute(
+                "update photos set turn = min(turn, ?) where request_id = ?", (rank, twin)
+            ).rowcount:
+                return twin
+            self._marks = None  # another process has deleted it
+        return None
 
     def _known_marks(self, transaction: sqlite3.Connection) -> Fingerprints:
         if self._marks is None:
-            self._marks = Fingerprints()
-            for request_id, mark in transaction.execute(
-                "select request_id, hash from photos where hash is not null"
-            ):
-                self._marks.add(request_id, mark)
+            self._marks = Fingerprints(
+                transaction.execute("select request_id, hash from photos where hash is not null")
+            )
         return self._marks
 
     def _sweep(self, transaction: sqlite3.Connection) -> None:
