@@ -16,7 +16,7 @@ from litestar.openapi.spec import Server
 from litestar.static_files import create_static_files_router
 from prometheus_client import CollectorRegistry
 
-from serving.http import answers, openapi, pages, review, static
+from serving.http import answers, openapi, pages, static
 from serving.http.explain import explain
 from serving.http.feedback import feedback
 from serving.http.gate import Gate
@@ -25,6 +25,7 @@ from serving.http.minutes import minutes
 from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
+from serving.http.review import routes as review
 from serving.observation import Observer
 from serving.service import Service
 from serving.settings import Settings

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-import msgspec
 from litestar import Response, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
-from msgspec import Meta
 
 from serving.contract.errors import MalformedReview, ReviewOff, UnknownLabel
 from serving.contract.structure.sniff import format_of
@@ -26,12 +24,19 @@ from serving.http.authorisation import require_key, require_same_origin
 from serving.http.openapi import KEY
 from serving.http.problems import Problem
 from serving.http.request import ServiceRequest, handling
+from serving.http.review.records import (
+    NAME,
+    NextPhoto,
+    Progress,
+    Revealed,
+    Undone,
+    UndoRequest,
+    VerdictRequest,
+)
 from serving.observers.review import strata, verdicts
 from serving.observers.review.queue import ReviewQueue
-from serving.observers.review.strata import Stratum
 
 PREFIX: Final = "/review"
-_NAME: Final = r"^[^\x00-\x1f\x7f]{1,64}$"
 _PRIVATE: Final = {"Cache-Control": "no-store"}
 _SAFE: Final = _PRIVATE | {
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
@@ -42,78 +47,10 @@ _HOW: Final = (
     'Send JSON as {"request_id": "…", "reviewer": "…", "verdict": "label", "label": "…"}. Without a label '
     'the verdict is "neither" or "cannot-tell"; an undo has the reviewer alone.'
 )
-Name = Annotated[str, Meta(pattern=_NAME)]
-Reviewer = Annotated[str, QueryParameter(pattern=_NAME, description="The name of the person who asks.")]
+Reviewer = Annotated[str, QueryParameter(pattern=NAME, description="The name of the person who asks.")]
 PhotoId = Annotated[
     str, PathParameter(pattern=r"^[A-Za-z0-9._-]{1,90}$", description="The request id of the answer.")
 ]
-
-
-class NextPhoto(msgspec.Struct, frozen=True):
-    """The answer to `GET /review/next`."""
-
-    request_id: str | None
-    """Of the photo that the person sees next; null if there is none."""
-    labels: list[str]
-    """The classes of the model that serves."""
-    left: int
-    """Photos that wait for this person."""
-    given: int
-    """Verdicts that this person has given."""
-    seen_by_two: int
-    """Photos that two people have seen."""
-    kappa: float | None
-    """Cohen's kappa of their verdicts; null if it is undefined."""
-
-
-class VerdictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /review/verdicts`."""
-
-    request_id: str
-    reviewer: Name
-    verdict: Literal["label", "neither", "cannot-tell"]
-    """`neither`: the photo shows none of the classes; `cannot-tell`: the person does not know."""
-    label: str | None = None
-    """One of the model's classes, with the verdict `label`."""
-
-
-class Revealed(msgspec.Struct, frozen=True):
-    """The answer to `POST /review/verdicts`: it is on disk, and the prediction no secret any more."""
-
-    prediction: str
-    probability: float
-    model_version: str
-    """Of the model that predicted."""
-    reasons: list[str]
-    """Why the photo was kept: uncertain, unfamiliar, shadow, told-wrong, sample."""
-
-
-class UndoRequest(msgspec.Struct, frozen=True):
-    """The body of `POST /review/undo`."""
-
-    reviewer: Name
-
-
-class Undone(msgspec.Struct, frozen=True):
-    """The answer to `POST /review/undo`."""
-
-    request_id: str
-    """Of the photo that has no verdict of this person any more."""
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """The answer to `GET /review/progress`."""
-
-    waiting: int
-    """Photos without a verdict."""
-    seen_by_two: int
-    """Photos that two people have seen."""
-    agreed: int
-    """Those on which the first two say the same."""
-    kappa: float | None
-    """Cohen's kappa of these two; null if it is undefined."""
-    strata: list[Stratum]
-    """What the accuracy of all answers is estimated from, by model."""
 
 
 async def _require_queue(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -125,7 +62,7 @@ def _malformed(request: ServiceRequest, _: Exception) -> Response[Problem]:
     return problems.response(MalformedReview(_HOW), request.id)
 
 
-GUARDS: Final = [_require_queue, require_same_origin, require_key]
+_GUARDS: Final = [_require_queue, require_same_origin, require_key]
 _COMMON: Final = (400, 401, 403, 404, 503)
 
 
@@ -146,7 +83,7 @@ async def page(request: ServiceRequest) -> Response[str]:
     operation_id="getNextPhotoForReview",
     security=KEY,
     response_description="The photo, and how far the review is.",
-    guards=GUARDS,
+    guards=_GUARDS,
     responses=problems.documented(_COMMON),
 )
 async def next_photo(request: ServiceRequest, reviewer: Reviewer) -> Response[NextPhoto]:
@@ -175,7 +112,7 @@ async def next_photo(request: ServiceRequest, reviewer: Reviewer) -> Response[Ne
     security=KEY,
     media_type="image/*",
     response_description="The photo as it was sent.",
-    guards=GUARDS,
+    guards=_GUARDS,
     responses=problems.documented(_COMMON),
 )
 async def photo(request: ServiceRequest, request_id: PhotoId) -> Response[bytes]:
@@ -196,7 +133,7 @@ async def photo(request: ServiceRequest, request_id: PhotoId) -> Response[bytes]
     operation_id="giveVerdict",
     security=KEY,
     response_description="Stored.",
-    guards=GUARDS,
+    guards=_GUARDS,
     exception_handlers=handling(ClientException, _malformed),
     responses=problems.documented((*_COMMON, 408, 413, 422)),
 )
@@ -232,7 +169,7 @@ async def give(request: ServiceRequest, data: JSONBody[VerdictRequest]) -> Respo
     operation_id="undoVerdict",
     security=KEY,
     response_description="Taken back.",
-    guards=GUARDS,
+    guards=_GUARDS,
     exception_handlers=handling(ClientException, _malformed),
     responses=problems.documented((*_COMMON, 408, 409, 413)),
 )
@@ -256,7 +193,7 @@ async def undo(request: ServiceRequest, data: JSONBody[UndoRequest]) -> Response
     operation_id="getReviewProgress",
     security=KEY,
     response_description="The counts.",
-    guards=GUARDS,
+    guards=_GUARDS,
     responses=problems.documented(_COMMON),
 )
 async def progress(request: ServiceRequest) -> Response[Progress]:
@@ -276,7 +213,7 @@ async def progress(request: ServiceRequest) -> Response[Progress]:
     operation_id="deletePhotosOfRequest",
     security=KEY,
     response_description="Deleted, or never kept.",
-    guards=GUARDS,
+    guards=_GUARDS,
     responses=problems.documented(_COMMON),
 )
 async def forget(request: ServiceRequest, request_id: PhotoId) -> None:
