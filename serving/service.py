@@ -16,13 +16,14 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from serving.contract.artifact import read_reference
-from serving.contract.errors import FeedbackUnavailable, NotReady
+from serving.contract.errors import FeedbackUnavailable, NotReady, ServingError
 from serving.engine.budget import ByteBudget
 from serving.engine.workers import Engine, EngineLimits
 from serving.lifecycle import Lifecycle, State
 from serving.models import Models, reason_of
 from serving.observation import Observer
 from serving.observers.feedback import Feedback
+from serving.observers.review.queue import ReviewQueue
 from serving.observers.shadow import Shadow
 from serving.runtime.handler import ImageClassifierHandler
 from serving.settings import Settings
@@ -74,12 +75,9 @@ class Service:
         self.budget = ByteBudget(settings.max_held_bytes, clock)
         self.metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self.feedback = self._new_feedback()
-        self.shadow = (
-            Shadow(self.metrics, settings.shadow_share, lambda: self.engine.busy)
-            if settings.shadow_model
-            else None
-        )
-        optional = [observer for observer in (self.feedback, self.shadow) if observer]
+        self.review = self._new_review()
+        self.shadow = self._new_shadow()
+        optional = [observer for observer in (self.feedback, self.review, self.shadow) if observer]
         self.observers: list[Observer] = [self.metrics, self.drift, *optional, *observers]
 
     def _new_feedback(self) -> Feedback | None:
@@ -93,6 +91,24 @@ class Service:
             most_bytes=settings.feedback_max_bytes,
             on_drop=lambda reason, count: self.metrics.feedback_dropped.labels(reason).inc(count),
         )
+
+    def _new_review(self) -> ReviewQueue | None:
+        settings = self.settings
+        if not settings.review:
+            return None
+        return ReviewQueue(
+            Path(settings.review),
+            self.metrics,
+            days=settings.review_days,
+            most_bytes=settings.review_max_bytes,
+            share=settings.review_share,
+        )
+
+    def _new_shadow(self) -> Shadow | None:
+        if not self.settings.shadow_model:
+            return None
+        keep = self.review.keep_disagreement if self.review else lambda _: None
+        return Shadow(self.metrics, self.settings.shadow_share, lambda: self.engine.busy, keep)
 
     def _serve(self, handler: ImageClassifierHandler) -> None:
         """Let a verified model answer from now on."""
@@ -119,9 +135,19 @@ class Service:
                 f"The service is not ready ({self.lifecycle.state}): {self.lifecycle.reason.rstrip('.')}."
             )
 
+    async def told_wrong(self, request_id: str) -> None:
+        """Keep for review a photo whose answer a caller has called wrong, if the feedback keeps photos."""
+        if self.review and self.feedback:
+            with contextlib.suppress(ServingError):  # the label is stored, which is what the caller asked for
+                stored = await self.feedback.call(self.feedback.find, request_id)
+                if stored:
+                    self.review.keep_told_wrong(stored)
+
     async def start(self) -> None:
-        """Open the feedback store and load the model off the event loop; then become ready, or fail."""
+        """Open the stores and load the model off the event loop; then become ready, or fail."""
         try:
+            if self.review:
+                await asyncio.to_thread(self.review.open)
             if self.feedback:
                 await asyncio.to_thread(self.feedback.open)
                 with contextlib.suppress(FeedbackUnavailable):  # a full disk, as the log says
@@ -158,8 +184,9 @@ class Service:
         drained = await asyncio.to_thread(self.engine.close, self._remaining_seconds())
         if self.shadow:
             await asyncio.to_thread(self.shadow.close, self._remaining_seconds())
-        if self.feedback:
-            await asyncio.to_thread(self.feedback.close, self._remaining_seconds())
+        for store in (self.review, self.feedback):
+            if store:
+                await asyncio.to_thread(store.close, self._remaining_seconds())
         if self._tracing and not await asyncio.to_thread(self._tracing.close, self._remaining_seconds()):
             self.log.warning("spans are lost", reason="the collector did not take the last ones in time")
         self.log.info("stopped", drained=drained)

@@ -93,6 +93,14 @@ class Settings(msgspec.Struct, frozen=True):
     """SERVING_FEEDBACK_DAYS: how long answers, photos and labels are kept."""
     feedback_max_bytes: Annotated[int, Meta(ge=1_000_000)] = 1_000_000_000
     """SERVING_FEEDBACK_MAX_BYTES: size above which the oldest answers are deleted, unlabelled first."""
+    review: str = ""
+    """SERVING_REVIEW: path of a SQLite file that keeps photos for a person to label; needs an API key."""
+    review_days: Annotated[float, Meta(gt=0)] = 30.0
+    """SERVING_REVIEW_DAYS: how long these photos, and what people say of them, are kept."""
+    review_max_bytes: Annotated[int, Meta(ge=1_000_000)] = 1_000_000_000
+    """SERVING_REVIEW_MAX_BYTES: size above which photos are deleted, the last in line for review first."""
+    review_share: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """SERVING_REVIEW_SHARE: share of all photos to keep at random, from which the accuracy is estimated."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     """SERVING_MAX_BODY_BYTES: largest request body."""
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 96 * 1024 * 1024
@@ -175,7 +183,20 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             "SERVING_FEEDBACK needs SERVING_API_KEY, or anyone could send labels. Set a key, or unset "
             "SERVING_FEEDBACK."
         )
+    _check_review(settings)
     return settings
+
+
+def _check_review(settings: Settings) -> None:
+    if settings.review and not settings.api_key:
+        raise ConfigurationError(
+            "SERVING_REVIEW needs SERVING_API_KEY, or anyone could look at the photos. Set a key, or unset "
+            "SERVING_REVIEW."
+        )
+    if settings.review and settings.review == settings.feedback:
+        raise ConfigurationError(
+            f"SERVING_REVIEW and SERVING_FEEDBACK are both {settings.review}. Name two files."
+        )
 
 
 def _with_keys(settings: Settings) -> Settings:

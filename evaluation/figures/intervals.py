@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
@@ -89,6 +90,20 @@ def difference(first: Figure, second: Figure) -> Figure:
     low = gap - math.hypot(first.value - first.low, second.high - second.value)
     high = gap + math.hypot(first.high - first.value, second.value - second.low)
     return Figure(gap, low, high, first.n)
+
+
+def weighted_mean(figures: Sequence[Figure], weights: Sequence[float]) -> Figure:
+    """Mean of independent figures with known weights; those of weight 0 do not count.
+
+    The interval joins theirs by their distances from the values (method of variance estimates recovery, Zou
+    and Donner 2008).
+    """
+    some = [(figure, weight) for figure, weight in zip(figures, weights, strict=True) if weight]
+    total = math.fsum(weight for _, weight in some)
+    value = math.fsum(weight * figure.value for figure, weight in some) / total if some else math.nan
+    below = math.hypot(*(weight * (figure.value - figure.low) for figure, weight in some)) / (total or 1)
+    above = math.hypot(*(weight * (figure.high - figure.value) for figure, weight in some)) / (total or 1)
+    return Figure(value, value - below, value + above, sum(figure.n for figure, _ in some))
 
 
 def mcnemar(first: Flags, second: Flags, *, worse: bool = False) -> float:

@@ -17,7 +17,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import beta, rankdata
 
-from evaluation.figures.intervals import Z_95, Figure, Flags, Floats, Ints, mean, wilson
+from evaluation.figures.intervals import Z_95, Figure, Flags, Floats, Ints, mean, weighted_mean, wilson
 
 SUMMARY: Final = ("accuracy", "log_loss", "brier", "ece", "roc_auc")
 """Figures of a model as a whole, in the order of tables."""
@@ -96,16 +96,9 @@ def accuracy(probabilities: Floats, targets: Ints) -> Figure:
 
 
 def macro_accuracy(recall: Iterable[Figure]) -> Figure:
-    """Mean of the recalls of the classes that have photos.
-
-    The interval joins theirs by their distances from the values (method of variance estimates recovery, Zou
-    and Donner 2008).
-    """
+    """Mean of the recalls of the classes that have photos."""
     present = [figure for figure in recall if figure.n]
-    value = math.fsum(figure.value for figure in present) / len(present) if present else math.nan
-    below = math.hypot(*(figure.value - figure.low for figure in present)) / max(1, len(present))
-    above = math.hypot(*(figure.high - figure.value for figure in present)) / max(1, len(present))
-    return Figure(value, value - below, value + above, sum(figure.n for figure in present))
+    return weighted_mean(present, [1.0] * len(present))
 
 
 def top_accuracy(probabilities: Floats, targets: Ints, most: int) -> Figure:

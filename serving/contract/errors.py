@@ -125,6 +125,42 @@ class UnknownRequest(ServingError):
     code = "unknown-request"
 
 
+class ReviewOff(ServingError):
+    """The service keeps no photos for review."""
+
+    code = "review-off"
+
+
+class ReviewUnavailable(ServingError):
+    """The photos for review cannot be read or written now."""
+
+    code = "review-unavailable"
+
+
+class MalformedReview(ServingError):
+    """The body or the query of a request about a review is not as it should be."""
+
+    code = "malformed-review"
+
+
+class UnknownPhoto(ServingError):
+    """No photo is kept for review under this request id."""
+
+    code = "unknown-photo"
+
+
+class NothingToUndo(ServingError):
+    """The reviewer has given no verdict."""
+
+    code = "nothing-to-undo"
+
+
+class CrossOrigin(ServingError):
+    """A page of another origin asks for what only the service's own page may."""
+
+    code = "cross-origin"
+
+
 class Unauthorized(ServingError):
     """The service requires a key, and the request does not carry it."""
 

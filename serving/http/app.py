@@ -25,6 +25,7 @@ from serving.http.minutes import minutes
 from serving.http.operations import drift, drift_window, health, live, metrics
 from serving.http.predict import OUTCOMES, predict
 from serving.http.request import ServiceRequest, handling
+from serving.http.review import routes as review
 from serving.observation import Observer
 from serving.service import Service
 from serving.settings import Settings
@@ -75,6 +76,8 @@ def create_app(
         route_handlers=[
             *(predict, explain, feedback, inference.router),
             *(drift, drift_window, health, live, metrics, minutes),
+            *(review.page, review.next_photo, review.photo, review.give, review.undo),
+            *(review.progress, review.forget),
             *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(

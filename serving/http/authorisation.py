@@ -1,4 +1,4 @@
-"""The guard of the routes that require the operator's key."""
+"""The guards of the routes that require the operator's key, or a page of the service itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from serving.contract.errors import Unauthorized
+from serving.contract.errors import CrossOrigin, Unauthorized
 from serving.http.request import ServiceRequest
 
 
@@ -19,6 +19,23 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _handler: 
         Unauthorized: as for `check_key`.
     """
     check_key(cast("ServiceRequest", connection))
+
+
+async def require_same_origin(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """Litestar's guard of what no page of another origin may ask for; programs send neither header.
+
+    Raises:
+        CrossOrigin: a browser says that another origin asks.
+    """
+    site, origin = (connection.headers.get(name, "") for name in ("sec-fetch-site", "origin"))
+    if site:
+        same = site in ("same-origin", "none")
+    else:  # browsers from before 2023
+        same = not origin or origin.partition("://")[2] == connection.headers.get("host", "")
+    if not same:
+        raise CrossOrigin("A page of another origin asks. Use the service's own page, /review.")
 
 
 def check_key(request: ServiceRequest) -> None:

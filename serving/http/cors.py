@@ -20,6 +20,8 @@ _SENT: Final = (
 )
 _READ: Final = b"Inference-Header-Content-Length, Retry-After, Server-Timing, X-Prediction, X-Request-ID"
 _REMEMBERED_SECONDS: Final = b"3600"
+_CLOSED: Final = "/review/"
+"""What no page of another origin may use, whatever is allowed elsewhere: it shows photos of strangers."""
 
 
 class Cors:
@@ -36,7 +38,7 @@ class Cors:
 
     def of_answer(self, scope: HTTPScope) -> Headers:
         """The headers that let the page of the request read its answer; none if it may not."""
-        if not self._origins:
+        if not self._origins or _is_closed(scope):
             return []
         if self._any:
             return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _READ)]
@@ -54,6 +56,8 @@ class Cors:
         """The headers that answer a preflight request; None if this is none, or its page may not ask."""
         if scope["method"] != "OPTIONS" or not _header(scope, b"access-control-request-method"):
             return None
+        if _is_closed(scope):
+            return None
         if not (self._any or _header(scope, b"origin") in self._origins):
             return None
         return [
@@ -61,6 +65,10 @@ class Cors:
             (b"access-control-allow-headers", _SENT),
             (b"access-control-max-age", _REMEMBERED_SECONDS),
         ]
+
+
+def _is_closed(scope: HTTPScope) -> bool:
+    return f"/{scope['path'].strip('/')}/".startswith(_CLOSED)
 
 
 def _header(scope: HTTPScope, name: bytes) -> bytes:

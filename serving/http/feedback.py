@@ -64,6 +64,8 @@ async def feedback(request: ServiceRequest, data: JSONBody[FeedbackRequest]) -> 
     labels = service.models.handler.artifact.card.labels
     right, accuracy = await store.receive(data.request_id, data.label, labels)
     service.metrics.feedback.labels("right" if right else "wrong").inc()
+    if not right:
+        await service.told_wrong(data.request_id)
     if accuracy:
         service.metrics.labelled(*accuracy)
     log_answer(request, "labelled", answered_request_id=data.request_id, label=data.label, was_right=right)

@@ -27,7 +27,7 @@ _ALWAYS: Final = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
 
-_METHODS: Final = b"GET, HEAD, OPTIONS, POST"
+_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, POST"
 
 
 class Gate:

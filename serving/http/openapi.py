@@ -95,7 +95,7 @@ def _media_types(schemas: dict[str, Schema]) -> dict[str, OpenAPIMediaType]:
 def complete(description: OpenAPI) -> None:
     """Add the headers of every answer."""
     for path, item in (description.paths or {}).items():
-        for operation in (item.get, item.post):
+        for operation in (item.get, item.post, item.delete):
             for status, response in ((operation and operation.responses) or {}).items():
                 if isinstance(response, OpenAPIResponse):
                     for kind, media in (response.content or {}).items():

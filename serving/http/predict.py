@@ -31,7 +31,8 @@ _OTHER_ROUTES: Final = frozenset(
     {
         *("malformed-feedback", "unknown-request", "unknown-label", "feedback-off", "feedback-unavailable"),
         *("not-explainable", "not-found", "method-not-allowed", "uri-too-long", "head-too-large"),
-        *("head-timeout", "http-version"),
+        *("head-timeout", "http-version", "cross-origin", "review-off", "review-unavailable"),
+        *("malformed-review", "unknown-photo", "nothing-to-undo"),
     }
 )
 OUTCOMES: Final = ("ok", *(code for code in KINDS if code not in _OTHER_ROUTES))

@@ -28,17 +28,25 @@ _MOST_WAITING: Final = 4
 class Shadow:
     """One thread that computes again what the served model has answered."""
 
-    def __init__(self, metrics: Metrics, share: float, is_busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        share: float,
+        is_busy: Callable[[], bool],
+        on_disagreement: Callable[[Observation], None] = lambda _: None,
+    ) -> None:
         """Take no photos until `start` provides a model.
 
         Args:
             metrics: Where the comparisons are counted.
             share: Share of the photos to take, 0 to 1.
             is_busy: Whether requests are waiting for a worker; if so, no photo is taken.
+            on_disagreement: Called with each photo of which the two models predict different labels.
         """
         self._metrics, self._share, self._is_busy = metrics, share, is_busy
+        self._on_disagreement = on_disagreement
         self._handler: ImageClassifierHandler | None = None
-        self._waiting: queue.Queue[tuple[bytes, Answer] | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[Observation | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
 
     @property
@@ -55,12 +63,11 @@ class Shadow:
 
     def observe(self, observation: Observation) -> None:
         """Take a share of the answered photos; drop those that do not fit into the queue."""
-        answer = observation.answer
-        if not self.started or not isinstance(answer, Answer) or random.random() >= self._share:
+        if not self.started or not isinstance(observation.answer, Answer) or random.random() >= self._share:
             return
         try:
             if not self._is_busy():
-                self._waiting.put_nowait((observation.encoded, answer))
+                self._waiting.put_nowait(observation)
                 return
         except queue.Full:
             pass
@@ -80,15 +87,15 @@ class Shadow:
         yield_to_others()
         while item := self._waiting.get():
             try:
-                self._compare(*item)
+                self._compare(item)
             except Exception:  # noqa: BLE001 (the shadow must not affect the service)
                 structlog.get_logger().exception("the shadow failed")
                 self._metrics.shadow.labels("failed").inc()
 
-    def _compare(self, encoded: bytes, answer: Answer) -> None:
+    def _compare(self, observation: Observation) -> None:
         assert self._handler is not None  # noqa: S101 (`start` sets it before the thread begins)
-        other = self._handler.handle([{"body": encoded}])[0]
-        if isinstance(other, Refusal):
+        other, answer = self._handler.handle([{"body": observation.encoded}])[0], observation.answer
+        if isinstance(other, Refusal) or isinstance(answer, Refusal):
             self._metrics.shadow.labels("failed").inc()
             return
         served = answer.probabilities
@@ -96,3 +103,5 @@ class Shadow:
         agreed = other.prediction == answer.prediction
         self._metrics.shadow.labels("agreed" if agreed else "disagreed").inc()
         self._metrics.shadow_difference.observe(difference)
+        if not agreed:
+            self._on_disagreement(observation)

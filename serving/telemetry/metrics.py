@@ -42,6 +42,10 @@ BOUNDS: Final = ("value", "low", "high")
 """What is exposed of the accuracy on the card."""
 DROP_REASONS: Final = ("backlog", "failed", "duplicate")
 """Why an answer was not stored for feedback."""
+REVIEW_REASONS: Final = ("uncertain", "unfamiliar", "shadow", "told-wrong", "sample")
+"""Why a photo is kept for review."""
+REVIEW_DROP_REASONS: Final = ("backlog", "failed", "duplicate", "same-id")
+"""Why a photo, or its bytes, was not kept for review."""
 CLOSE_REASONS: Final = (
     *("silent", "idle", "unread", "made-room", "refused", "overloaded"),
     *("bad-request", "head-timeout", "head-too-large", "uri-too-long", "http-version", "method-not-allowed"),
@@ -69,6 +73,7 @@ class Metrics:
         self._register_requests(registry)
         self._register_photos(registry)
         self._register_feedback(registry)
+        self._register_review(registry)
         self._register_models(registry)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -221,6 +226,26 @@ class Metrics:
             registry=registry,
         )
 
+    def _register_review(self, registry: CollectorRegistry) -> None:
+        self.review_photos = Gauge(
+            "classifier_review_photos",
+            "Photos that wait for a person's verdict, as of the last minute or verdict.",
+            registry=registry,
+        )
+        self.review_kept = Counter(
+            "classifier_review_kept_total",
+            "Photos kept for review, by reason; a photo may have several.",
+            ["reason"],
+            registry=registry,
+        )
+        self.review_dropped = Counter(
+            "classifier_review_dropped_total",
+            "Photos that were not kept for review though there was a reason to: the disk was too slow or "
+            "failed, one that looks the same stands for it, or the request id is that of an earlier one.",
+            ["reason"],
+            registry=registry,
+        )
+
     def _register_models(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge("classifier_ready", "1 while the service is ready.", registry=registry)
         self.model = Info("classifier_model", "The model that is served.", registry=registry)
@@ -258,6 +283,10 @@ class Metrics:
             self.rejected.labels(reason)
         for reason in DROP_REASONS:
             self.feedback_dropped.labels(reason)
+        for reason in REVIEW_REASONS:
+            self.review_kept.labels(reason)
+        for reason in REVIEW_DROP_REASONS:
+            self.review_dropped.labels(reason)
         for outcome in ("ok", "failed"):
             self.reloads.labels(outcome)
         self.feedback_accuracy.set(math.nan)

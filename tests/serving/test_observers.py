@@ -100,12 +100,13 @@ def test_an_observer_that_fails_changes_no_answer_and_stops_no_other(observed: C
 
 
 def test_one_list_names_all_observers(model: Path, tmp_path: Path, recorder: Recorder):
-    """Metrics and drift always, feedback and shadow where they are set, then what was passed in."""
-    options = {"feedback": str(tmp_path / "f.db"), "api_key": "secret", "shadow_model": str(model)}
+    """Metrics and drift always, feedback, review and shadow where they are set, then what was passed in."""
+    stores = {"feedback": str(tmp_path / "f.db"), "review": str(tmp_path / "r.db")}
+    options = stores | {"api_key": "secret", "shadow_model": str(model)}
     with running(Settings(model=str(model), **options), observers=[recorder]) as client:
         service = client.app.state.service
         assert service.observers == [
-            *(service.metrics, service.drift, service.feedback, service.shadow, recorder)
+            *(service.metrics, service.drift, service.feedback, service.review, service.shadow, recorder)
         ]
 
 

@@ -154,7 +154,7 @@ def test_a_question_about_the_service_as_a_whole_is_answered(process: Process):
     """`OPTIONS *` names the methods that any address may have (RFC 9110, 9.3.7)."""
     answer = exchange(process, b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 204 ")
-    assert b"\r\nallow: GET, HEAD, OPTIONS, POST\r\n" in answer
+    assert b"\r\nallow: DELETE, GET, HEAD, OPTIONS, POST\r\n" in answer
 
 
 @pytest.mark.parametrize("name", ["wrong key", "too large", "not a form"])

@@ -29,6 +29,8 @@ def test_every_setting_is_read_from_its_variable():
         "shadow_share": "0.5",
         "feedback_photos": "True",
         "feedback_max_bytes": "2000000",
+        "review_max_bytes": "2000000",
+        "review_share": "0.5",
         "cors_origins": "https://app.example.org",
     }
     for field in Settings.__struct_fields__:

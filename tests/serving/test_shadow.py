@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -124,3 +126,27 @@ def test_photos_that_do_not_fit_the_queue_are_dropped(model: Path):
     gate.set()
     shadow.close()
     assert not shadow._thread.is_alive()
+
+
+def test_a_photo_on_which_the_models_disagree_is_handed_on(model: Path):
+    """With all that is known of it; one on which they agree is not."""
+    handler = ImageClassifierHandler()
+    handler.initialize(LocalContext.for_file(model))
+    body = encode(scene())
+    answer = handler.handle([{"body": body}])[0]
+    same = Observation("same", body, preprocess(body, tiny.SIDE), answer, handler.artifact, {}, {})
+    (other,) = {"cat", "dog"} - {answer.prediction}
+    contradicted = dataclasses.replace(
+        same, request_id="other", answer=msgspec.structs.replace(answer, prediction=other)
+    )
+    received: list[Observation] = []
+    arrived = threading.Event()
+    shadow = Shadow(
+        Metrics(CollectorRegistry()), 1.0, lambda: False, lambda seen: (received.append(seen), arrived.set())
+    )
+    shadow.start(handler)
+    shadow.observe(same)
+    shadow.observe(contradicted)
+    assert arrived.wait(30)
+    shadow.close()
+    assert received == [contradicted]

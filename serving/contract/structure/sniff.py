@@ -63,7 +63,7 @@ def structure_of(data: bytes, size: int, enough_seconds: float) -> Structure:
             be, and what to do.
         BrokenImage: they begin like one, but their structure cannot be read.
     """
-    kind = _kind(data)
+    kind = format_of(data)
     if kind == "JPEG":
         return jpeg.read(data, size, enough_seconds)
     if kind not in FORMATS:
@@ -71,7 +71,7 @@ def structure_of(data: bytes, size: int, enough_seconds: float) -> Structure:
     return _READERS[kind](data)
 
 
-def _kind(data: bytes) -> str:
+def format_of(data: bytes) -> str:
     """The format by its signature; empty if it is none of ours."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
