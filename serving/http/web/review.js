@@ -22,7 +22,7 @@ async function call(path, body) {
   const response = await authorised(`review/${path}`, options);
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({ detail: `The service answered with status ${response.status}.` }));
-  throw Object.assign(new Error(problem.detail), { gone: problem.type?.endsWith("/unknown-photo") });
+  throw Object.assign(new Error(problem.detail), { gone: problem.type?.split("/").pop() === "unknown-photo" });
 }
 
 // One thing at a time: a second key while an answer is on its way is not an answer to a photo that nobody has seen.
