@@ -33,6 +33,6 @@ def test_a_request_to_a_service_that_starts_is_answered_after_a_retry(starting: 
         reply = pool.request("POST", starting.url + "/predict", body=CAT, retries=retries)
         took_seconds = time.monotonic() - began
     assert reply.status == 200
-    history = [entry.status for entry in reply.retries.history]
-    assert set(history) == {503}
-    assert took_seconds > len(history)
+    refused = [entry.status for entry in reply.retries.history if entry.status]  # at first nobody may listen
+    assert set(refused) == {503}
+    assert took_seconds > len(refused)
