@@ -18,9 +18,13 @@ CAT = (ROOT / "deploy/smoke/cat.jpg").read_bytes()
 
 @pytest.fixture
 def starting(environment: Callable[..., dict[str, str]]) -> Iterator[Process]:
-    """A service that listens, but has no model yet."""
+    """A service that answers, but has no model yet."""
     with service(environment(MODEL=str(ROOT / "models/release/model.pt"))) as process:
-        process.wait_for("listening")
+        process.wait_for("listening")  # the socket is bound, and taken care of in a moment
+        with urllib3.PoolManager(
+            retries=urllib3.Retry(connect=1000, backoff_factor=0.001, backoff_max=0.01)
+        ) as pool:
+            pool.request("GET", process.url + "/health/live")
         yield process
         assert process.stop() == 0
 
@@ -33,6 +37,6 @@ def test_a_request_to_a_service_that_starts_is_answered_after_a_retry(starting: 
         reply = pool.request("POST", starting.url + "/predict", body=CAT, retries=retries)
         took_seconds = time.monotonic() - began
     assert reply.status == 200
-    refused = [entry.status for entry in reply.retries.history if entry.status]  # at first nobody may listen
+    refused = [entry.status for entry in reply.retries.history]
     assert set(refused) == {503}
     assert took_seconds > len(refused)
