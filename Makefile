@@ -60,7 +60,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -221,6 +221,9 @@ score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Score the ph
 
 drift: $(VENV)/.train ## Compare the latest photos of the service at URL with its reference (reports/drift)
 	$(PY) -m evaluation drift --url "$(URL)"
+
+production: $(VENV)/.train ## Estimate the accuracy of all answers of the service at URL from what people reviewed (reports/production)
+	$(PY) -m evaluation production --url "$(URL)"
 
 drift-reference: $(VENV)/.train ## Take the latest photos of the service at URL as the drift reference of MODEL, which it runs
 	$(PY) -m evaluation reference --url "$(URL)" --model "$(MODEL)"

@@ -15,6 +15,7 @@ _MODULES: Final = {
     arguments.slices: "evaluation.artefact.slices",
     arguments.shifts: "evaluation.artefact.shifts",
     arguments.drift: "evaluation.service.drift",
+    arguments.production: "evaluation.service.production",
     arguments.reference: "evaluation.service.reference",
     arguments.rates: "evaluation.artefact.rates",
     arguments.intervals: "evaluation.figures.coverage",

@@ -110,6 +110,18 @@ def drift(parser: argparse.ArgumentParser) -> None:
     _out(parser, "reports/drift")
 
 
+def production(parser: argparse.ArgumentParser) -> None:
+    """Estimate how often the deployed model is right, from the photos that people reviewed.
+
+    Reads the counts of the review (`GET /review/progress`) and weighs the reviewed photos by how many they
+    stand for, with a 95 % interval. Writes `reports/production/`.
+    """
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--url", help="URL of the service, such as http://127.0.0.1:8000")
+    source.add_argument("--file", type=Path, help="stored JSON of GET /review/progress")
+    _out(parser, "reports/production")
+
+
 def reference(parser: argparse.ArgumentParser) -> None:
     """Take the service's latest photos as the drift reference of the model that it runs.
 
