@@ -11,6 +11,10 @@ COMMANDS = {
     "export-feedback": Command(
         "serving.observers.export", "Export the labelled answers of a feedback database as training data."
     ),
+    "export-review": Command(
+        "serving.observers.review.export",
+        "Export the photos that people labelled in review, as training data and as a test set of production.",
+    ),
 }
 
 

@@ -51,7 +51,7 @@ def export(database: Path, out: Path) -> tuple[int, int]:
             table = csv.writer(file)
             table.writerow([*_COLUMNS, "path"])
             for *values, photo in opened.execute(query):
-                name = _write_photo(out, values[0], values[5], photo) if photo else ""
+                name = write_photo(out, values[5], values[0], photo) if photo else ""
                 photos += bool(name)
                 table.writerow([*values, name])
                 count += 1
@@ -62,10 +62,10 @@ def export(database: Path, out: Path) -> tuple[int, int]:
     return count, photos
 
 
-def _write_photo(out: Path, request_id: str, label: str, photo: bytes) -> str:
-    """Write one photo into the folder of its label; return its path in `out`."""
+def write_photo(out: Path, folder: str, request_id: str, photo: bytes) -> str:
+    """Write one photo into a folder of `out`; return its path in `out`."""
     with Image.open(io.BytesIO(photo)) as image:
-        name = f"{label}/{request_id}.{str(image.format).lower()}"
+        name = f"{folder}/{request_id}.{str(image.format).lower()}"
     with files.atomic_file(out / name) as partial:
         partial.write_bytes(photo)
     return name
