@@ -16,6 +16,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from structlog.testing import capture_logs
 
+from serving.contract.errors import Overloaded
 from serving.http.app import create_app
 from serving.http.sinks import Instances
 from serving.observation import Observation
@@ -142,8 +143,27 @@ def test_a_heat_map_is_of_one_photo(client: Client):
     assert problem(reply)["detail"] == "The request has 2 photos. Send them one by one."
 
 
-def test_a_request_that_is_refused_as_a_whole_counts_for_each_photo(model: Path):
-    """Three unanswered photos are three in the metrics, and one line in the log."""
+def test_a_request_that_is_refused_as_a_whole_counts_for_each_photo(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    """Three photos that are not admitted are three in the metrics, and one line in the log."""
+
+    def refuse(*_: object) -> None:
+        raise Overloaded("The queue is full.", retry_after_seconds=2, reason="queue-full")
+
+    monkeypatch.setattr(client.app.state.service.engine, "submit_all", refuse)
+    before = value(client, "classifier_requests_total", outcome="overloaded")
+    with capture_logs() as lines:
+        reply = client.post("/predict", files=form(JPEG, JPEG, JPEG))
+    assert reply.status_code == 503
+    assert reply.headers["retry-after"] == "2"
+    assert problem(reply)["type"] == "/problems/overloaded"
+    assert value(client, "classifier_requests_total", outcome="overloaded") == before + 3
+    assert [(line["outcome"], line["photos"]) for line in lines] == [("overloaded", 3)]
+
+
+def test_photos_whose_time_is_up_are_refused_one_by_one(model: Path):
+    """They were admitted: each has a problem, a count and a line."""
     settings = Settings(model=str(model), workers=1, deadline_seconds=1e-9)
     with running(settings) as client:
         with capture_logs() as lines:

@@ -82,8 +82,6 @@ class Inference:
     """The caller's id; empty if it gave none."""
     photos: list[bytes]
     """The encoded images, at least one."""
-    shape: tuple[int, ...]
-    """Of the tensor of photos; the outputs have its first dimension."""
     outputs: dict[str, bool]
     """The tensors to send, in order, each with whether it is sent in binary; none means all of them."""
     binary: bool
@@ -134,7 +132,6 @@ def read(
     return Inference(
         request.id,
         photos,
-        tuple(request.inputs[0].shape),
         {
             output.name: everywhere
             if output.parameters.binary_data is None
