@@ -421,3 +421,14 @@ def test_migrations_only_add():
             assert statement.strip().startswith(
                 ("create table if not exists", "create index if not exists", "alter table")
             )
+
+
+def test_the_gauge_follows_each_batch(tmp_path: Path):
+    """An operator does not wait for the next sweep; a photo that looks like a kept one adds nothing."""
+    registry = CollectorRegistry()
+    queue = opened(tmp_path, registry)
+    for number, seed in enumerate((1, 2, 3, 3)):
+        queue.observe(seen(f"r{number}", seed))
+        queue._flush()
+    assert registry.get_sample_value("classifier_review_photos") == 3
+    queue.close()

@@ -69,6 +69,8 @@ class ReviewQueue(Store[Candidate]):
         self._counts_due = float("-inf")
         self._marks: Fingerprints | None = None
         self._kept: Counter[str] = Counter()
+        self._added = 0
+        """Photos of this batch that the gauge does not have yet."""
 
     def open(self) -> None:
         """As `Store.open`; and publish how many photos wait."""
@@ -128,6 +130,7 @@ class ReviewQueue(Store[Candidate]):
     def count_waiting(self, transaction: sqlite3.Connection) -> None:
         """Publish how many photos wait for a verdict."""
         self._metrics.review_photos.set(verdicts.waiting(transaction))
+        self._added = 0
 
     def _keep(self, found: Candidate) -> None:
         self._offer(found, found.size_bytes)
@@ -148,7 +151,7 @@ class ReviewQueue(Store[Candidate]):
             "on conflict do update set answered = answered + excluded.answered",
             [(*key, count) for key, count in counts.items()],
         )
-        self._kept = Counter()
+        self._kept, self._added = Counter(), 0
         dropped: Counter[str] = Counter()
         for row in rows:
             reason = self._insert(transaction, row)
@@ -159,7 +162,8 @@ class ReviewQueue(Store[Candidate]):
     def _written(self) -> None:
         for reason, count in self._kept.items():
             self._metrics.review_kept.labels(reason).inc(count)
-        self._kept = Counter()
+        self._metrics.review_photos.inc(self._added)
+        self._kept, self._added = Counter(), 0
 
     def _insert(self, transaction: sqlite3.Connection, row: Candidate) -> str:
         """Keep a photo, or add a reason to one that is kept; return why it was dropped, if it was."""
@@ -198,6 +202,7 @@ class ReviewQueue(Store[Candidate]):
         self._kept.update(row.reasons)
         if twin:
             return "duplicate"
+        self._added += 1
         if mark:
             self._known_marks(transaction).add(row.request_id, mark)
         return ""
