@@ -17,7 +17,7 @@ from loop.steps import STEPS, Refused, Step, call
 
 
 def main(words: list[str]) -> int:
-    """Run the loop, or one step of it; return 0, or 1 if a gate refused the candidate, 3 if photos are too few."""
+    """Run the loop, or one step of it; return 0, 1 if a gate refused, 3 if the photos are too few to tell."""
     options = _parse(words)
     chosen = [step for step in STEPS if options.only in ("", step.name)]
     wanted = Options(options.add, options.force, options.image, options.deploy)
@@ -35,7 +35,9 @@ def main(words: list[str]) -> int:
 def _parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loop", description=__doc__)
     parser.add_argument("--add", default="", help="source of new photos, as make data ADD= takes it")
-    parser.add_argument("--only", default="", choices=[step.name for step in STEPS], help="run one step alone")
+    parser.add_argument(
+        "--only", default="", choices=[step.name for step in STEPS], help="run one step alone"
+    )
     parser.add_argument("--dry", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--force", action="store_true", help="train although nothing has changed")
     parser.add_argument("--image", default="", help="NAME:TAG of the image to build, push and deploy")
@@ -72,7 +74,14 @@ def _describe(chosen: Sequence[Step], state: State) -> int:
             print(f"{step.name}: nothing to do")
         pending = pending or bool(reason)
         if step.name == "collect" and reason:
-            call(sys.executable, "-m", "training", "fetch", "--dry-run", variables={"DATA": "", "ADD": state.options.add})
+            call(
+                sys.executable,
+                "-m",
+                "training",
+                "fetch",
+                "--dry-run",
+                variables={"DATA": "", "ADD": state.options.add},
+            )
     return 0
 
 

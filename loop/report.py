@@ -1,4 +1,4 @@
-"""The journal and the files that the steps wrote in; the evidence for a person out, `build/loop/report.md`."""
+"""The journal and what the steps wrote in; the evidence for a person out, `build/loop/report.md`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _COMPARISON: Final = Path("reports/compare/summary.md")
 _OUTCOMES: Final = {
     Outcome.PASS: "The candidate may replace the released model.",
     Outcome.FAIL: "The candidate was refused: a gate failed, see above. models/release is unchanged.",
-    Outcome.TOO_FEW: "There are too few photos to tell whether the candidate may replace the released model: label "
-    "more. models/release is unchanged.",
+    Outcome.TOO_FEW: "There are too few photos to tell whether the candidate may replace the released model: "
+    "label more. models/release is unchanged.",
 }
 
 

@@ -42,10 +42,11 @@ class State:
     options: Options
     journal: Journal
 
-    def changes(self) -> list[str]:
-        """What of each stage differs from `dvc.lock`; an output that is merely absent is no change."""
-        stages = ("prepare", "train", "export", "evaluate")
-        done = subprocess.run([*DVC, "status", "--json", *stages], capture_output=True, text=True, check=False)
+    def changes(self, *stages: str) -> list[str]:
+        """What of some stages differs from `dvc.lock`; an output that is merely absent is no change."""
+        done = subprocess.run(
+            [*DVC, "status", "--json", *stages], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise LoopError(f"dvc status failed: {done.stderr.strip()}. Mend that, and run the loop again.")
         return [

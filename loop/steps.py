@@ -17,11 +17,13 @@ from loop.journal import LoopError
 from loop.state import CANDIDATE, CHAMPION, DVC, State
 
 _PYTHON: Final = sys.executable
+_TRAINING: Final = ("prepare", "train")
+_EXPORTING: Final = ("export", "evaluate")
 _REFUSED: Final = (1, 3)
 """Exit statuses of a comparison: a gate failed, or there are too few photos to tell."""
 
 
-class Refused(Exception):  # noqa: N818 (a verdict, not an error)
+class Refused(Exception):
     """The candidate may not replace the champion; the argument is the exit status."""
 
 
@@ -66,14 +68,14 @@ def _collect(state: State) -> None:
 
 
 def _why_train(state: State) -> str:
-    changes = state.changes()
+    changes = state.changes(*_TRAINING)
     if changes:
         return "changed since the last training: " + "; ".join(changes)
     return "forced" if state.options.force else ""
 
 
 def _train(state: State) -> None:
-    state.journal.changes = state.changes() or ["nothing; the training was forced"]
+    state.journal.changes = state.changes(*_TRAINING) or ["nothing; the training was forced"]
     state.journal.save()
     force = ["--force", "--single-item"] if state.options.force else []
     call(*DVC, "repro", *force, "train")
@@ -81,7 +83,9 @@ def _train(state: State) -> None:
 
 
 def _why_go_on(state: State) -> str:
-    return "" if state.is_released() else "validation may prefer what starts from the released weights"
+    if not state.changes(*_TRAINING, *_EXPORTING) and state.is_released():
+        return ""
+    return "validation may prefer what starts from the released weights"
 
 
 def _go_on(_: State) -> None:
@@ -90,7 +94,8 @@ def _go_on(_: State) -> None:
 
 
 def _why_export(state: State) -> str:
-    return "the checkpoint has changed" if state.changes() else ""
+    changes = state.changes(*_EXPORTING)
+    return "changed since the last export: " + "; ".join(changes) if changes else ""
 
 
 def _export(_: State) -> None:
@@ -125,23 +130,30 @@ def _require_pass(status: int) -> None:
 
 def _why_release(state: State) -> str:
     if state.is_released():
-        return ""
+        return "it was interrupted" if state.journal.releasing else ""
     if state.verdict() in _REFUSED:
         return "the comparison has refused it, and so nothing will change"
     return "the gates of the comparison allow it"
 
 
 def _release(state: State) -> None:
-    verdict = state.verdict()
-    if verdict is None:
-        print("The candidate, the released model, the photos or the gates are not those that were compared.")
-        _compare(state)
-    else:
-        _require_pass(verdict)
-    status = call(_PYTHON, "-m", "evaluation", "release", allowed=_REFUSED)
-    _require_pass(status)
+    if not state.is_released():
+        verdict = state.verdict()
+        if verdict is None:
+            print("The models, the photos or the gates are not those that were compared.")
+            _compare(state)
+        else:
+            _require_pass(verdict)
+        _note_release(state, begun=True)
+        _require_pass(call(_PYTHON, "-m", "evaluation", "release", allowed=_REFUSED))
     call(_PYTHON, "-m", "training", "promote", str(CHAMPION))
+    _note_release(state, begun=False)
     _tell_workflow("released")
+
+
+def _note_release(state: State, *, begun: bool) -> None:
+    state.journal.releasing = begun
+    state.journal.save()
 
 
 def _why_deploy(state: State) -> str:
@@ -155,7 +167,9 @@ def _deploy(state: State) -> None:
     call("bash", "deploy/build.sh", "serve", variables={"IMAGE": image})
     call("docker", "push", image)
     digest = _digest(image)
-    remote = ["bash", "deploy/remote.sh"] if os.environ.get("DEPLOY_HOST") else ["python3", "deploy/deploy.py"]
+    remote = (
+        ["bash", "deploy/remote.sh"] if os.environ.get("DEPLOY_HOST") else ["python3", "deploy/deploy.py"]
+    )
     call(*remote, "deploy", digest, *state.options.deploy)
     state.journal.deployed = released
     state.journal.save()
@@ -164,10 +178,12 @@ def _deploy(state: State) -> None:
 def _digest(image: str) -> str:
     """`NAME@sha256:…` of a pushed image; one that was pushed elsewhere too has a digest there as well."""
     form = r'{{join .RepoDigests "\n"}}'
-    done = subprocess.run(["docker", "inspect", "--format", form, image], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", "inspect", "--format", form, image], capture_output=True, text=True, check=False
+    )
     name = image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image
     for line in done.stdout.splitlines():
-        if line.rpartition("@")[0].endswith(name):
+        if line.rpartition("@")[0].endswith(name):  # docker adds its own registry's host to a short name
             return line
     raise LoopError(f"{image} has no digest after its push: {done.stderr.strip() or done.stdout.strip()}")
 
