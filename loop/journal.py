@@ -1,4 +1,4 @@
-"""What a loop has found so far, kept in `build/loop/journal.json`: a killed loop goes on where it was."""
+"""What a loop has found so far, kept in `build/loop/journal.json`: a killed loop resumes from it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _COMPARISON: Final = Path("reports/compare/summary.md")
 _OUTCOMES: Final = {
     Outcome.PASS: "The candidate may replace the released model.",
     Outcome.FAIL: "The candidate was refused: a gate failed, see above. models/release is unchanged.",
-    Outcome.TOO_FEW: "There are too few photos to tell whether the candidate may replace the released model: "
+    Outcome.TOO_FEW: "There are too few photos to judge the candidate: "
     "label more. models/release is unchanged.",
 }
 

@@ -18,6 +18,7 @@ CANDIDATE: Final = Path("models/model.pt")
 CHAMPION: Final = Path("models/release/model.pt")
 MANIFEST: Final = Path("data/prepared/manifest.csv")
 GATES: Final = Path("configs/gates.yaml")
+_NAMED: Final = 3
 DVC: Final = (sys.executable, "-m", "dvc")
 
 
@@ -50,7 +51,7 @@ class State:
         if done.returncode:
             raise LoopError(f"dvc status failed: {done.stderr.strip()}. Mend that, and run the loop again.")
         return [
-            f"`{stage}`: {what}: {', '.join(names)}"
+            f"`{stage}`: {what}{_some(list(names))}"
             for stage, entries in json.loads(done.stdout).items()
             for entry in entries
             for what, names in (entry if isinstance(entry, dict) else {entry: {}}).items()
@@ -89,3 +90,9 @@ class State:
         """The splits to judge on: test, and production if people have labelled photos of it."""
         splits = set(read_manifest(MANIFEST)["split"])
         return [split for split in ("test", "production") if split in splits]
+
+
+def _some(names: list[str]) -> str:
+    """The first names, after a colon, and how many there are besides."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f": {', '.join(names[:_NAMED])}{more}" if names else ""

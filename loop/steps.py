@@ -1,6 +1,6 @@
 """The steps of the loop: each says whether it has anything to do, and does it by the commands of the project.
 
-Each can be run alone and again: what is done is told by the files it is done to, not by a list of steps.
+Each can be run alone and again: the files say what is done, not a list of steps.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def test_a_release_is_deployed_once(workplace: Workplace, monkeypatch: pytest.Mo
 
 
 def test_one_loop_at_a_time(workplace: Workplace):
-    """A second one in the same checkout is told, and does nothing."""
+    """A second one in the same checkout is refused."""
     FOLDER.mkdir(parents=True)
     with (FOLDER / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
