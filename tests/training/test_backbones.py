@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -14,9 +15,10 @@ import torch
 from timm.models import save_for_hf
 
 from common.errors import PipelineError
+from serving.contract.errors import ArtifactError
 from serving.settings import Settings
 from tests.conftest import running
-from tests.tiny import train_config
+from tests.tiny import export_network, train_config, write_artifact
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.config import ModelConfig
 from training.export.artefact import export
@@ -25,6 +27,8 @@ from training.fit.job import Job
 from training.fit.phases import fit
 from training.network.build import build
 from training.network.predict import check
+from training.network.released import OtherNetwork
+from training.photos.drawn import draw
 from training.photos.manifest import read_manifest
 from training.place import Place
 
@@ -115,6 +119,58 @@ def test_weights_of_a_file(published: tuple[str, Path], suffix: str, with_classi
         safetensors.torch.save_file(stored, path)
     state = build(of(backbone, path), 3).backbone.state_dict()
     assert all(torch.equal(tensor, stored[name]) for name, tensor in state.items())
+
+
+def test_weights_of_an_artefact(published: tuple[str, Path], tmp_path: Path):
+    """The same features from the same design, whatever the configured name stands for; the head is new."""
+    backbone, folder = published
+    champion = build(of(backbone, f"local-dir:{folder}"), 2).eval()
+    path = export_network(tmp_path / "model.pt", champion)
+    ours = build(of(backbone, path), 3)
+    assert ours.training
+    assert ours.head.out_features == 3
+    assert ours.design == champion.design
+    photos = [
+        np.asarray(draw(name, np.random.default_rng(1)).resize((SIDE, SIDE))) for name in ("cat", "dog")
+    ]
+    images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        assert torch.equal(ours.eval().features(images), champion.features(images))
+
+
+def test_an_artefact_brings_its_epsilon_and_its_input_size(tmp_path: Path):
+    """The epsilon of batch norm is a constant of its graph; the enlarging belongs to the export alone."""
+    publish(tmp_path / "own", "efficientnet_lite0", bn_eps=0.02)
+    champion = build(of("efficientnet_lite0", f"local-dir:{tmp_path}/own"), 2)
+    ours = build(of("efficientnet_lite0", export_network(tmp_path / "model.pt", champion)), 2)
+    assert ours.design == champion.design
+    assert ours.design.arguments == {"bn_eps": 0.02}
+    champion.read_size = 96
+    enlarging = export_network(tmp_path / "enlarging.pt", champion)
+    assert build(of("efficientnet_lite0", enlarging), 2).read_size is None
+
+
+def test_an_artefact_of_another_architecture_is_refused(tmp_path: Path):
+    """By its tensors, or by its answers where another padding has the same ones."""
+    for of_artefact, configured, why in (
+        ("resnet18", "resnet34", "Missing key"),
+        ("compact", "resnet18", "Missing key"),
+        ("resnet18", "compact", "Missing key"),
+        ("efficientnet_lite0", "tf_efficientnet_lite0", r"a log probability differs by \d"),
+    ):
+        path = export_network(tmp_path / f"{of_artefact}.pt", build(of(of_artefact, "none"), 2))
+        with pytest.raises(OtherNetwork, match=rf"is not a {configured}: .*{why}.* Set model.backbone"):
+            build(of(configured, path), 2)
+
+
+def test_a_damaged_artefact_is_no_start(tmp_path: Path):
+    """Its bytes are checked before anything of it is used."""
+    path = write_artifact(tmp_path / "model.pt")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match="damaged"):
+        build(of("compact", path), 2)
 
 
 def test_arguments_of_the_architecture_come_along(tmp_path: Path):

@@ -27,6 +27,7 @@ from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.labels import read_reviewed
 from common.manifest import read_manifest
+from common.production import PRODUCTION
 from serving.contract.preprocess import preprocess
 from serving.runtime.torchscript import fusing, one_thread
 from training.config import TrainConfig
@@ -57,6 +58,7 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
         PipelineError: a class has fewer than five groups, or the backbone has no weights.
     """
     table = read_manifest(place.manifest)
+    table = table[table["split"] != PRODUCTION]  # not even a judge of labels is trained on it
     if config.model.weights == "none":
         raise PipelineError("The audit needs a pretrained backbone: set model.weights=pretrained.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:
