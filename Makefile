@@ -61,7 +61,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote loop slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -156,6 +156,9 @@ data: $(VENV)/.train ## Fetch and prepare the photos; DATA= a zip, a folder, an 
 train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DATA= and ADD= as for data
 	@if [ -n "$(DATA)$(ADD)" ]; then DATA="$(DATA)" ADD="$(ADD)" dvc repro --single-item --force fetch; fi
 	dvc repro
+
+continue: $(VENV)/.train ## Train on from the released model; keep the result if validation prefers it to that of make train
+	bash scripts/continue.sh
 
 export: $(VENV)/.train ## Write models/model.pt, model.onnx and model-int8.onnx from the best checkpoint
 	dvc repro export

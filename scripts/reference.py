@@ -133,6 +133,7 @@ def configuration() -> str:
     for kind, name in ((DataConfig, "data"), (TrainConfig, "train")):
         values = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8"))
         parts += [f"## configs/{name}.yaml", *_section(kind, values, "")]
+    parts += ["## configs/continue.yaml", _overrides()]
     return _page(
         "Configuration of training",
         "`training/config.py` and `configs/`",
@@ -225,6 +226,17 @@ def _section(kind: type, values: Mapping[str, Any], prefix: str) -> list[str]:
             title = inspect.cleandoc(hints[f.name].__doc__ or "").partition("\n")[0]
             parts += [f"### {f.name}", title, *_section(hints[f.name], values[f.name], f"{prefix}{f.name}.")]
     return parts
+
+
+def _overrides() -> str:
+    """What `make continue` changes of configs/train.yaml."""
+    values = yaml.safe_load((ROOT / "configs/continue.yaml").read_text(encoding="utf-8"))
+    rows = [
+        (f"`{section}.{key}`", _value(value))
+        for section, part in values.items()
+        for key, value in part.items()
+    ]
+    return "What `make continue` changes of it.\n\n" + _table(("key", "value"), rows)
 
 
 def _struct(kind: type) -> str:

@@ -16,6 +16,10 @@ COMMANDS: Final = {
     "fit": Command(
         "training.fit.stage", "Train a head on frozen features, then the whole network; track it in MLflow."
     ),
+    "continue": Command(
+        "training.starts.stage",
+        "Train on from the released model; keep the result if validation prefers it.",
+    ),
     "export": Command(
         "training.export.stage", "Calibrate the best checkpoint and write it as models/model.pt."
     ),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
+from common.production import PRODUCTION
 from tests.once import Once
 from tests.tiny import ROOT, data_config
 from training.config import TrainConfig
@@ -56,6 +57,17 @@ def exchanged(tracked: Path, drawn_wrong: Path) -> Place:
     (tracked / "configs").unlink()
     shutil.copytree(ROOT / "configs", tracked / "configs")
     return Place(tracked)
+
+
+def test_photos_of_production_do_not_judge_others_and_are_not_judged(exchanged: Place):
+    """What is a test set judges models alone; its labels come from people already."""
+    table = pd.read_csv(exchanged.manifest, dtype=str, keep_default_na=False)
+    table.loc[table["path"] == WRONG[0], "split"] = PRODUCTION
+    table.to_csv(exchanged.manifest, index=False)
+    (exchanged.raw / WRONG[0]).unlink()
+    suspects = audit(config(), exchanged)
+    assert WRONG[0] not in set(suspects["path"])
+    assert suspects["path"].iloc[0] == WRONG[1]
 
 
 def test_swapped_labels_are_the_first_suspects(exchanged: Place):

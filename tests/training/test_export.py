@@ -23,6 +23,7 @@ from tests.pictures import encode
 from tests.tiny import HEAD_ALONE, ROOT, SIDE, data_config, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
+from training.export import artefact
 from training.export.artefact import export
 from training.export.graph import OPSET
 from training.fit import checkpoint
@@ -177,6 +178,23 @@ def test_three_classes_work_from_end_to_end(tracked: Path):
     answer = served(place.model).handle([{"body": (tracked / "pets/Dog/0.jpg").read_bytes()}])[0]
     assert list(answer.probabilities) == ["cat", "dog", "parrot"]
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("least", "source"), [(8, "8 photos drawn at random from production"), (9, "validation")]
+)
+def test_enough_photos_of_production_are_the_drift_reference(
+    with_production: Place, monkeypatch: pytest.MonkeyPatch, least: int, source: str
+):
+    """Of both precisions; a folder that the owner names comes first."""
+    monkeypatch.setattr(artefact, "LEAST_OF_PRODUCTION", least)
+    export(train_config("--export.calibration_photos", "8"), with_production)
+    for path in (with_production.model, with_production.int8):
+        reference = served(path).artifact.card.reference
+        assert (reference.photos, reference.source) == (8, source)
+    folder = with_production.raw / "cat"
+    export(train_config("--export.reference", str(folder)), with_production)
+    assert served(with_production.model).artifact.card.reference.source == "40 photos of cat"
 
 
 def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from common import files
 from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.photos import find_photos
+from common.production import PRODUCTION
 from evaluation.figures import metrics
 from serving.contract.card import Card
 from serving.contract.reference import Reference, make_reference
@@ -37,9 +38,12 @@ from training.fit.predictions import Predictions
 from training.network.build import Classifier
 from training.network.predict import predict_all
 from training.photos.decoded import DecodedPhotos
-from training.photos.manifest import read_manifest
+from training.photos.manifest import Manifest, read_manifest
 from training.place import Place
 from training.tracking import Tracker
+
+LEAST_OF_PRODUCTION: Final = 300
+"""Fewest photos of production that make a drift reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,9 @@ class _Export:
         validation: Predictions,
     ) -> Card:
         """The card of an exported network, which measures the drift reference."""
-        labels = len(self.trained.labels)
-        measured = measure(exported, self.photos.manifest.splits["validation"].paths, self.size)
-        represented = _reference(self.config, measured, exported, self.size, labels)
+        manifest = self.photos.manifest
+        measured = measure(exported, manifest.splits["validation"].paths, self.size)
+        represented = _reference(self.config, manifest, measured, exported, self.size)
         return make_card(
             self.config.export, self.trained, self.run, self.network.read_size, temperature, validation,
             measured, represented, precision,
@@ -133,15 +137,24 @@ def _export_int8(common: _Export, graph: bytes, place: Place) -> Card:
 
 
 def _reference(
-    config: TrainConfig, validation: list[dict[str, float]], exported: Network, size: int, classes: int
+    config: TrainConfig,
+    manifest: Manifest,
+    validation: list[dict[str, float]],
+    exported: Network,
+    size: int,
 ) -> Reference:
-    """The drift reference: of the configured folder, or of the validation photos.
+    """The drift reference: of the configured folder, of enough photos of production, or of validation.
 
     Raises:
         PipelineError: the folder has no photo, or one that is refused.
     """
+    classes = len(manifest.labels)
     if not config.export.reference:
-        return make_reference(validation, classes)
+        production = manifest.splits.get(PRODUCTION)
+        if not production or len(production.paths) < LEAST_OF_PRODUCTION:
+            return make_reference(validation, classes)
+        source = f"{len(production.paths)} photos drawn at random from production"
+        return make_reference(measure(exported, production.paths, size), classes, source)
     folder = Path(config.export.reference)
     photos = find_photos(folder)
     if not photos:
