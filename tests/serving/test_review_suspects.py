@@ -1,4 +1,4 @@
-"""Photos whose label is in doubt come to people, the worst first; what they are filed under is shown after."""
+"""Photos whose label is in doubt come to people, the worst first; their label is shown after the answer."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_photo_that_is_gone_or_changed_is_named_and_left_out(tmp_path: Path):
 
 
 def test_what_it_is_filed_under_is_shown_after_the_answer(reviewing: Client, tmp_path: Path):
-    """With what the audit suggests; the classes are those of the photos, whatever the model that serves has."""
+    """With what the audit suggests; the classes are those of the photos, whatever the model has."""
     reply = reviewing.get("/review/next", params={"reviewer": "ada"}, headers=KEY)
     shown = reply.json()
     name = hashlib.sha256(jpeg(0)).hexdigest()
