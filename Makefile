@@ -61,7 +61,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit review-suspects serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -180,6 +180,9 @@ bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources 
 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
+
+review-suspects: $(VENV)/.train ## Show the worst suspects of the audit at /review on HOST:PORT, for people to label; Ctrl-C writes configs/labels.csv
+	@HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" exec $(PY) -m training review-suspects
 
 release: $(VENV)/.train ## Measure the exported models on the test split; put them in models/release if their gates pass; AS_TAKEN=
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")

@@ -27,6 +27,10 @@ COMMANDS: Final = {
         "training.study.audit",
         "Rank probable wrong labels, judged by the other photos, for a person to review.",
     ),
+    "review-suspects": Command(
+        "training.study.review",
+        "Let people review the audit's worst suspects at /review; append decisions to configs/labels.csv.",
+    ),
     "ablation": Command(
         "training.study.ablation",
         "Train with each part of the recipe left out; report what each contributes.",

@@ -69,6 +69,8 @@ class Place:
     """Its quantised version."""
     audit = _Below("build/audit")
     """Probable wrong labels."""
+    review = _Below("build/suspects.db")
+    """Those that people review, and their verdicts; not in `audit`, which the next audit replaces."""
     ablation = _Below("build/ablation")
     """Trainings with one part of the recipe left out, in a pipeline folder of their own."""
     tune = _Below("build/tune")

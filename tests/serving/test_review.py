@@ -95,6 +95,7 @@ def test_a_person_labels_the_photos_one_after_the_other(reviewing: Client):
             "probability": 0.7,
             "model_version": "1",
             "reasons": ["uncertain", "sample"],
+            "filed": None,
         }
         said.append(name)
     assert sorted(said) == ["a", "b", "c"]

@@ -104,7 +104,7 @@ async def next_photo(request: ServiceRequest, reviewer: Reviewer) -> Response[Ne
             agreement = verdicts.agreement(transaction)
             return NextPhoto(
                 verdicts.next_photo(transaction, reviewer),
-                labels,
+                verdicts.classes(transaction) or labels,
                 verdicts.left_for(transaction, reviewer),
                 verdicts.given_by(transaction, reviewer),
                 agreement.photos,
@@ -151,15 +151,11 @@ async def give(request: ServiceRequest, data: JSONBody[VerdictRequest]) -> Respo
     labels = request.service.models.handler.artifact.card.labels
     if (data.verdict == verdicts.LABEL) != (data.label is not None):
         raise MalformedReview(_HOW)
-    if data.label is not None and data.label not in labels:
-        raise UnknownLabel(
-            f"The label must be one of {', '.join(labels)}. A photo of another class is neither: a new class "
-            "is a decision about all photos (docs/loop.md)."
-        )
     queue = _queue(request)
 
     def store() -> verdicts.Revealed:
         with queue.transaction() as transaction:
+            _check_label(data.label, verdicts.classes(transaction) or labels)
             revealed = verdicts.give(
                 transaction, data.request_id, data.reviewer, data.verdict, data.label, time.time()
             )
@@ -169,6 +165,14 @@ async def give(request: ServiceRequest, data: JSONBody[VerdictRequest]) -> Respo
     found = await queue.call(store)
     log_answer(request, "reviewed", answered_request_id=data.request_id, verdict=data.verdict)
     return Response(Revealed(*found), headers=_PRIVATE)
+
+
+def _check_label(label: str | None, labels: list[str]) -> None:
+    if label is not None and label not in labels:
+        raise UnknownLabel(
+            f"The label must be one of {', '.join(labels)}. A photo of another class is neither: a new class "
+            "is a decision about all photos (docs/loop.md)."
+        )
 
 
 @post(
