@@ -15,6 +15,7 @@ import pytest
 
 from common.errors import PipelineError
 from common.production import since
+from serving.observers import feedback
 from serving.observers.review import verdicts
 from tests.serving.reviewing import jpeg, opened, seen
 from training.__main__ import main
@@ -154,8 +155,8 @@ def test_a_kill_between_the_record_and_the_photos_is_repaired(
         with pytest.raises(KeyboardInterrupt):
             add(tmp_path / "one")
     assert raw() == before
-    lost = json.loads(PLACE.fetch_report.read_text())
-    assert lost["production"]
+    assert json.loads(PLACE.fetch_report.read_text())["production"]
+    PLACE.raw.rename("data/raw.old")  # where a kill between the two renames would leave it
     report = add(tmp_path / "two")
     (batch,) = report.added
     assert {path.split("/")[1] for path in raw().keys() - before.keys()} == set(batch.files)
@@ -229,6 +230,9 @@ def test_the_databases_of_a_service_are_exported_while_it_uses_them(
         database.execute("create table answers (label text)")
     with pytest.raises(PipelineError, match=r"f\.db is not a feedback database"):
         add(tmp_path / "f.db")
+    feedback.connect(tmp_path / "unlabelled.db").close()
+    with pytest.raises(PipelineError, match="SERVING_FEEDBACK_PHOTOS=true"):
+        add(tmp_path / "unlabelled.db")
     assert not list(Path("data").glob("raw.*"))
 
 
@@ -295,7 +299,7 @@ def test_a_running_service_is_asked_with_the_key(
         ("/review/export", "", "Set SERVING_API_KEY"),
         ("/off/review/export", "secret", "answers 404. SERVING_REVIEW is not set"),
         ("/moved/review/export", "secret", "refers to /review/export"),
-        ("/cut/review/export", "secret", "does not answer to the end"),
+        ("/cut/review/export", "secret", "No complete answer came from"),
     ],
 )
 def test_a_service_that_refuses_changes_nothing(

@@ -56,13 +56,18 @@ def export(kind: str, database: Path, out: Path) -> None:
     """Export the labelled photos of a database to the new folder `out`, also while a service uses it.
 
     Raises:
-        PipelineError: the export fails; with its own words.
+        PipelineError: the export fails, with its own words; or there is no photo to train on.
     """
     command = [sys.executable, "-m", "serving", f"export-{kind}", str(database.resolve()), str(out.resolve())]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         said = done.stderr.strip()
         raise PipelineError(said.partition("error: ")[2] or f"The export of {database} failed: {said}")
+    if kind == FEEDBACK and not any(path.is_dir() for path in out.iterdir()):
+        raise PipelineError(
+            f"No answer in {database} has both a label and its photo. Labels come by POST /feedback, and "
+            "photos are kept with SERVING_FEEDBACK_PHOTOS=true."
+        )
 
 
 def is_service(source: str) -> bool:
@@ -96,7 +101,7 @@ def download(address: str, out: Path) -> None:
                     bar.update(len(chunk))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PipelineError(
-            f"{address} does not answer to the end: {str(error) or type(error).__name__}. Check that the "
+            f"No complete answer came from {address}: {str(error) or type(error).__name__}. Check that the "
             "service runs there, and run it again."
         ) from error
 
