@@ -17,6 +17,7 @@ _CHUNK_BYTES = 1 << 20
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder next to `final`; it replaces `final` on success and is removed on failure."""
+    restore_folder(final)
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -30,6 +31,13 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore_folder(final: Path) -> None:
+    """Put the earlier folder back, if a kill came just when `atomic_folder` was replacing it."""
+    old = final.with_name(final.name + ".old")
+    if old.exists() and not final.exists():
+        old.rename(final)
 
 
 @contextlib.contextmanager

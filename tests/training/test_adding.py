@@ -155,8 +155,8 @@ def test_a_kill_between_the_record_and_the_photos_is_repaired(
         with pytest.raises(KeyboardInterrupt):
             add(tmp_path / "one")
     assert raw() == before
-    lost = json.loads(PLACE.fetch_report.read_text())
-    assert lost["production"]
+    assert json.loads(PLACE.fetch_report.read_text())["production"]
+    PLACE.raw.rename("data/raw.old")  # where a kill between the two renames would leave it
     report = add(tmp_path / "two")
     (batch,) = report.added
     assert {path.split("/")[1] for path in raw().keys() - before.keys()} == set(batch.files)

@@ -39,6 +39,7 @@ def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
     Raises:
         PipelineError: there are no photos yet, the source cannot be used, or it has another class.
     """
+    files.restore_folder(place.raw)
     if not place.fetch_report.exists() or not place.raw.is_dir():
         raise PipelineError("There are no photos to add to. Fetch some first: make data DATA=path/to/folder.")
     earlier = report.read(place.fetch_report)
