@@ -95,8 +95,7 @@ def test_photos_of_production_are_a_split_and_change_no_other(prepared: pd.Serie
     assert set(read_split(PLACE.manifest, "train")["source"]) == {""}
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("side", [0, 150])
+@pytest.mark.parametrize(("split", "side"), [("train", 0), ("validation", 150)])
 def test_what_is_near_production_is_not_trained_on(prepared: pd.Series, split: str, side: int):
     """Whether it was there before or comes later, and however often it is prepared."""
     number = of_split(prepared, "dog", split)
