@@ -187,7 +187,7 @@ def test_enough_photos_of_production_are_the_drift_reference(
     with_production: Place, monkeypatch: pytest.MonkeyPatch, least: int, source: str
 ):
     """Of both precisions; a folder that the owner names comes first."""
-    monkeypatch.setattr(artefact, "LEAST_OF_PRODUCTION", least)
+    monkeypatch.setattr(artefact, "LEAST_PHOTOS", least)
     export(train_config("--export.calibration_photos", "8"), with_production)
     for path in (with_production.model, with_production.int8):
         reference = served(path).artifact.card.reference
