@@ -181,20 +181,26 @@ def test_three_classes_work_from_end_to_end(tracked: Path):
 
 
 @pytest.mark.parametrize(
-    ("least", "source"), [(8, "8 photos drawn at random from production"), (9, "validation")]
+    ("least", "folder", "photos", "source"),
+    [
+        (8, "", 8, "8 photos drawn at random from production"),
+        (9, "", 8, "validation"),
+        (8, "street", 2, "2 photos of street"),
+    ],
 )
 def test_enough_photos_of_production_are_the_drift_reference(
-    with_production: Place, monkeypatch: pytest.MonkeyPatch, least: int, source: str
+    with_production: Place, monkeypatch: pytest.MonkeyPatch, least: int, folder: str, photos: int, source: str
 ):
-    """Of both precisions; a folder that the owner names comes first."""
-    monkeypatch.setattr(artefact, "LEAST_OF_PRODUCTION", least)
-    export(train_config("--export.calibration_photos", "8"), with_production)
+    """Of both precisions, unless the owner names a folder."""
+    monkeypatch.setattr(artefact, "LEAST_PHOTOS", least)
+    (with_production.root / "street").mkdir()
+    for path in read_manifest(with_production).splits["validation"].paths[:2]:
+        shutil.copy(path, with_production.root / "street")
+    options = ("--export.reference", folder) if folder else ()
+    export(train_config("--export.calibration_photos", "8", *options), with_production)
     for path in (with_production.model, with_production.int8):
         reference = served(path).artifact.card.reference
-        assert (reference.photos, reference.source) == (8, source)
-    folder = with_production.raw / "cat"
-    export(train_config("--export.reference", str(folder)), with_production)
-    assert served(with_production.model).artifact.card.reference.source == "40 photos of cat"
+        assert (reference.photos, reference.source) == (photos, source)
 
 
 def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):

@@ -113,6 +113,7 @@ def test_a_second_call_changes_nothing(
     assert "This has been done: nothing changes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_new_checkpoint_from_the_start_is_compared_with_the_trained_one(
     released: Place, monkeypatch: pytest.MonkeyPatch
 ):
@@ -127,6 +128,7 @@ def test_a_new_checkpoint_from_the_start_is_compared_with_the_trained_one(
     assert files(released) == files(Place(released.continued))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(3))
 def test_a_kill_between_the_files_leaves_what_a_rerun_completes(
     released: Place, step: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

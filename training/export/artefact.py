@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from common.photos import find_photos
 from common.production import PRODUCTION
 from evaluation.figures import metrics
 from serving.contract.card import Card
-from serving.contract.reference import Reference, make_reference
+from serving.contract.reference import LEAST_PHOTOS, Reference, make_reference
 from serving.runtime import onnx, torchscript
 from serving.runtime.network import Network
 from serving.runtime.onnx import OnnxNetwork
@@ -41,9 +41,6 @@ from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import Manifest, read_manifest
 from training.place import Place
 from training.tracking import Tracker
-
-LEAST_OF_PRODUCTION: Final = 300
-"""Fewest photos of production that make a drift reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +148,7 @@ def _reference(
     classes = len(manifest.labels)
     if not config.export.reference:
         production = manifest.splits.get(PRODUCTION)
-        if not production or len(production.paths) < LEAST_OF_PRODUCTION:
+        if not production or len(production.paths) < LEAST_PHOTOS:
             return make_reference(validation, classes)
         source = f"{len(production.paths)} photos drawn at random from production"
         return make_reference(measure(exported, production.paths, size), classes, source)

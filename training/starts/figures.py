@@ -104,8 +104,8 @@ def as_text(found: Starts) -> str:
         )
     ]
     lines.append(
-        f"On the same photos the second one is right on {100 * gap.value:+.2f} points "
-        f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]. Kept: the network from the {kept}."
+        f"Accuracy, second minus first: {100 * gap.value:+.2f} points [{100 * gap.low:+.2f}, "
+        f"{100 * gap.high:+.2f}]. Kept: the network from the {kept}."
     )
     return "\n".join(lines)
 
