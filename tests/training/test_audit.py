@@ -75,6 +75,7 @@ def test_swapped_labels_are_the_first_suspects(exchanged: Place):
     suspects = audit(config(), exchanged)
     assert set(suspects["path"][:2]) == set(WRONG)
     assert (suspects["suggested"] != suspects["label"]).all()
+    assert (suspects["suggested_probability"] > suspects["probability"]).all()
     page = (exchanged.audit / "suspects.html").read_text()
     assert page.count("<img") == len(suspects)
     assert all(name in page for name in WRONG)

@@ -78,15 +78,15 @@ def test_what_is_undecided_or_contradicts_a_row_is_listed_and_changes_nothing(
     place = Place(tmp_path)
     place.reviewed.parent.mkdir()
     place.reviewed.write_bytes(BEFORE)
-    people = [said("a", CANNOT_TELL), said("b", CAT, NEITHER), said("listed", DOG), said("z", CAT)]
+    people = [said("a", CANNOT_TELL), said("b", CAT, NEITHER), said("listed", DOG), said("z", CAT, NEITHER)]
     decisions.write(place, people)
     assert place.reviewed.read_bytes() == BEFORE
     text = capsys.readouterr().out
     for words in (
         "dog/a.jpg, filed under dog: cannot tell\n",
         "dog/b.jpg, filed under dog: people disagree (cat, neither)\n",
-        "dog/listed.jpg, filed under dog: the review says dog, the list cat; the row stays",
-        "dog/z.jpg, filed under dog: the review says cat, the list to leave it out; the row stays",
+        "dog/listed.jpg, filed under dog: dog, but the list says cat: edit its row if that is wrong",
+        "dog/z.jpg, filed under dog: people disagree (cat, neither), but the list says to leave it out",
     ):
         assert words in text
 

@@ -71,21 +71,25 @@ def decide(said: Iterable[Said], listed: Mapping[str, str]) -> Decisions:
         verdict, label = photo.verdicts[0]
         new = label or ""
         if len(set(photo.verdicts)) > 1:
-            reason = f"people disagree ({', '.join(sorted(answers))})"
+            reason = f"people disagree ({', '.join(sorted(answers))}){_row(listed, photo)}"
         elif verdict == "cannot-tell":
             reason = "cannot tell"
         elif photo.sha256 not in listed:
             rows.append((photo.sha256, new, _note(new, photo.filed)))
             continue
         elif listed[photo.sha256] != new:
-            reason = (
-                f"the review says {label or verdict}, the list {listed[photo.sha256] or 'to leave it out'}; "
-                "the row stays: edit it if the review is right"
-            )
+            reason = f"{label or verdict}{_row(listed, photo)}"
         else:
             continue
         aside.append(f"{photo.path}, filed under {photo.filed}: {reason}")
     return Decisions(rows, aside)
+
+
+def _row(listed: Mapping[str, str], photo: Said) -> str:
+    """What the list says of a photo, if anything."""
+    if photo.sha256 not in listed:
+        return ""
+    return f", but the list says {listed[photo.sha256] or 'to leave it out'}: edit its row if that is wrong"
 
 
 def _note(label: str, filed: str) -> str:
@@ -110,6 +114,6 @@ def write(place: Place, said: Iterable[Said]) -> None:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         print(f"{place.reviewed}: {len(decisions.rows)} added ({counts})")
     if decisions.aside:
-        print("Nothing was written for:")
+        print("Nothing was changed for:")
     for line in decisions.aside:
         print(f"  {line}")

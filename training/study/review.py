@@ -23,7 +23,7 @@ from training.place import Place
 
 
 def main(arguments: list[str]) -> int:
-    """Write what was decided before, let people label, and write what they decide."""
+    """Let people label, and write what they and those before them decided."""
     parser = argparse.ArgumentParser(
         prog="python -m training review-suspects", description=description(__doc__)
     )
@@ -35,17 +35,16 @@ def main(arguments: list[str]) -> int:
     from training.study import decisions
 
     said = _reviewed(place).said if place.review.exists() else []
+    status = 0
+    if not only_write:
+        suspects = decisions.worst(place, {photo.sha256 for photo in said})
+        place.review.parent.mkdir(parents=True, exist_ok=True)
+        if waiting := _reviewed(place, suspects).waiting:
+            status = _serve(place, waiting)
+            said = _reviewed(place).said
+        else:
+            print(f"No suspect of {place.audit}/suspects.csv waits for a verdict. Find new ones: make audit.")
     decisions.write(place, said)
-    if only_write:
-        return 0
-    suspects = decisions.worst(place, {photo.sha256 for photo in said})
-    place.review.parent.mkdir(parents=True, exist_ok=True)
-    waiting = _reviewed(place, suspects).waiting
-    if not waiting:
-        print(f"No suspect of {place.audit}/suspects.csv waits for a verdict. Look for new ones: make audit.")
-        return 0
-    status = _serve(place, waiting)
-    decisions.write(place, _reviewed(place).said)
     return status
 
 
