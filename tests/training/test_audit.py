@@ -70,6 +70,17 @@ def test_swapped_labels_are_the_first_suspects(exchanged: Place):
     assert kept == {"suspects.csv", "suspects.html"}
 
 
+def test_the_production_test_set_takes_no_part(exchanged: Place):
+    """It is neither suspected nor does it judge others."""
+    table = pd.read_csv(exchanged.manifest)
+    table.loc[table["path"] == WRONG[0], "split"] = "production"
+    table.to_csv(exchanged.manifest, index=False)
+    suspects = audit(config(), exchanged)
+    assert WRONG[0] not in set(suspects["path"])
+    assert suspects["path"].iloc[0] == WRONG[1]
+    assert "production" not in set(suspects["split"])
+
+
 def test_reviewed_labels_reach_training_and_leave_the_test_split_unchanged(exchanged: Place):
     """Relabelled or excluded in train and validation; figures on the test split stay comparable."""
     table = pd.read_csv(exchanged.manifest)

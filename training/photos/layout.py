@@ -63,6 +63,8 @@ class Layout:
     """For each photo, its path below `data/raw`: the label, then a path that is unique within it."""
     test: frozenset[PurePosixPath] = frozenset()
     """The targets that the owner set aside as a test split."""
+    production: frozenset[PurePosixPath] = frozenset()
+    """The files, by their names in the source, that are the production test set."""
     left_out: Mapping[str, list[PurePosixPath]] = field(default_factory=dict)
     """Files that are not copied, by reason."""
 

@@ -14,6 +14,7 @@ import pandas as pd
 from common import labels, manifest
 from common.errors import PipelineError
 from common.files import sha256
+from common.production import PRODUCTION
 from training.place import Place
 
 
@@ -38,15 +39,17 @@ class Manifest:
 
 
 def read_manifest(place: Place) -> Manifest:
-    """Read the manifest; reviewed labels apply to every split except test.
+    """Read the manifest, without production; reviewed labels apply to every split except test.
 
-    The test split keeps its labels as found, so that figures on it stay comparable.
+    The test split keeps its labels as found, so that figures on it stay comparable. Of the production test set
+    training sees nothing.
 
     Raises:
         ManifestError: the manifest is missing or cannot be used.
         LabelsError: the reviewed labels cannot be used.
     """
     table = manifest.read_manifest(place.manifest)
+    table = table[table["split"] != PRODUCTION]
     names = sorted(table["label"].unique())
     test = table["split"] == "test"
     reviewed = labels.read_reviewed(place.reviewed)

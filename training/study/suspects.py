@@ -27,6 +27,7 @@ from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.labels import read_reviewed
 from common.manifest import read_manifest
+from common.production import PRODUCTION
 from serving.contract.preprocess import preprocess
 from serving.runtime.torchscript import fusing, one_thread
 from training.config import TrainConfig
@@ -48,6 +49,8 @@ _TEMPLATES: Final = jinja2.Environment(
 def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
     """Rank the photos whose label others contradict; write a table and a page, and log both to MLflow.
 
+    The production test set takes no part.
+
     Returns:
         One row per suspect, worst first: path, sha256, split, label, suggested, probability of the label,
         loss in nats, and the reviewed label, if any.
@@ -57,6 +60,7 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
         PipelineError: a class has fewer than five groups, or the backbone has no weights.
     """
     table = read_manifest(place.manifest)
+    table = table[table["split"] != PRODUCTION].reset_index(drop=True)
     if config.model.weights == "none":
         raise PipelineError("The audit needs a pretrained backbone: set model.weights=pretrained.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:

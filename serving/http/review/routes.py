@@ -7,16 +7,20 @@ service itself may ask, whatever `SERVING_CORS_ORIGINS` allows elsewhere.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
 
 from litestar import Response, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
 
-from serving.contract.errors import MalformedReview, ReviewOff, UnknownLabel
+from serving.contract.errors import MalformedReview, ReviewOff, ReviewUnavailable, UnknownLabel
 from serving.contract.structure.sniff import format_of
 from serving.http import problems, rendering
 from serving.http.answers import log_answer
@@ -33,7 +37,9 @@ from serving.http.review.records import (
     UndoRequest,
     VerdictRequest,
 )
+from serving.observers.export import ExportError
 from serving.observers.review import strata, verdicts
+from serving.observers.review.export import pack
 from serving.observers.review.queue import ReviewQueue
 
 PREFIX: Final = "/review"
@@ -47,6 +53,7 @@ _HOW: Final = (
     'Send JSON as {"request_id": "…", "reviewer": "…", "verdict": "label", "label": "…"}. Without a label '
     'the verdict is "neither" or "cannot-tell"; an undo has the reviewer alone.'
 )
+_CHUNK_BYTES: Final = 1 << 20
 Reviewer = Annotated[str, QueryParameter(pattern=NAME, description="The name of the person who asks.")]
 PhotoId = Annotated[
     str, PathParameter(pattern=r"^[A-Za-z0-9._-]{1,90}$", description="The request id of the answer.")
@@ -206,6 +213,41 @@ async def progress(request: ServiceRequest) -> Response[Progress]:
             return Progress(waiting, *agreement, strata.strata(transaction))
 
     return Response(await queue.call(look), headers=_PRIVATE)
+
+
+@get(
+    f"{PREFIX}/export",
+    operation_id="exportReview",
+    security=KEY,
+    media_type="application/zip",
+    response_description="The zip, with its length: what ends before is not all.",
+    guards=_GUARDS,
+    responses=problems.documented(_COMMON),
+)
+async def export(request: ServiceRequest) -> Stream:
+    """The labelled photos as a zip of what `python -m serving export-review` writes."""
+    archive, size_bytes = await _queue(request).call(_packed, Path(request.service.settings.review))
+
+    async def content() -> AsyncIterator[bytes]:
+        with archive:
+            while chunk := await asyncio.to_thread(archive.read, _CHUNK_BYTES):
+                yield chunk
+
+    log_answer(request, "exported", answer_bytes=size_bytes)
+    length = {"Content-Length": str(size_bytes), "Content-Disposition": 'attachment; filename="review.zip"'}
+    return Stream(content(), media_type="application/zip", headers=_PRIVATE | length)
+
+
+def _packed(database: Path) -> tuple[IO[bytes], int]:
+    """The zip and its size, in a file next to the database that has no name, so that no kill leaves it behind."""
+    try:
+        archive = tempfile.TemporaryFile(dir=database.parent)  # noqa: SIM115 (the answer closes it)
+        pack(database, archive)
+    except (ExportError, OSError) as error:
+        raise ReviewUnavailable("The photos for review cannot be exported now. Retry later.") from error
+    size_bytes = archive.tell()
+    archive.seek(0)
+    return archive, size_bytes
 
 
 @delete(
