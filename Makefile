@@ -30,6 +30,7 @@ DATA ?=
 ADD ?=
 URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
+SPLIT ?=
 FILE ?=
 IMAGE ?=
 NAME ?=
@@ -55,6 +56,9 @@ BAKE ?=
 # The options of a deploy that are given; the rest stays as it is.
 DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$(SHADOW)") \
   $(if $(CANARY),--canary "$(CANARY)") $(if $(BAKE),--bake "$(BAKE)")
+
+# The splits that decide on a promotion: test, and production once there are photos of it.
+TEST_SETS = --split test $(if $(shell grep -ls ',production,' data/prepared/manifest.csv),--split production)
 
 .DEFAULT_GOAL := help
 # What `make help` shows.
@@ -180,8 +184,8 @@ audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (buil
 release: $(VENV)/.train ## Measure the exported models on the test split; put them in models/release if their gates pass; AS_TAKEN=
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
-promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on the test split; release it as @champion if it may replace it
-	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)" $(if $(LABELLED),--labelled "$(LABELLED)",--split test)
+promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on test and production; release it as @champion if it may replace it
+	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)" $(if $(LABELLED),--labelled "$(LABELLED)",$(TEST_SETS))
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 	$(PY) -m training promote "$(MODEL)"
 
@@ -210,9 +214,10 @@ predict: ## Send FILE to the running service
 torchserve: $(VENV)/.torchserve ## Archive MODEL for TorchServe (build/torchserve)
 	@$(PY) scripts/archive.py "$(MODEL)"
 
-evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
-	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
-	@status=0; $(PY) -m evaluation live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
+evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it; SPLIT=production sends those photos instead
+	@[ -n "$(LABELLED)$(SPLIT)" ] || { echo "error: name a folder with a sub-folder for each class, or SPLIT=production: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
+	@status=0; $(PY) -m evaluation live --url "$(URL)" $(if $(LABELLED),--labelled "$(LABELLED)") $(if $(SPLIT),--split "$(SPLIT)") \
+	  --model "$(MODEL)" || status=$$?; \
 	  if [ -s reports/live/live.json ] && [ $$status -ne 2 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
 score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Score the photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster

@@ -193,7 +193,7 @@ def problems() -> str:
 
 def artefact() -> str:
     """What is in a model file, and what it says of a photo."""
-    kinds = (card.Card, card.Measured, card.Lineage, reference.Reference, reference.Counts)
+    kinds = (card.Card, card.Measured, card.InProduction, card.Lineage, reference.Reference, reference.Counts)
     parts = ["## The card, `card.json`", *(_struct(kind) for kind in kinds)]
     parts += ["## The probe, `probe.json`", _struct(artifact.ProbeImage)]
     parts += ["## What the handler says of a photo", _struct(answer.Answer), _struct(answer.Refusal)]
@@ -232,6 +232,7 @@ def _struct(kind: type) -> str:
     rows = [
         (f"`{field.encode_name}`", f"`{_type(kind, field.name)}`", meanings.get(field.name, ""))
         for field in msgspec.structs.fields(kind)
+        if field.name in kind.__annotations__
     ]
     about = inspect.cleandoc(kind.__doc__ or "")
     return f"### {kind.__name__}\n\n{about}\n\n" + _table(("field", "type", "meaning"), rows)

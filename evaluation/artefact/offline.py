@@ -66,7 +66,8 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
     table = read_split(manifest, split)
     handler = load_handler(model)
     card = handler.artifact.card
-    looks = ledger.record("offline", [handler.artifact], table) if split == "test" else None
+    model_record = Model.of(handler.artifact)
+    looks = ledger.record("offline", split, [model_record], table)
     truth = targets(table["label"], card.labels)
     photos = [path for path, _ in labelled(table, raw)]
     probabilities = score(handler, photos, card.labels)
@@ -76,7 +77,7 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
         uncertain=intervals.wilson(int(uncertain.sum()), len(uncertain)),
         accuracy_when_certain=metrics.accuracy(probabilities[~uncertain], truth[~uncertain]),
         audited=_audited(table, probabilities, card.labels),
-        model=Model.of(handler.artifact),
+        model=model_record,
         mlflow_run_id=card.lineage.mlflow_run_id,
         split=split,
         test_looks=looks,

@@ -65,8 +65,7 @@ def measure(
     rows = read_split(manifest, split).sort_values("sha256")
     found = labelled(rows, raw)
     handler = load_handler(model)
-    if split == "test":
-        ledger.record("slices", [handler.artifact], rows)
+    ledger.record("slices", split, [Model.of(handler.artifact)], rows)
     truth = targets((label for _, label in found), handler.artifact.card.labels)
 
     def observe(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:
