@@ -15,11 +15,12 @@ import msgspec
 from common.files import write_json, write_text
 from common.manifest import labelled, read_split
 from common.photos import find_labelled
+from evaluation import ledger
 from evaluation.arguments import SPLITS
-from evaluation.artefact import ledger
 from evaluation.artefact.comparison import compare
-from evaluation.artefact.results import Comparison, Differing, Model
+from evaluation.artefact.results import Comparison, Differing
 from evaluation.figures import gates, intervals, metrics, pictures
+from evaluation.ledger import Model
 from serving.contract import artifact
 
 _LABELLED: Final = "labelled"

@@ -18,10 +18,11 @@ from common.errors import UserError
 from common.files import atomic_file, write_json
 from common.labels import correct, read_reviewed
 from common.manifest import labelled, read_split
-from evaluation.artefact import ledger
-from evaluation.artefact.results import Audited, Model, Offline
+from evaluation import ledger
+from evaluation.artefact.results import Audited, Offline
 from evaluation.artefact.targets import targets
 from evaluation.figures import gates, intervals, metrics, pictures
+from evaluation.ledger import Model
 from serving.contract.answer import Refusal
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 

@@ -9,24 +9,8 @@ import msgspec
 
 from evaluation.figures.intervals import Figure
 from evaluation.figures.metrics import Evaluation
-from serving.contract.artifact import Artifact
+from evaluation.ledger import Model
 from serving.contract.card import InProduction
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """The artefact that was evaluated."""
-
-    name: str = ""
-    """From its card; empty in results from before it was stored."""
-    version: str
-    """As its card has it."""
-    sha256: str
-    """Of the file's bytes."""
-
-    @classmethod
-    def of(cls, artifact: Artifact) -> Model:
-        """The record of an artefact."""
-        return cls(name=artifact.card.name, version=artifact.card.version, sha256=artifact.sha256)
 
 
 class Audited(Figure, frozen=True, kw_only=True):

@@ -26,8 +26,9 @@ from common.manifest import labelled, read_manifest, read_split
 from common.production import PRODUCTION, since
 from evaluation.arguments import PHOTOS
 from evaluation.artefact import offline, slices
-from evaluation.artefact.results import Model, Offline, Slices
+from evaluation.artefact.results import Offline, Slices
 from evaluation.figures import gates
+from evaluation.ledger import Model
 from evaluation.release import card as model_card
 from serving.contract import artifact
 from serving.contract.artifact import PROBE_TOLERANCE

@@ -18,9 +18,9 @@ import numpy as np
 from common.cores import map_on_cores
 from common.manifest import labelled, read_split
 from common.photos import find_labelled
-from evaluation.artefact import ledger
-from evaluation.artefact.results import Model
+from evaluation import ledger
 from evaluation.figures import gates, intervals, metrics
+from evaluation.ledger import Model
 from evaluation.service import report
 from evaluation.service.client import ask_all
 from evaluation.service.replies import Health, Reply, as_arrays, stages_ms, with_prediction

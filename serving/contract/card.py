@@ -27,8 +27,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class InProduction(Measured, frozen=True):
-    """A `Measured`: the accuracy on photos of production, a random sample of those answered, labelled by
-    people."""
+    """A `Measured`: the accuracy on photos of production, a random sample labelled by people."""
 
     since: date | None = None
     """Day (UTC) on which the first of the photos was answered; None if that is not known."""

@@ -13,19 +13,36 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pandas as pd
 
 from common.errors import UserError
 from common.files import write_text
 from common.lineage import git_commit
 from common.production import PRODUCTION
-from evaluation.artefact.results import Model
+from serving.contract.artifact import Artifact
 
 LEDGER: Final = Path("data/test-ledger.csv")
 _COLUMNS: Final = ("date", "purpose", "model", "sha256", "photos", "split", "commit")
 _TEST: Final = "test"
 _SHOWN: Final = 12
 """Digits of a hash in the ledger."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """The artefact that was evaluated."""
+
+    name: str = ""
+    """From its card; empty in results from before it was stored."""
+    version: str
+    """As its card has it."""
+    sha256: str
+    """Of the file's bytes."""
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Model:
+        """The record of an artefact."""
+        return cls(name=artifact.card.name, version=artifact.card.version, sha256=artifact.sha256)
 
 
 class LedgerError(UserError):
