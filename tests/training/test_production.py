@@ -17,7 +17,7 @@ from tests.pictures import encode
 from tests.tiny import data_config
 from training.photos import catalogue
 from training.photos.drawn import draw
-from training.photos.manifest import read_manifest
+from training.photos.manifest import Split, read_manifest
 from training.place import Place
 
 CONFIG = data_config().prepare
@@ -141,14 +141,18 @@ def test_production_that_contradicts_itself_is_dropped():
 
 
 @pytest.mark.usefixtures("prepared")
-def test_training_sees_nothing_of_production():
-    """Only the identity of the data is another."""
+def test_the_labels_of_production_stay_as_people_gave_them():
+    """Reviewed labels of the data do not apply, and no other split of training changes."""
     before = read_manifest(PLACE)
     write(f"cat/{FOLDER}/a.jpeg", picture("cat", 100))
     splits(FOLDER)
+    sha256 = read_split(PLACE.manifest, PRODUCTION)["sha256"].item()
+    Path("configs").unlink()
+    PLACE.reviewed.parent.mkdir()
+    PLACE.reviewed.write_text(f"sha256,label,note\n{sha256},dog,\n")
     after = read_manifest(PLACE)
-    assert after.splits == before.splits
-    assert after.sha256 != before.sha256
+    production = Split([PLACE.raw / f"cat/{FOLDER}/a.jpeg"], [after.labels.index("cat")])
+    assert after.splits == before.splits | {PRODUCTION: production}
 
 
 @pytest.mark.usefixtures("prepared")
