@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,7 @@ from training.export.artefact import export
 from training.fit import checkpoint
 from training.fit.job import Job
 from training.fit.phases import fit
+from training.network import predict
 from training.network.build import Classifier, build
 from training.network.predict import check
 from training.network.released import OtherNetwork
@@ -238,10 +240,17 @@ def test_an_error_without_words_is_named_by_its_kind(monkeypatch: pytest.MonkeyP
         check(network, SIDE, ())
 
 
-def test_a_network_that_cannot_be_compiled_as_it_is_served_ends_before_training(place: Place):
-    """OneDNN has no depthwise convolution over a map of one pixel, which 32 pixels are in the end."""
+def test_a_network_that_cannot_be_compiled_as_it_is_served_ends_before_training(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    """With AVX-512, oneDNN has no depthwise convolution over a map of one pixel; elsewhere it has one."""
+
+    def run(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive descriptor for a convolution")
+
+    monkeypatch.setattr(predict, "fusing", lambda _: contextlib.nullcontext(run))
     config = train_config(*small("efficientnet_lite0", "none"), "--model.input_size", "32")
-    with pytest.raises(PipelineError, match=r"does not take photos of 32x32 pixels: .*oneDNN|primitive"):
+    with pytest.raises(PipelineError, match=r"does not take photos of 32x32 pixels: .*primitive"):
         fit(Job.plan(config, read_manifest(place), place))
 
 
