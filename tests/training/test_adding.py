@@ -196,7 +196,7 @@ def test_a_review_is_no_source_of_all_photos(
 
 @pytest.mark.usefixtures("fetched")
 def test_a_review_without_a_label_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A loop at night goes on with the data that it has."""
+    """A loop at night then trains on the data that it has."""
     before = state()
     add(export(tmp_path / "empty"))
     assert "nobody has labelled a photo in this review yet" in capsys.readouterr().out
