@@ -51,6 +51,7 @@ MEMORY ?=
 CANARY ?=
 MONTH ?=
 FORCE ?=
+DRY ?=
 BAKE ?=
 # The options of a deploy that are given; the rest stays as it is.
 DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$(SHADOW)") \
@@ -60,7 +61,7 @@ DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote retrain slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train export evaluate release promote loop slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-faults
@@ -185,8 +186,9 @@ promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else 
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 	$(PY) -m training promote "$(MODEL)"
 
-retrain: $(VENV)/.train ## Train if data, code or configuration have changed, compare, and release in this checkout; FORCE=1 trains anyway; LABELLED= to compare on
-	FORCE="$(FORCE)" LABELLED="$(LABELLED)" bash scripts/retrain.sh
+loop: $(VENV)/.train ## From photos that people labelled (ADD=) to a better model: add, train, compare, release; IMAGE= deploys; DRY=1 ONLY=step FORCE=1
+	@MODEL="$(MODEL)" OTEL="$(OTEL)" ENV_FILE="$(ENV_FILE)" $(PY) -m loop $(if $(ADD),--add "$(ADD)") $(if $(DRY),--dry) $(if $(ONLY),--only "$(ONLY)") \
+	  $(if $(FORCE),--force) $(if $(IMAGE),--image "$(IMAGE)" -- $(DEPLOY_OPTIONS))
 
 data-push: $(VENV)/.train ## Push photos and models to the DVC remote DVC_REMOTE_URL=s3://bucket/path
 	bash scripts/data_remote.sh push

@@ -15,7 +15,7 @@ import pytest
 
 from tests.tiny import ROOT
 
-PACKAGES = ("common", "serving", "training", "evaluation", "bench")
+PACKAGES = ("common", "serving", "training", "evaluation", "bench", "loop")
 TRAINING_LIBRARIES = {"torchvision", "lightning", "mlflow", "dvc", "timm", "pandas", "sklearn", "matplotlib"}
 HEAVY = TRAINING_LIBRARIES | {"torch", "litestar", "uvicorn", "scipy"}
 

@@ -1,0 +1,47 @@
+"""The journal and what the steps wrote in; the evidence for a person out, `build/loop/report.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from common.files import write_text
+from evaluation.figures.gates import Outcome
+from loop.journal import REPORT
+from loop.state import CHAMPION, State
+from serving.contract import artifact
+
+_COMPARISON: Final = Path("reports/compare/summary.md")
+_OUTCOMES: Final = {
+    Outcome.PASS: "The candidate may replace the released model.",
+    Outcome.FAIL: "The candidate was refused: a gate failed, see above. models/release is unchanged.",
+    Outcome.TOO_FEW: "There are too few photos to judge the candidate: "
+    "label more. models/release is unchanged.",
+}
+
+
+def write_report(state: State) -> str:
+    """Write and return the report; parts whose step has not run are left out."""
+    journal = state.journal
+    parts = []
+    if journal.changes:
+        parts += ["## What has changed since the last training", _listed(journal.changes)]
+    if journal.judged and journal.judged.candidate:
+        if _COMPARISON.exists():
+            parts += ["## The candidate against the released model", _COMPARISON.read_text(encoding="utf-8")]
+        parts += ["## Outcome", _outcome(state)]
+    text = "\n\n".join(part.strip() for part in parts) or "Nothing has changed: nothing was trained."
+    write_text(REPORT, text + "\n")
+    return text
+
+
+def _outcome(state: State) -> str:
+    if state.journal.status or not state.is_released():
+        return _OUTCOMES[Outcome(state.journal.status)]
+    card = artifact.read(CHAMPION).card
+    deployed = " It was deployed." if state.journal.deployed else ""
+    return f"Released as {card.name} {card.version}, in this checkout.{deployed}"
+
+
+def _listed(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
