@@ -86,6 +86,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--canary", type=percent, default=0, help="percent of the traffic that the candidate gets at first")
     add("--bake", type=duration, default="10m", help="how long, as 90s, 10m or 2h, default 10m")
     add(
+        "--retrained",
+        action="store_true",
+        help="labelled photos have shown that the candidate predicts better: that it predicts otherwise during "
+        "--bake does not count against it",
+    )
+    add(
         "--smoke",
         type=Path,
         default=Path(os.environ.get("SMOKE") or SMOKE),
@@ -159,7 +165,7 @@ def run(options: argparse.Namespace) -> str:
             return certificate(proxy, Path(options.image))
         if options.command == "rollback":
             return deployer.rollback(options.image)
-        wish = Wish(text, options.memory, options.shadow, options.canary, options.bake)
+        wish = Wish(text, options.memory, options.shadow, options.canary, options.bake, options.retrained)
         return deployer.deploy(options.image, wish)
 
 

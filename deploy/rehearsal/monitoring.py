@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import http.server
 import json
 import re
-import shutil
+import threading
 import time
 import urllib.parse
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from rehearsal.machine import HERE, PORTS, STATE, WORK, Transcript, get, sh, until
+from rehearsal.machine import HERE, PORTS, STATE, WORK, Transcript, get, process, sh, until
 from rehearsal.scenes import release
 
 _SHOWN_SECONDS = 120
@@ -101,15 +103,57 @@ def _filled(expression: str, interval: str) -> str:
     return expression
 
 
-def monitoring_files() -> None:
-    """Write the real rules and routes with the rehearsal's addresses and shorter intervals."""
+def monitoring_files(key: str = "", waits: Mapping[str, str] | None = None) -> None:
+    """Write the real rules and routes with the rehearsal's addresses and shorter intervals.
+
+    Args:
+        key: The service's API key, if it has one.
+        waits: What stands in the rules and routes, such as `for: 15m`, and what takes its place.
+    """
     monitoring = HERE / "monitoring"
-    shutil.copy(monitoring / "rules.yml", WORK)
+    rules = (monitoring / "rules.yml").read_text()
+    (WORK / "rules.yml").write_text(_replaced(rules, waits or {}))
     text = (monitoring / "prometheus.yml").read_text().replace("15s", "1s")
     text = text.replace("alertmanager:9093", f"127.0.0.1:{PORTS['alertmanager']}")
     text = text.replace("/var/lib/cats-dogs/targets*.json", str(STATE / "targets.json"))
     compose = text.index("  - job_name: classifier\n"), text.index("  - job_name: classifier-host\n")
     text = text[: compose[0]] + text[compose[1] :]
+    if key:
+        text = text.replace("job_name: classifier-host", f"job_name: classifier-host\n    authorization: {{credentials: {key}}}")
     (WORK / "prometheus.yml").write_text(text)
     text = (monitoring / "alertmanager.yml").read_text().replace("group_interval: 5m", "group_interval: 5s")
+    text = _replaced(text, waits or {})
     (WORK / "alertmanager.yml").write_text(text.replace("127.0.0.1:9095", f"127.0.0.1:{PORTS['webhook']}"))
+
+
+def _replaced(text: str, words: Mapping[str, str]) -> str:
+    for old, new in words.items():
+        text = text.replace(old, new)
+    return text
+
+
+@contextlib.contextmanager
+def monitoring(key: str = "", waits: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a webhook receiver, Alertmanager and Prometheus, configured by `monitoring_files`."""
+    monitoring_files(key, waits)
+    hook = http.server.ThreadingHTTPServer(("127.0.0.1", PORTS["webhook"]), Webhook)
+    threading.Thread(target=hook.serve_forever, daemon=True).start()
+    with (
+        process(
+            "alertmanager",
+            "prometheus-alertmanager",
+            f"--config.file={WORK}/alertmanager.yml",
+            f"--storage.path={WORK}/alertmanager",
+            "--cluster.listen-address=",
+            f"--web.listen-address=127.0.0.1:{PORTS['alertmanager']}",
+        ),
+        process(
+            "prometheus",
+            "prometheus",
+            f"--config.file={WORK}/prometheus.yml",
+            f"--storage.tsdb.path={WORK}/tsdb",
+            f"--web.listen-address=127.0.0.1:{PORTS['prometheus']}",
+        ),
+    ):
+        yield
+    hook.shutdown()
