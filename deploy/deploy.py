@@ -88,8 +88,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add(
         "--retrained",
         action="store_true",
-        help="labelled photos have shown that the candidate predicts better: that it predicts otherwise during "
-        "--bake does not count against it",
+        help="labelled photos have shown that the candidate predicts better: it may predict otherwise",
     )
     add(
         "--smoke",

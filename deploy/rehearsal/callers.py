@@ -26,7 +26,9 @@ def ask(path: str, body: bytes | None = None) -> dict[str, Any]:
 
 def send(pictures: Sequence[Picture]) -> list[Answered]:
     """Send each picture once, some at the same time; return the answers in order."""
-    return [Answered(one, answer["prediction"]) for one, answer in zip(pictures, _predict(pictures), strict=True)]
+    return [
+        Answered(one, answer["prediction"]) for one, answer in zip(pictures, _predict(pictures), strict=True)
+    ]
 
 
 def send_and_lie(pictures: Sequence[Picture], other: dict[str, str]) -> None:

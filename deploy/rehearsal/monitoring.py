@@ -17,6 +17,7 @@ from rehearsal.machine import HERE, PORTS, STATE, WORK, Transcript, get, process
 from rehearsal.scenes import release
 
 _SHOWN_SECONDS = 120
+_PROMETHEUS = f"http://127.0.0.1:{PORTS['prometheus']}"
 
 
 class Webhook(http.server.BaseHTTPRequestHandler):
@@ -37,12 +38,6 @@ class Webhook(http.server.BaseHTTPRequestHandler):
 
 def rehearse_monitoring(record: Transcript) -> None:
     """Check that every panel has data, and that an alert fires, reaches the receiver and clears."""
-    prometheus = f"http://127.0.0.1:{PORTS['prometheus']}"
-
-    def query(expression: str) -> list[object]:
-        status, text = get(f"{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
-        return list(json.loads(text)["data"]["result"]) if status == http.HTTPStatus.OK else []
-
     until(lambda: len(query("rate(classifier_requests_total[1m])")) > 0, 60)
     board = json.loads((HERE / "monitoring/grafana/dashboards/classifier.json").read_text())
     empty = [
@@ -54,7 +49,7 @@ def rehearse_monitoring(record: Transcript) -> None:
     record.check(
         "every panel of the dashboard has data", not empty, f"{len(board['panels'])} panels; empty: {empty}"
     )
-    panels = [_panel(prometheus, panel) for panel in board["panels"]]
+    panels = [_panel(panel) for panel in board["panels"]]
     (WORK / "panels.json").write_text(json.dumps(panels))  # rehearsal.dashboard draws it
     heard = until(lambda: ("ClassifierWatchdog", "firing") in Webhook.alerts, 30)
     record.check("the watchdog reaches the dead man's switch", heard)
@@ -73,14 +68,25 @@ def rehearse_monitoring(record: Transcript) -> None:
     record.check("it is started again: the alert clears", cleared, f"{time.monotonic() - began:.0f} s")
 
 
-def _panel(prometheus: str, panel: dict[str, Any]) -> dict[str, Any]:
+def query(expression: str) -> list[object]:
+    """What Prometheus answers to a query; nothing if it does not answer."""
+    status, text = get(f"{_PROMETHEUS}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+    return list(json.loads(text)["data"]["result"]) if status == http.HTTPStatus.OK else []
+
+
+def firing(alert: str) -> bool:
+    """Whether Prometheus holds that the condition of an alert is met now."""
+    return bool(query(f'ALERTS{{alertname="{alert}"}}'))
+
+
+def _panel(panel: dict[str, Any]) -> dict[str, Any]:
     """Return a panel with the results of its queries over the last two minutes."""
     end = time.time()
     series = {}
     for target in panel["targets"]:
         expression = _filled(target["expr"], "20s")
         parameters = {"query": expression, "start": end - _SHOWN_SECONDS, "end": end, "step": 2}
-        _, text = get(f"{prometheus}/api/v1/query_range?{urllib.parse.urlencode(parameters)}")
+        _, text = get(f"{_PROMETHEUS}/api/v1/query_range?{urllib.parse.urlencode(parameters)}")
         for found in json.loads(text)["data"]["result"]:
             metric = found["metric"]
             parts = re.split(r"{{(\w+)}}", target.get("legendFormat", ""))  # alternates text and labels
@@ -119,7 +125,10 @@ def monitoring_files(key: str = "", waits: Mapping[str, str] | None = None) -> N
     compose = text.index("  - job_name: classifier\n"), text.index("  - job_name: classifier-host\n")
     text = text[: compose[0]] + text[compose[1] :]
     if key:
-        text = text.replace("job_name: classifier-host", f"job_name: classifier-host\n    authorization: {{credentials: {key}}}")
+        text = text.replace(
+            "job_name: classifier-host",
+            f"job_name: classifier-host\n    authorization: {{credentials: {key}}}",
+        )
     (WORK / "prometheus.yml").write_text(text)
     text = (monitoring / "alertmanager.yml").read_text().replace("group_interval: 5m", "group_interval: 5s")
     text = _replaced(text, waits or {})

@@ -100,5 +100,3 @@ def _spitz_head(pen: ImageDraw.ImageDraw, fur: drawn.Colour, random: np.random.G
     pen.line((x, y + 34, x, y + 50), (50, 35, 35), 3)
     if random.random() < 0.6:
         drawn.ellipse(pen, (x, y + 74), (11, 18), (225, 105, 115))
-
-
