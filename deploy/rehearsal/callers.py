@@ -16,11 +16,16 @@ KEY: Final = "rehearsal"
 _AT_ONCE: Final = 3
 
 
-def ask(path: str, body: bytes | None = None) -> dict[str, Any]:
-    """The JSON that the service answers with; an error is the rehearsal's end."""
+def get(path: str, body: bytes | None = None) -> bytes:
+    """What the service answers, to a `body` if there is one; an error is the rehearsal's end."""
     request = urllib.request.Request(f"{URL}{path}", body, {"X-API-Key": KEY})
     with urllib.request.urlopen(request, timeout=20) as response:
-        answer: dict[str, Any] = json.load(response)
+        return bytes(response.read())
+
+
+def ask(path: str, body: bytes | None = None) -> dict[str, Any]:
+    """The JSON that the service answers."""
+    answer: dict[str, Any] = json.loads(get(path, body))
     return answer
 
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rehearsal.callers import KEY, get
+from rehearsal.machine import URL
 from rehearsal.worlds import Truth
 from training.photos.drawn import LABELS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Response
+    from playwright.sync_api import Page, Request
 
 _OTHER: Final = {LABELS[0]: LABELS[1], LABELS[1]: LABELS[0]}
 
@@ -49,17 +51,17 @@ class Reviewer:
 class Desk:
     """The review page, open in a browser."""
 
-    def __init__(self, page: Page, url: str, key: str, truth: Truth) -> None:
+    def __init__(self, page: Page, truth: Truth) -> None:
         self._page, self._truth = page, truth
-        self._photo: Response | None = None
-        page.on("dialog", lambda dialog: dialog.accept(key))
-        page.on("response", self._note)
-        page.goto(f"{url}/review")
+        self._shown = ""
+        page.on("dialog", lambda dialog: dialog.accept(KEY))
+        page.on("request", self._note)
+        page.goto(f"{URL}/review")
 
-    def _note(self, response: Response) -> None:
-        """Remember the photo that the page has fetched to show it."""
-        if "/review/photos/" in response.url:
-            self._photo = response
+    def _note(self, request: Request) -> None:
+        """Remember which photo the page fetches to show it."""
+        if "/review/photos/" in request.url:
+            self._shown = request.url.rpartition("/")[2]
 
     def sit_down(self, reviewer: Reviewer) -> None:
         """Enter one's name, in place of whoever sat there."""
@@ -82,8 +84,7 @@ class Desk:
 
     def _label(self) -> str:
         """What the photo on the page shows."""
-        data = self._photo.body() if self._photo else b""
-        return self._truth[hashlib.sha256(data).hexdigest()].label
+        return self._truth[hashlib.sha256(get(f"/review/photos/{self._shown}")).hexdigest()].label
 
     def picture(self, path: Path) -> None:
         """Take a picture of the page."""
@@ -99,7 +100,7 @@ class Desk:
 
 
 @contextlib.contextmanager
-def desk(url: str, key: str, truth: Truth) -> Iterator[Desk]:
+def desk(truth: Truth) -> Iterator[Desk]:
     """Open the review page in Chromium: CHROMIUM, the one on PATH, or playwright's own."""
     from playwright.sync_api import sync_playwright
 
@@ -107,6 +108,6 @@ def desk(url: str, key: str, truth: Truth) -> Iterator[Desk]:
     with sync_playwright() as playwright:
         browser: Any = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
-            yield Desk(browser.new_page(viewport={"width": 1100, "height": 900}), url, key, truth)
+            yield Desk(browser.new_page(viewport={"width": 1100, "height": 900}), truth)
         finally:
             browser.close()
