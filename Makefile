@@ -30,6 +30,7 @@ DATA ?=
 ADD ?=
 URL ?= http://$(HOST):$(PORT)
 LABELLED ?=
+SPLIT ?=
 FILE ?=
 IMAGE ?=
 NAME ?=
@@ -57,11 +58,14 @@ BAKE ?=
 DEPLOY_OPTIONS = $(if $(MEMORY),--memory "$(MEMORY)") $(if $(SHADOW),--shadow "$(SHADOW)") \
   $(if $(CANARY),--canary "$(CANARY)") $(if $(BAKE),--bake "$(BAKE)")
 
+# The splits that decide on a promotion: test, and production once there are photos of it.
+TEST_SETS = --split test $(if $(shell grep -ls ',production,' data/prepared/manifest.csv),--split production)
+
 .DEFAULT_GOAL := help
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train export evaluate release promote loop slices ablation tune bench-train audit serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit review-suspects serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-loop rehearse-faults
@@ -157,6 +161,9 @@ train: $(VENV)/.train ## Run the pipeline, from photos to an evaluated model; DA
 	@if [ -n "$(DATA)$(ADD)" ]; then DATA="$(DATA)" ADD="$(ADD)" dvc repro --single-item --force fetch; fi
 	dvc repro
 
+continue: $(VENV)/.train ## Train on from the released model; keep the result if validation prefers it to that of make train
+	bash scripts/continue.sh
+
 export: $(VENV)/.train ## Write models/model.pt, model.onnx and model-int8.onnx from the best checkpoint
 	dvc repro export
 
@@ -178,11 +185,14 @@ bench-train: $(VENV)/.train ## Measure fine-tuning in photos/s on three sources 
 audit: $(VENV)/.train ## Rank probable wrong labels for a person to review (build/audit, and MLflow)
 	$(PY) -m training audit
 
+review-suspects: $(VENV)/.train ## Show the worst suspects of the audit at /review on HOST:PORT, for people to label; Ctrl-C writes configs/labels.csv
+	@HOST="$(HOST)" PORT="$(PORT)" MODEL="$(MODEL)" exec $(PY) -m training review-suspects
+
 release: $(VENV)/.train ## Measure the exported models on the test split; put them in models/release if their gates pass; AS_TAKEN=
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 
-promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on the test split; release it as @champion if it may replace it
-	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)" $(if $(LABELLED),--labelled "$(LABELLED)",--split test)
+promote: $(VENV)/.train ## Compare models/model.pt with MODEL on LABELLED, else on test and production; release it as @champion if it may replace it
+	$(PY) -m evaluation compare --candidate models/model.pt --champion "$(MODEL)" $(if $(LABELLED),--labelled "$(LABELLED)",$(TEST_SETS))
 	$(PY) -m evaluation release $(if $(AS_TAKEN),--as-taken "$(AS_TAKEN)")
 	$(PY) -m training promote "$(MODEL)"
 
@@ -212,9 +222,10 @@ predict: ## Send FILE to the running service
 torchserve: $(VENV)/.torchserve ## Archive MODEL for TorchServe (build/torchserve)
 	@$(PY) scripts/archive.py "$(MODEL)"
 
-evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it
-	@[ -n "$(LABELLED)" ] || { echo "error: name a folder with a sub-folder for each class: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
-	@status=0; $(PY) -m evaluation live --url "$(URL)" --labelled "$(LABELLED)" --model "$(MODEL)" || status=$$?; \
+evaluate-live: $(VENV)/.train ## Send the folder LABELLED to the service at URL and judge it; SPLIT=production sends those photos instead
+	@[ -n "$(LABELLED)$(SPLIT)" ] || { echo "error: name a folder with a sub-folder for each class, or SPLIT=production: make evaluate-live LABELLED=… URL=…" >&2; exit 2; }
+	@status=0; $(PY) -m evaluation live --url "$(URL)" $(if $(LABELLED),--labelled "$(LABELLED)") $(if $(SPLIT),--split "$(SPLIT)") \
+	  --model "$(MODEL)" || status=$$?; \
 	  if [ -s reports/live/live.json ] && [ $$status -ne 2 ]; then $(PY) -m training track reports/live; fi; exit $$status
 
 score: $(VENV)/.train $(if $(filter ray,$(ENGINE)),$(VENV)/.ray) ## Score the photos of IN, a folder or a list, into OUT=….parquet; ENGINE=ray on a cluster

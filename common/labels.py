@@ -6,9 +6,13 @@ One row per photo: the `sha256` of its bytes, its `label` (a class, or empty to 
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from common import files
 from common.errors import UserError
 
 if TYPE_CHECKING:  # a command's --help needs only the path, and does not wait for pandas
@@ -46,6 +50,15 @@ def read_reviewed(path: Path = REVIEWED) -> pd.DataFrame:
     if len(twice):
         raise LabelsError(f"{path} names the photo {twice.iloc[0]} twice. Remove one of the rows.")
     return table.set_index("sha256")
+
+
+def append_reviewed(rows: Iterable[tuple[str, str, str]], path: Path = REVIEWED) -> None:
+    """Append rows of sha256, label and note to the list, atomically; what it has stays, byte for byte."""
+    there = path.read_bytes() if path.exists() else ",".join(_COLUMNS).encode()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with files.atomic_file(path) as partial:
+        partial.write_bytes(there.removesuffix(b"\n") + b"\n" + text.getvalue().encode())
 
 
 def correct(manifest: pd.DataFrame, reviewed: pd.DataFrame) -> pd.DataFrame:

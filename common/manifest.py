@@ -12,6 +12,7 @@ from typing import Final
 import pandas as pd
 
 from common.errors import UserError
+from common.production import PRODUCTION
 
 _COLUMNS: Final = ("path", "label", "split", "sha256")
 
@@ -50,6 +51,8 @@ def read_split(path: Path, split: str) -> pd.DataFrame:
     """
     table = read_manifest(path)
     rows = table[table["split"] == split]
+    if rows.empty and split == PRODUCTION:
+        raise ManifestError("No reviewed random sample has been added yet: make data ADD=… (docs/loop.md).")
     if rows.empty:
         raise ManifestError(
             f"{path} has no photo in the split {split!r}. Prepare the photos again: make data."

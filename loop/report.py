@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from common.files import write_text
+import msgspec
+
+from common.files import sha256, write_text
 from evaluation.figures.gates import Outcome
 from loop.journal import REPORT
 from loop.state import CHAMPION, State
 from serving.contract import artifact
 
+_CHECKPOINT: Final = Path("models/checkpoint.ckpt")
+_STARTS: Final = Path("build/continue/starts.json")
 _COMPARISON: Final = Path("reports/compare/summary.md")
 _OUTCOMES: Final = {
     Outcome.PASS: "The candidate may replace the released model.",
@@ -26,13 +30,35 @@ def write_report(state: State) -> str:
     parts = []
     if journal.changes:
         parts += ["## What has changed since the last training", _listed(journal.changes)]
-    if journal.judged and journal.judged.candidate:
+    starts = _starts()
+    if starts:
+        parts += ["## Two trainings, judged on validation", starts]
+    if journal.judged:
         if _COMPARISON.exists():
             parts += ["## The candidate against the released model", _COMPARISON.read_text(encoding="utf-8")]
         parts += ["## Outcome", _outcome(state)]
     text = "\n\n".join(part.strip() for part in parts) or "Nothing has changed: nothing was trained."
     write_text(REPORT, text + "\n")
     return text
+
+
+def _starts() -> str:
+    """The two trainings of `make continue` as a table; "" unless the checkpoint is that of one of them."""
+    if not _STARTS.exists() or not _CHECKPOINT.exists():
+        return ""
+    found: dict[str, Any] = msgspec.json.decode(_STARTS.read_bytes())
+    kept = found["kept"]
+    if found[kept]["checkpoint_sha256"] != sha256(_CHECKPOINT):
+        return ""
+    lines = ["| training from | log loss, nats | accuracy | n | |", "| --- | --- | --- | --- | --- |"]
+    for name, about in (
+        ("from_start", found["from_start"]["weights"]),
+        ("from_champion", f"the released model {found['champion']['version']}"),
+    ):
+        one, accuracy = found[name], found[name]["accuracy"]
+        shown = f"{accuracy['value']:.2%} [{accuracy['low']:.2%}, {accuracy['high']:.2%}]"
+        lines.append(f"| {about} | {one['loss']:.4f} | {shown} | {one['n']:,} | {'kept' * (name == kept)} |")
+    return "\n".join(lines)
 
 
 def _outcome(state: State) -> str:

@@ -133,6 +133,7 @@ def configuration() -> str:
     for kind, name in ((DataConfig, "data"), (TrainConfig, "train")):
         values = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8"))
         parts += [f"## configs/{name}.yaml", *_section(kind, values, "")]
+    parts += ["## configs/continue.yaml", _overrides()]
     return _page(
         "Configuration of training",
         "`training/config.py` and `configs/`",
@@ -193,7 +194,7 @@ def problems() -> str:
 
 def artefact() -> str:
     """What is in a model file, and what it says of a photo."""
-    kinds = (card.Card, card.Measured, card.Lineage, reference.Reference, reference.Counts)
+    kinds = (card.Card, card.Measured, card.InProduction, card.Lineage, reference.Reference, reference.Counts)
     parts = ["## The card, `card.json`", *(_struct(kind) for kind in kinds)]
     parts += ["## The probe, `probe.json`", _struct(artifact.ProbeImage)]
     parts += ["## What the handler says of a photo", _struct(answer.Answer), _struct(answer.Refusal)]
@@ -227,11 +228,23 @@ def _section(kind: type, values: Mapping[str, Any], prefix: str) -> list[str]:
     return parts
 
 
+def _overrides() -> str:
+    """What `make continue` changes of configs/train.yaml."""
+    values = yaml.safe_load((ROOT / "configs/continue.yaml").read_text(encoding="utf-8"))
+    rows = [
+        (f"`{section}.{key}`", _value(value))
+        for section, part in values.items()
+        for key, value in part.items()
+    ]
+    return "What `make continue` changes of it.\n\n" + _table(("key", "value"), rows)
+
+
 def _struct(kind: type) -> str:
     meanings = _attribute_docs(kind)
     rows = [
         (f"`{field.encode_name}`", f"`{_type(kind, field.name)}`", meanings.get(field.name, ""))
         for field in msgspec.structs.fields(kind)
+        if field.name in kind.__annotations__
     ]
     about = inspect.cleandoc(kind.__doc__ or "")
     return f"### {kind.__name__}\n\n{about}\n\n" + _table(("field", "type", "meaning"), rows)

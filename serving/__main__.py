@@ -15,6 +15,10 @@ COMMANDS = {
         "serving.observers.review.export",
         "Export the photos that people labelled in review, as training data and as a test set of production.",
     ),
+    "suspects": Command(
+        "serving.observers.review.suspects",
+        "Take photos whose label is in doubt for review, and print what people said of them.",
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from training.options import parse
 
 if TYPE_CHECKING:
     from serving.contract.card import Card
+    from training.network.build import Classifier
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
@@ -62,6 +63,17 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
     The suffix of the path chooses the runtime.
     """
     import torch
+
+    from training.network.build import build
+
+    torch.manual_seed(seed)
+    return export_network(path, build(ModelConfig("tiny", "compact", "none", SIDE, 0.0), len(labels)), labels)
+
+
+def export_network(path: Path, network: Classifier, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """An artefact of a network for `SIDE` pixels, likewise."""
+    import msgspec
+    import torch
     from torch.nn import functional
 
     from serving.runtime import onnx, torchscript
@@ -69,17 +81,16 @@ def write_artifact(path: Path, *, seed: int = 1, labels: tuple[str, ...] = ("cat
     from training.export.graph import make_graph
     from training.export.probe import make_probe
     from training.export.trace import trace_methods
-    from training.network.build import CompactCNN, build
 
-    torch.manual_seed(seed)
-    network = build(ModelConfig("tiny", "compact", "none", SIDE, 0.0), len(labels))
-    prototypes = functional.normalize(torch.rand(4, CompactCNN.head_hidden_size))
+    prototypes = functional.normalize(torch.rand(4, network.head.in_features))
     model = CalibratedClassifier(network, 0.5, prototypes).eval()
     probe = make_probe(model.predict, SIDE)
+    described = msgspec.structs.replace(card(labels), read_size=network.read_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".onnx":
-        onnx.save(path, make_graph(model, SIDE), card(labels), probe)
+        onnx.save(path, make_graph(model, SIDE), described, probe)
     else:
-        torchscript.save(path, trace_methods(model, SIDE), card(labels), probe)
+        torchscript.save(path, trace_methods(model, SIDE), described, probe)
     return path
 
 

@@ -16,12 +16,20 @@ COMMANDS: Final = {
     "fit": Command(
         "training.fit.stage", "Train a head on frozen features, then the whole network; track it in MLflow."
     ),
+    "continue": Command(
+        "training.starts.stage",
+        "Train on from the released model; keep the result if validation prefers it.",
+    ),
     "export": Command(
         "training.export.stage", "Calibrate the best checkpoint and write it as models/model.pt."
     ),
     "audit": Command(
         "training.study.audit",
         "Rank probable wrong labels, judged by the other photos, for a person to review.",
+    ),
+    "review-suspects": Command(
+        "training.study.review",
+        "Let people review the audit's worst suspects at /review; append decisions to configs/labels.csv.",
     ),
     "ablation": Command(
         "training.study.ablation",

@@ -77,7 +77,8 @@ class ModelConfig:
         name: Name of the model in the registry, the card and the responses.
         backbone: A timm architecture, or compact: a small CNN for training from scratch.
         weights: What the backbone starts from: pretrained (the weights that its name has in timm), none, a
-            .safetensors or .pth file, hf-hub:OWNER/NAME, or local-dir:FOLDER with timm's config.json.
+            .safetensors or .pth file, a model that this project has exported (models/release/model.pt),
+            hf-hub:OWNER/NAME, or local-dir:FOLDER with timm's config.json.
         input_size: Side of the square input, in pixels.
         dropout: Dropout rate of the features before the linear head.
     """
@@ -224,7 +225,8 @@ class ExportConfig:
         calibration_photos: Training photos that set the ranges of the int8 artefact.
         unfamiliar_share: Share of validation photos that the flag `unfamiliar` marks.
         reference: Folder of photos that represent production, to measure drift against, without labels; the
-            model must not have been trained on them. Empty takes the validation photos.
+            model must not have been trained on them. Empty takes the photos of production in the manifest, if
+            there are enough, or else the validation photos.
     """
 
     accepted_error_max: ClosedUnitInterval

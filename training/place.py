@@ -29,6 +29,8 @@ class Place:
     """Configuration of fetch and prepare."""
     train_config = _Below("configs/train.yaml")
     """Configuration of training and export."""
+    continue_config = _Below("configs/continue.yaml")
+    """What overrides it for a training from the released model."""
     reviewed = _Below(REVIEWED)
     """Labels that a person has reviewed (`common.labels`)."""
     downloads = _Below("build/downloads")
@@ -55,6 +57,10 @@ class Place:
     """The checkpoint's MLflow run and data."""
     train_report = _Below("reports/train")
     """Predictions, curves and pictures of the training."""
+    continued = _Below("build/continue")
+    """Training from the released model, in a pipeline folder of its own."""
+    starts = _Below("build/continue/starts.json")
+    """Figures of both trainings, and which is kept (`training.starts.figures`)."""
     model = _Below("models/model.pt")
     """The artefact, in TorchScript."""
     onnx = _Below("models/model.onnx")
@@ -63,6 +69,8 @@ class Place:
     """Its quantised version."""
     audit = _Below("build/audit")
     """Probable wrong labels."""
+    review = _Below("build/suspects.db")
+    """Those that people review, and their verdicts; not in `audit`, which the next audit replaces."""
     ablation = _Below("build/ablation")
     """Trainings with one part of the recipe left out, in a pipeline folder of their own."""
     tune = _Below("build/tune")

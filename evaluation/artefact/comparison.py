@@ -18,7 +18,7 @@ import pandas as pd
 from common.cores import map_on_cores
 from common.errors import UserError
 from evaluation.artefact.properties import LEAST, properties, slices_of
-from evaluation.artefact.results import ComparedSlice, Comparison, Lost, Side, lost
+from evaluation.artefact.results import ComparedSlice, Comparison, Differing, Side, lost
 from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, metrics
 from serving.runtime.handler import ImageClassifierHandler, load_handler
@@ -75,6 +75,19 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
     new_losses, old_losses = (metrics.losses(answers.probabilities[:, side], truth) for side in (0, 1))
     slices = compared_slices(answers.kinds, right)
     times = answers.seconds[:, 0] / answers.seconds[:, 1]
+
+    def differing(which: intervals.Flags, wrong: int) -> list[Differing]:
+        """These photos, with the answer of the side that is wrong."""
+        return [
+            Differing(
+                path=str(photos[i][0]),
+                label=photos[i][1],
+                answer=labels[int(best[i, wrong])],
+                probability=float(answers.probabilities[i, wrong].max()),
+            )
+            for i in np.flatnonzero(which)
+        ]
+
     return Comparison(
         candidate=sides[0],
         champion=sides[1],
@@ -92,15 +105,8 @@ def compare(candidate: Path, champion: Path, photos: list[tuple[Path, str]]) -> 
         log_loss_times=intervals.ratio_of_means(new_losses, old_losses),
         latency_times=intervals.median(times),
         bytes_times=sides[0].bytes / sides[1].bytes,
-        lost=[
-            Lost(
-                path=str(photos[i][0]),
-                label=photos[i][1],
-                answer=labels[int(answers.probabilities[i, 0].argmax())],
-                probability=float(answers.probabilities[i, 0].max()),
-            )
-            for i in np.flatnonzero(~new & old)
-        ],
+        lost=differing(~new & old, 0),
+        gained=differing(new & ~old, 1),
     )
 
 

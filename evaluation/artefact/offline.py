@@ -18,10 +18,11 @@ from common.errors import UserError
 from common.files import atomic_file, write_json
 from common.labels import correct, read_reviewed
 from common.manifest import labelled, read_split
-from evaluation.artefact import ledger
-from evaluation.artefact.results import Audited, Model, Offline
+from evaluation import ledger
+from evaluation.artefact.results import Audited, Offline
 from evaluation.artefact.targets import targets
 from evaluation.figures import gates, intervals, metrics, pictures
+from evaluation.ledger import Model
 from serving.contract.answer import Refusal
 from serving.runtime.handler import ImageClassifierHandler, load_handler
 
@@ -66,7 +67,8 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
     table = read_split(manifest, split)
     handler = load_handler(model)
     card = handler.artifact.card
-    looks = ledger.record("offline", [handler.artifact], table) if split == "test" else None
+    model_record = Model.of(handler.artifact)
+    looks = ledger.record("offline", split, [model_record], table)
     truth = targets(table["label"], card.labels)
     photos = [path for path, _ in labelled(table, raw)]
     probabilities = score(handler, photos, card.labels)
@@ -76,7 +78,7 @@ def evaluate(model: Path, manifest: Path, raw: Path, split: str, out: Path) -> O
         uncertain=intervals.wilson(int(uncertain.sum()), len(uncertain)),
         accuracy_when_certain=metrics.accuracy(probabilities[~uncertain], truth[~uncertain]),
         audited=_audited(table, probabilities, card.labels),
-        model=Model.of(handler.artifact),
+        model=model_record,
         mlflow_run_id=card.lineage.mlflow_run_id,
         split=split,
         test_looks=looks,

@@ -27,10 +27,11 @@ from common.files import write_json, write_text
 from common.manifest import labelled, read_split
 from evaluation.artefact.comparison import LEVEL, compared_slices
 from evaluation.artefact.properties import properties
-from evaluation.artefact.results import Comparison, GateRate, GateRates, Model, lost, worst_slice
+from evaluation.artefact.results import Comparison, GateRate, GateRates, lost, worst_slice
 from evaluation.artefact.targets import targets
 from evaluation.figures import gates, intervals
 from evaluation.figures.intervals import Figure, Floats, Ints
+from evaluation.ledger import Model
 from evaluation.service.results import Consistency, Live
 from serving.contract.artifact import PROBE_TOLERANCE
 from serving.contract.preprocess import DecodedImage

@@ -9,23 +9,8 @@ import msgspec
 
 from evaluation.figures.intervals import Figure
 from evaluation.figures.metrics import Evaluation
-from serving.contract.artifact import Artifact
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """The artefact that was evaluated."""
-
-    name: str = ""
-    """From its card; empty in results from before it was stored."""
-    version: str
-    """As its card has it."""
-    sha256: str
-    """Of the file's bytes."""
-
-    @classmethod
-    def of(cls, artifact: Artifact) -> Model:
-        """The record of an artefact."""
-        return cls(name=artifact.card.name, version=artifact.card.version, sha256=artifact.sha256)
+from evaluation.ledger import Model
+from serving.contract.card import InProduction
 
 
 class Audited(Figure, frozen=True, kw_only=True):
@@ -53,7 +38,9 @@ class Offline(Evaluation, frozen=True, kw_only=True, omit_defaults=True):
     split: str = ""
     """Split of the photos; empty in older results."""
     test_looks: int | None = None
-    """Models looked at on the test split so far, this one included; None on another split."""
+    """Models looked at so far on these photos of test or production, this one included; else None."""
+    production: InProduction | None = None
+    """Accuracy on the photos of production, in the figures of a release; None without such photos."""
 
 
 class Slice(Figure, frozen=True, kw_only=True):
@@ -133,21 +120,21 @@ class ComparedSlice(msgspec.Struct, frozen=True):
     """Whether the candidate is significantly worse, at 5 % for all slices together (Holm 1979)."""
 
 
-class Lost(msgspec.Struct, frozen=True):
-    """A photo on which the champion is right and the candidate is not."""
+class Differing(msgspec.Struct, frozen=True):
+    """A photo on which only one of the two artefacts is right."""
 
     path: str
     """Path of the photo."""
     label: str
     """Its class."""
     answer: str
-    """The candidate's prediction."""
+    """The other artefact's prediction, which is wrong."""
     probability: float
     """Of that prediction."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Candidate and champion on the same photos: `reports/compare/compare.json`."""
+    """Candidate and champion on the same photos: a split of `reports/compare/compare.json`."""
 
     candidate: Side
     """The artefact that may replace the champion."""
@@ -181,8 +168,10 @@ class Comparison(msgspec.Struct, frozen=True):
     """The candidate's time per photo divided by the champion's: median of paired ratios."""
     bytes_times: float
     """The candidate's size divided by the champion's."""
-    lost: list[Lost]
+    lost: list[Differing]
     """Photos on which only the champion is right."""
+    gained: list[Differing]
+    """Photos on which only the candidate is right."""
 
     @property
     def points_lost(self) -> Figure:

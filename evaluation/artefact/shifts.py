@@ -21,9 +21,10 @@ from common.photos import find_labelled, find_photos
 from common.progress import progress
 from evaluation.artefact import windows
 from evaluation.artefact.changes import CHANGES, UNCHANGED, changed
-from evaluation.artefact.results import Detection, Model, Shift, Shifts, Strongest
+from evaluation.artefact.results import Detection, Shift, Shifts, Strongest
 from evaluation.artefact.windows import Observed
 from evaluation.figures import intervals
+from evaluation.ledger import Model
 from serving.contract.answer import Answer
 from serving.contract.artifact import read_reference
 from serving.contract.errors import ImageError

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from common.cores import map_on_cores
 from common.files import write_json
 from common.manifest import labelled, read_split
-from evaluation.artefact import ledger
+from evaluation import ledger
 from evaluation.artefact.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from evaluation.artefact.properties import LEAST, properties, slices_of
-from evaluation.artefact.results import AsTaken, Model, Slice, Slices
+from evaluation.artefact.results import AsTaken, Slice, Slices
 from evaluation.artefact.targets import targets
 from evaluation.figures import intervals, pictures
+from evaluation.ledger import Model
 from serving.contract.preprocess import DecodedImage
 from serving.runtime.handler import Batch, ImageClassifierHandler, load_handler
 
@@ -65,8 +66,7 @@ def measure(
     rows = read_split(manifest, split).sort_values("sha256")
     found = labelled(rows, raw)
     handler = load_handler(model)
-    if split == "test":
-        ledger.record("slices", [handler.artifact], rows)
+    ledger.record("slices", split, [Model.of(handler.artifact)], rows)
     truth = targets((label for _, label in found), handler.artifact.card.labels)
 
     def observe(number: int) -> tuple[bool, dict[str, float], npt.NDArray[np.uint8]]:

@@ -18,6 +18,7 @@ from common.cores import map_on_cores
 from common.files import write_json, write_text
 from evaluation.figures import intervals, metrics
 from evaluation.figures.intervals import Figure, Floats, Ints
+from evaluation.figures.strata import Production, Stratum, production
 
 SIZES: Final = (200, 500, 2330)
 """Photos in a set: labelled photos of staging, a small and the released model's test split."""
@@ -29,6 +30,10 @@ _SHARPER: Final = 2.0
 _PICTURES: Final = 11
 _LOST: Final = 0.004
 """Share of photos on which a second model is wrong where the first is right."""
+
+_ANSWERED: Final = ((0.04, 0.65, 0.06, 0.03), (0.96, 0.995, 0.01, 0.005))
+"""A service's answers by stratum, the uncertain or unfamiliar ones first: their share of all; of
+them, the shares that are right where a class is shown, that show none, and that nobody can tell."""
 
 Draw = tuple[Floats, Ints, Floats]
 """Probabilities and targets of a set, and the second model's probabilities."""
@@ -104,6 +109,17 @@ def _pictures(found: Draw) -> Figure:
     return intervals.share_of_clusters(random.uniform(size=(n, _PICTURES)) < random.beta(9, 1, (n, 1)))
 
 
+def _reviewed(found: Draw) -> Production:
+    """The estimate for a million answers, of which a set's photos are reviewed, half in each stratum."""
+    random, n = _random(found), len(found[1]) // 2
+    strata = []
+    for share, right, neither, cannot_tell in _ANSWERED:
+        shown = 1 - neither - cannot_tell
+        counts = random.multinomial(n, (shown * right, shown * (1 - right), neither, cannot_tell))
+        strata.append(Stratum(round(1e6 * share), n, int(counts[0]), int(counts[2]), int(counts[3])))
+    return production(strata)
+
+
 FIGURES: Final[dict[str, Callable[[Draw], Figure]]] = {
     "accuracy, recall and other shares (Wilson)": lambda d: metrics.accuracy(d[0], d[1]),
     "mean recall of the classes (MOVER)": lambda d: metrics.macro_accuracy(_recalls(d)),
@@ -121,6 +137,8 @@ FIGURES: Final[dict[str, Callable[[Draw], Figure]]] = {
     ),
     "share of damaged pictures, eleven of each photo (design effect)": _pictures,
     "median of ratios (order statistics)": lambda d: intervals.median(_random(d).lognormal(size=len(d[1]))),
+    "production accuracy, from reviewed photos of two strata (MOVER)": lambda d: _reviewed(d).accuracy,
+    "production share of none of the classes, likewise (MOVER)": lambda d: _reviewed(d).neither,
 }
 """Every kind of interval that is published, as a figure of a set."""
 
@@ -134,7 +152,11 @@ def _truth(name: str, population: Draw) -> float:
     first, targets, second = population
     right, other = _rights(population)
     recalls = [right[targets == k].mean() for k in (0, 1)]
+    shares, rights, neither, cannot_tell = np.array(_ANSWERED).T
+    shown = 1 - neither / (1 - cannot_tell)  # of the photos that somebody can tell
     known = {
+        "production accuracy": (shares * shown * rights).sum() / (shares * shown).sum(),
+        "production share": (shares * (1 - shown)).sum(),
         "accuracy": right.mean(),
         "mean": np.mean(recalls),
         "log": metrics.losses(first, targets).mean(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -142,6 +143,27 @@ def detectable(first: Flags, second: Flags) -> float:
     return float((Z_95 + stats.norm.ppf(0.8)) * math.sqrt(differing / n))
 
 
+def photos_to_tell(gained: int, lost: int, n: int, limit: float) -> int | None:
+    """About how many photos would show on which side of `limit` a difference in accuracy lies.
+
+    As many as narrow the interval of `paired_difference` to one side, if the two models differ on others as
+    often as on these; None if a hundred times as many would not.
+
+    Args:
+        gained: Photos on which only the first model is right.
+        lost: Photos on which only the second is.
+        n: All photos, at least 1.
+        limit: Of the first model's accuracy minus the second's.
+    """
+
+    def tells(many: int) -> bool:
+        found = _paired(gained * many / n, lost * many / n, many)
+        return found.low >= limit or found.high < limit
+
+    most = 100 * n
+    return bisect_left(range(most), True, n, key=tells) if tells(most) else None
+
+
 def paired_difference(first: Flags, second: Flags) -> Figure:
     """Accuracy of the first model minus that of the second, on the same photos, with Tango's score interval.
 
@@ -152,7 +174,7 @@ def paired_difference(first: Flags, second: Flags) -> Figure:
 
 
 @lru_cache(maxsize=10_000)
-def _paired(gained: int, lost: int, n: int) -> Figure:
+def _paired(gained: float, lost: float, n: int) -> Figure:
     """From the numbers of photos on which only the first, and only the second, model is right."""
     if not n:
         return Figure(math.nan, math.nan, math.nan, 0)

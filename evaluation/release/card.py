@@ -107,6 +107,7 @@ def markdown(release: Path = RELEASE) -> str:
         *_figures(measured),
         "",
         *_null(measured),
+        *_production(measured),
         *_slices(release / "slices.json", sha256),
         "## Lineage",
         "",
@@ -176,6 +177,24 @@ def _looks(measured: Offline) -> list[str]:
     if measured.test_looks is None:
         return []
     return [f"Models looked at on this test split: {measured.test_looks} (`data/test-ledger.csv`)."]
+
+
+def _production(measured: dict[str, Offline]) -> list[str]:
+    """The accuracy on photos of production, if there were any."""
+    told = []
+    for precision, result in measured.items():
+        if found := result.production:
+            since = f", since {found.since}" if found.since else ""
+            told.append(
+                f"{found.value:.2%} [{found.low:.2%}, {found.high:.2%}] for {precision}, n={found.n}{since}"
+            )
+    if not told:
+        return []
+    text = (
+        f"Accuracy {'; '.join(told)}: on a random sample of the photos that a service answered, labelled by "
+        "people. Nothing was trained on them."
+    )
+    return ["## In production", "", text, ""]
 
 
 def _null(measured: dict[str, Offline]) -> list[str]:

@@ -2,8 +2,9 @@
 
 The released files are the candidate's with another card: its metrics are those of the test split, which
 nothing before has looked at. The ONNX file must answer as the TorchScript file does. The int8 file is
-measured and judged by itself, and left out if it fails. Figures and slices are stored next to them, and
-`docs/model-card.md` is written from these.
+measured and judged by itself, and left out if it fails. The accuracy on photos of production, if there are
+any, is measured and not judged. Figures and slices are stored next to them, and `docs/model-card.md` is
+written from these.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from common.errors import UserError
 from common.files import atomic_folder, write_json
-from common.manifest import labelled, read_split
+from common.manifest import labelled, read_manifest, read_split
+from common.production import PRODUCTION, since
 from evaluation.arguments import PHOTOS
 from evaluation.artefact import offline, slices
-from evaluation.artefact.results import Model, Offline, Slices
+from evaluation.artefact.results import Offline, Slices
 from evaluation.figures import gates
+from evaluation.ledger import Model
 from evaluation.release import card as model_card
 from serving.contract import artifact
 from serving.contract.artifact import PROBE_TOLERANCE
-from serving.contract.card import Measured
+from serving.contract.card import InProduction, Measured
 from serving.runtime.handler import load_handler
 from serving.runtime.load import reseal
 
@@ -36,6 +40,7 @@ _MODEL: Final = Path("models/model.pt")
 _ONNX: Final = Path("models/model.onnx")
 _INT8: Final = Path("models/model-int8.onnx")
 _SUMMARY: Final = Path("data/prepared/summary.json")
+_FETCHED: Final = Path("data/fetch.json")
 _OUT: Final = Path("build/release")
 _MAX_BYTES: Final = 16_000_000  # each is committed to the repository
 
@@ -70,7 +75,12 @@ def release(candidates: list[Candidate], to: Path) -> None:
             measured = msgspec.convert(one.figures.summary(), dict[str, Measured], from_attributes=True)
             for path in reversed(one.files):
                 loaded = artifact.read(path)
-                card = msgspec.structs.replace(loaded.card, metrics=measured, measured_on="test")
+                card = msgspec.structs.replace(
+                    loaded.card,
+                    metrics=measured,
+                    measured_on="test",
+                    production=one.figures.production or UNSET,
+                )
                 reseal(path, folder / path.name, card, loaded.probe)
             model = Model.of(artifact.read(folder / one.files[0].name))
             write_json(folder / f"card{one.suffix}.json", card)
@@ -101,6 +111,7 @@ def main(options: argparse.Namespace) -> int:
         if len(files) > 1:
             _require_same_answers(options)
         found = slices.measure(files[0], options.manifest, options.raw, "test", PHOTOS, options.as_taken)
+        figures = msgspec.structs.replace(figures, production=_in_production(files[0], options))
         candidates.append(Candidate(files, figures, found, suffix))
     release(candidates, model_card.RELEASE)
     model_card.write()
@@ -109,6 +120,14 @@ def main(options: argparse.Namespace) -> int:
         f"Released {card.name} {card.version}. Serve it: make serve MODEL={model_card.RELEASE / _MODEL.name}"
     )
     return 0
+
+
+def _in_production(model: Path, options: argparse.Namespace) -> InProduction | None:
+    """Its accuracy on the photos of production; None without any."""
+    if PRODUCTION not in set(read_manifest(options.manifest)["split"]):
+        return None
+    found = offline.evaluate(model, options.manifest, options.raw, PRODUCTION, _OUT / PRODUCTION)
+    return InProduction(**msgspec.structs.asdict(found.accuracy), since=since(_FETCHED))
 
 
 def _require_one_export() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 import httpx
 
 from common.errors import UserError
+from common.key import key_header
 from common.progress import progress
 from evaluation.figures import intervals
 from evaluation.service.replies import Health, LiveError, Reply
@@ -58,22 +58,6 @@ def _problem_type(response: httpx.Response) -> str:
         return str(response.json()["type"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {response.status_code}"
-
-
-def key_header() -> dict[str, str]:
-    """The header for a service that demands a key: the first in SERVING_API_KEY or SERVING_API_KEY_FILE.
-
-    Raises:
-        LiveError: the file cannot be read.
-    """
-    keys, path = os.environ.get("SERVING_API_KEY", ""), os.environ.get("SERVING_API_KEY_FILE", "")
-    if not keys and path:
-        try:
-            keys = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise LiveError(f"cannot read SERVING_API_KEY_FILE={path}: {error.strerror}.") from error
-    key = keys.replace(",", " ").split()[:1]
-    return {"X-API-Key": key[0]} if key else {}
 
 
 def get(url: str, path: str, problem: type[UserError]) -> bytes:

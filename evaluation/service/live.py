@@ -1,6 +1,7 @@
-"""`python -m evaluation live --url … --labelled DIR`: is the deployed service right?
+"""`python -m evaluation live --url …`: is the deployed service right?
 
-Labelled photos in, a `Live` record and its verdicts out; `evaluation.service.report` writes them.
+Labelled photos in, of a folder or of the split `production`; a `Live` record and its verdicts out, which
+`evaluation.service.report` writes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import msgspec
 import numpy as np
 
 from common.cores import map_on_cores
+from common.manifest import labelled, read_split
 from common.photos import find_labelled
+from evaluation import ledger
 from evaluation.figures import gates, intervals, metrics
+from evaluation.ledger import Model
 from evaluation.service import report
 from evaluation.service.client import ask_all
 from evaluation.service.replies import Health, Reply, as_arrays, stages_ms, with_prediction
@@ -115,8 +119,11 @@ def main(options: argparse.Namespace) -> int:
     """Evaluate and judge; return 0 if every gate passes, 1 if one fails, 3 if the photos cannot tell."""
     limits = gates.read_gates("live", Live, options.gates)
     consistency = gates.read_gates("consistency", Consistency, options.gates) if options.model else None
-    photos = find_labelled(options.labelled)
+    rows = read_split(options.manifest, options.split) if options.split else None
+    photos = find_labelled(options.labelled) if rows is None else labelled(rows, options.raw)
     health, replies, seconds = asyncio.run(ask_all(options.url.rstrip("/"), photos, options.concurrency))
+    if rows is not None:
+        ledger.record("live", options.split, [msgspec.convert(health.model, Model)], rows)
     live = summarise(health, replies, seconds)
     verdicts = limits.judge(live)
     if consistency:

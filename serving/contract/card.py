@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from serving.contract.reference import Reference
 
@@ -22,6 +24,13 @@ class Measured(msgspec.Struct, frozen=True):
     """Upper end of the 95 % confidence interval."""
     n: int
     """Number of photos that it was measured on."""
+
+
+class InProduction(Measured, frozen=True):
+    """A `Measured`: the accuracy on photos of production, a random sample labelled by people."""
+
+    since: date | None = None
+    """Day (UTC) on which the first of the photos was answered; None if that is not known."""
 
 
 class Lineage(msgspec.Struct, frozen=True):
@@ -73,3 +82,5 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A photo whose feature distance is above this is marked unfamiliar."""
     reference: Reference | None = msgspec.field(default=None, name="profile")
     """Distributions of photos, to measure drift against; `profile` in the file."""
+    production: InProduction | UnsetType = UNSET
+    """Accuracy in production; absent if no photo of it was there at the release."""

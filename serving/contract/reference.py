@@ -29,7 +29,7 @@ ALARM_Z: Final = 6.0
 ALARM_DISTANCE: Final = 0.15
 """Jensen-Shannon distance above which a difference is large enough to look into."""
 LEAST_PHOTOS: Final = 100
-"""Fewest photos for which a window is judged."""
+"""Fewest photos for which a window is judged, and fewest of production that make a reference."""
 
 
 class Counts(msgspec.Struct, frozen=True):

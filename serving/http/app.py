@@ -77,7 +77,7 @@ def create_app(
             *(predict, explain, feedback, inference.router),
             *(drift, drift_window, health, live, metrics, minutes),
             *(review.page, review.next_photo, review.photo, review.give, review.undo),
-            *(review.progress, review.forget),
+            *(review.progress, review.export, review.forget),
             *(pages.index, pages.index_answer, pages.model, pages.status, pages.problem),
             *(
                 create_static_files_router(

@@ -99,7 +99,7 @@ def complete(description: OpenAPI) -> None:
             for status, response in ((operation and operation.responses) or {}).items():
                 if isinstance(response, OpenAPIResponse):
                     for kind, media in (response.content or {}).items():
-                        if kind.startswith("image/"):
+                        if kind.startswith("image/") or kind == "application/zip":
                             media.schema = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
                     named = _OF_STATUS.get(status, {}) | _OF_ROUTE.get((path, status), {})
                     response.headers = {

@@ -9,15 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import io
 import sqlite3
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
-
 from common import files
 from common.errors import UserError
+from serving.contract.structure.sniff import format_of
 from serving.observers.feedback import connect
 
 _COLUMNS: Final = ("request_id", "at", "prediction", "probability", "version", "label", "labelled_at")
@@ -51,8 +49,10 @@ def export(database: Path, out: Path) -> tuple[int, int]:
             table = csv.writer(file)
             table.writerow([*_COLUMNS, "path"])
             for *values, photo in opened.execute(query):
-                name = write_photo(out, values[5], values[0], photo) if photo else ""
-                photos += bool(name)
+                name = photo_name(values[5], values[0], photo) if photo else ""
+                if name:
+                    write_photo(out, name, photo)
+                    photos += 1
                 table.writerow([*values, name])
                 count += 1
     except sqlite3.Error as error:
@@ -62,13 +62,15 @@ def export(database: Path, out: Path) -> tuple[int, int]:
     return count, photos
 
 
-def write_photo(out: Path, folder: str, request_id: str, photo: bytes) -> str:
-    """Write one photo into a folder of `out`; return its path in `out`."""
-    with Image.open(io.BytesIO(photo)) as image:
-        name = f"{folder}/{request_id}.{str(image.format).lower()}"
+def photo_name(folder: str, request_id: str, photo: bytes) -> str:
+    """The path of a photo in an export."""
+    return f"{folder}/{request_id}.{format_of(photo).lower()}"
+
+
+def write_photo(out: Path, name: str, photo: bytes) -> None:
+    """Write one photo to its path in `out`."""
     with files.atomic_file(out / name) as partial:
         partial.write_bytes(photo)
-    return name
 
 
 def main(arguments: list[str]) -> int:

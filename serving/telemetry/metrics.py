@@ -42,7 +42,7 @@ BOUNDS: Final = ("value", "low", "high")
 """What is exposed of the accuracy on the card."""
 DROP_REASONS: Final = ("backlog", "failed", "duplicate")
 """Why an answer was not stored for feedback."""
-REVIEW_REASONS: Final = ("uncertain", "unfamiliar", "shadow", "told-wrong", "sample")
+REVIEW_REASONS: Final = ("uncertain", "unfamiliar", "shadow", "told-wrong", "sample", "suspect")
 """Why a photo is kept for review."""
 REVIEW_DROP_REASONS: Final = ("backlog", "failed", "duplicate", "same-id")
 """Why a photo, or its bytes, was not kept for review."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.observers.review import schema, verdicts
+from serving.contract.suspects import Suspect, Suspects
+from serving.observers.review import schema, suspects, verdicts
 from tests import processes, tiny
 from tests.browser.person import CAT, LOOKS, SHOTS, check_width, check_with_axe
 from tests.tiny import ROOT
@@ -242,3 +244,27 @@ def test_a_format_that_the_browser_cannot_show_can_be_saved(start: Start):
         assert Path(download.value.path()).read_bytes() == noise(1, "TIFF")
         page.keyboard.press("-")
         said(page, "You said none of these.")
+
+
+def test_a_suspect_is_shown_with_what_it_is_filed_under_after_the_answer(start: Start, tmp_path: Path):
+    """The same page and keys, the worst first, with the classes of the photos."""
+    photos = [CAT.read_bytes(), noise(1)]
+    filed = []
+    for number, photo in enumerate(photos):
+        (tmp_path / f"{number}.jpg").write_bytes(photo)
+        filed.append(
+            Suspect(hashlib.sha256(photo).hexdigest(), str(tmp_path / f"{number}.jpg"), "dog", "cat", 0.97)
+        )
+    database = schema.connect(tmp_path / "r.db")
+    suspects.fill(database, Suspects(["bird", "cat", "dog"], filed))
+    database.close()
+    with start() as page:
+        introduce(page, "ada")
+        assert "filed under" not in page.locator("main").inner_text()
+        page.keyboard.press("2")
+        said(page, "You said cat. It is filed under dog; the other photos suggest cat, 97.00 %.")
+        page.locator("#progress", has_text="1 answered by you, 1 left.").wait_for()
+        check_with_axe(page)
+        page.keyboard.press("3")
+        said(page, "You said dog.")
+    assert given(tmp_path) == [("label", "cat"), ("label", "dog")]

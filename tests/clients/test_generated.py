@@ -33,7 +33,9 @@ def part(served: Process, tmp_path_factory: pytest.TempPathFactory) -> Part:
     document, config = folder / "openapi.json", folder / "config.yaml"
     with urllib.request.urlopen(served.url + "/schema/openapi.json") as reply:  # noqa: S310 (our own)
         document.write_bytes(reply.read())
-    config.write_text("content_type_overrides: {image/png: application/octet-stream}\n")
+    kinds = ("image/png", "'image/*'", "application/zip")
+    overrides = ", ".join(f"{kind}: application/octet-stream" for kind in kinds)
+    config.write_text(f"content_type_overrides: {{{overrides}}}\n")
     done = subprocess.run(
         [BIN / "openapi-python-client", "generate", "--path", document, "--config", config,
          "--meta", "none", "--output-path", folder / "generated_client"],

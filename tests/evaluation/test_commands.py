@@ -29,6 +29,11 @@ def test_every_command_has_help_and_a_body(name: str, capsys: pytest.CaptureFixt
             "live --url http://127.0.0.1:9 --labelled . --concurrency many",
             "must be a whole number of at least 1, not 'many'",
         ),
+        ("live --url http://127.0.0.1:9", "one of the arguments --labelled --split is required"),
+        (
+            "live --url http://127.0.0.1:9 --labelled . --split production",
+            "not allowed with argument --labelled",
+        ),
         ("drift", "one of the arguments --url --file is required"),
         ("score photos answers.csv", "answers.csv must end in .parquet"),
     ],

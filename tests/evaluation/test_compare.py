@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +55,31 @@ def run(tmp_path: Path, labelled: Path, turned: float, **options: str) -> tuple[
         shutil.copytree(labelled / "cat", tmp_path / "photos/bird")
     status = main(["compare", *arguments, "--labelled", photos, "--gates", str(tmp_path / "gates.yaml")])
     stored = tmp_path / "out/compare.json"
+    return status, json.loads(stored.read_text())["splits"]["labelled"] if stored.exists() else {}
+
+
+def compare_splits(labelled: Path, dark: dict[str, int], *options: str) -> tuple[int, dict[str, object]]:
+    """Compare a candidate that takes dark cats for dogs, and dark dogs for cats, in the working directory.
+
+    Args:
+        labelled: The photos.
+        dark: Dark photos of each class in production, where they show what the candidate says; on test it is
+            the champion who is right.
+        options: Which splits, and others.
+    """
+    rows = []
+    for label, other in (("cat", "dog"), ("dog", "cat")):
+        rows += [(f"{label}/{number:03}.png", label, "test") for number in range(PHOTOS)]
+        rows += [(f"{label}/{number:03}.png", other, "production") for number in range(dark[label])]
+    table = pd.DataFrame(rows, columns=["path", "label", "split"]).assign(
+        sha256=[*map(str, range(len(rows)))]
+    )
+    table.to_csv("manifest.csv", index=False)
+    Path("gates.yaml").write_text(GATES)
+    where = ["--manifest", "manifest.csv", "--raw", str(labelled), "--gates", "gates.yaml", "--out", "out"]
+    models = ["--candidate", "candidate.pt", "--champion", "champion.pt"]
+    status = main(["compare", *models, *where, *options])
+    stored = Path("out/compare.json")
     return status, json.loads(stored.read_text()) if stored.exists() else {}
 
 
@@ -64,7 +90,7 @@ def test_an_equally_good_model_may_be_promoted(labelled: Path, tmp_path: Path):
     assert (figures["mcnemar_p"], figures["accuracy_difference"]["value"]) == (1.0, 0.0)
     assert figures["accuracy_difference"]["low"] < 0 < figures["accuracy_difference"]["high"]
     assert "may be promoted" in (tmp_path / "out/summary.md").read_text()
-    assert not (tmp_path / "out/lost.png").exists()
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Path, tmp_path: Path):
@@ -85,7 +111,107 @@ def test_a_model_that_fails_on_dark_photos_is_refused_with_reasons(labelled: Pat
     text = (tmp_path / "out/summary.md").read_text()
     assert "REFUSED" in text
     assert "Worse on brightness under 0.3" in text
-    assert (tmp_path / "out/lost.png").stat().st_size > 1000
+    assert (tmp_path / "out/labelled/lost.png").stat().st_size > 1000
+    assert f"`labelled/lost.png` shows 20 of the {len(figures['lost'])} photos that only the champion" in text
+    assert run(tmp_path, labelled, 0)[0] == 0
+    assert not (tmp_path / "out/labelled/lost.png").exists(), "of an earlier comparison"
+
+
+def test_a_model_that_has_forgotten_the_old_photos_is_refused(
+    labelled: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Better in production, worse on test: refused, with split, gate and by how much; both are counted."""
+    write(workplace / "candidate.pt", 60)
+    redness.write(workplace / "champion.pt", msgspec.structs.replace(tiny.card(), version="2"))
+    both = ("--split", "production", "--split", "test")
+    status, found = compare_splits(labelled, {"cat": 30, "dog": 30}, *both)
+    assert (status, found["outcome"]) == (1, "FAIL")
+    test, production = found["splits"]["test"], found["splits"]["production"]
+    assert list(found["splits"]) == ["test", "production"]
+    assert (test["outcome"], production["outcome"]) == ("FAIL", "PASS")
+    assert "bytes_times_max" in test["gates"]
+    assert production["gates"] == dict.fromkeys(
+        (
+            *("points_lost_max", "significantly_worse_max", "slices_worse_max"),
+            *("slice_points_lost_max", "log_loss_times_max"),
+        ),
+        True,
+    ), "what does not depend on the photos is judged once"
+    gained = production["gained"]
+    assert len(gained) == production["only_candidate_right"] > 30
+    assert (gained[0]["label"], gained[0]["answer"]) == ("dog", "cat"), (
+        "the champion's answer, which is wrong"
+    )
+    text = Path("out/summary.md").read_text()
+    assert text.startswith(
+        "### 1 against 2: REFUSED\n\n- test, 200 photos: REFUSED: `points_lost_max` (points_lost "
+    )
+    assert "> 5), `significantly_worse_max` (" in text
+    assert "- production, 60 photos: may be promoted.\n" in text
+    assert f"`production/gained.png` shows 20 of the {len(gained)} photos that only the candidate" in text
+    assert {str(path) for path in Path("out").rglob("*.png")} == {
+        "out/test/lost.png",
+        "out/production/gained.png",
+    }
+    looks = pd.read_csv("data/test-ledger.csv")
+    assert list(looks["purpose"]) == ["compare"] * 2 + ["compare production"] * 2
+    assert looks["split"].nunique() == 2
+    assert "Models looked at on these photos of production: 2" in capsys.readouterr().out
+
+
+def test_a_few_photos_of_production_suffice_for_a_better_model_only(labelled: Path, workplace: Path):
+    """Twenty photos show a large gain; the same answers need more, and the summary says how many."""
+    write(workplace / "candidate.pt", 60)
+    write(workplace / "champion.pt", 0)
+    few = {"cat": 10, "dog": 10}
+    assert compare_splits(labelled, few, "--split", "production")[0] == 0
+    write(workplace / "champion.pt", 60)
+    status, found = compare_splits(labelled, few, "--split", "test", "--split", "production")
+    assert (status, found["outcome"]) == (3, "TOO_FEW")
+    assert [one["outcome"] for one in found["splits"].values()] == ["PASS", "TOO_FEW"]
+    needed = found["splits"]["production"]["photos_to_tell"]
+    same = np.ones(needed, bool)
+    assert (
+        intervals.paired_difference(same, same).low
+        >= -0.05
+        > intervals.paired_difference(same[1:], same[1:]).low
+    )
+    assert found["splits"]["test"]["photos_to_tell"] is None
+    text = f"about {needed} photos show how far accuracy can fall: {needed - 20} more."
+    assert text in Path("out/summary.md").read_text()
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("split", [["--split", "production"], ["--split", "test", "--split", "production"]])
+def test_without_photos_of_production_the_next_step_is_named(
+    split: list[str], labelled: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Nothing is compared, and nothing counted."""
+    assert compare_splits(labelled, {"cat": 0, "dog": 0}, *split) == (2, {})
+    assert "make data ADD=" in capsys.readouterr().err
+    assert not Path("data/test-ledger.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "limit"),
+    [(0, 0, 100, -0.005), (3, 1, 300, -0.005), (0, 6, 300, -0.005), (2, 9, 400, -0.05)],
+)
+def test_as_many_photos_as_it_takes_to_tell_are_named(gained: int, lost: int, n: int, limit: float):
+    """With counts in that proportion the interval is on one side of the limit, with 1 % less it is not."""
+    needed = intervals.photos_to_tell(gained, lost, n, limit)
+    assert needed is not None
+
+    def tells(photos: int) -> bool:
+        found = intervals._paired(gained * photos / n, lost * photos / n, photos)
+        return found.low >= limit or found.high < limit
+
+    assert tells(needed)
+    assert needed == n or not tells(int(0.99 * needed))
+
+
+def test_a_difference_at_the_limit_is_never_told():
+    """No number rather than one in the millions."""
+    assert intervals.photos_to_tell(0, 2, 400, -0.005) is None
 
 
 def test_a_few_photos_do_not_tell_whether_a_model_is_as_good(labelled: Path, tmp_path: Path):

@@ -48,7 +48,11 @@ def service(answer: Answer, health: int = 200, *, ours: bool = True) -> Iterator
             self.wfile.write(body)
 
         def do_GET(self) -> None:
-            content = {"model": {"name": "fake", "version": "1"}} if health == 200 else {"reason": "loading"}
+            content = (
+                {"model": {"name": "fake", "version": "1", "sha256": "abc"}}
+                if health == 200
+                else {"reason": "loading"}
+            )
             self.reply(health, content if ours else ["ok"])
 
         def do_POST(self) -> None:
@@ -100,6 +104,25 @@ def test_a_good_service_passes(labelled: Path, tmp_path: Path, capsys: pytest.Ca
         *("confusion_matrix.png", "reliability.png", "latency.png"),
     }
     assert re.search("PASS +accuracy_min", capsys.readouterr().out)
+
+
+def test_the_photos_of_production_are_sent_and_the_look_is_counted(labelled: Path, workplace: Path):
+    """Those of the manifest, and no others; the gates and figures are those of any labelled photos."""
+    rows = [
+        f"{photo.relative_to(labelled)},{photo.parent.name.lower()},{split},{photo}"
+        for split, name in (("production", "Cat"), ("test", "dog"))
+        for photo in sorted((labelled / name).iterdir())
+    ]
+    Path("manifest.csv").write_text("\n".join(["path,label,split,sha256", *rows]))
+    Path("gates.yaml").write_text("live: {accuracy_min: 0.4}")
+    words = ["--manifest", "manifest.csv", "--raw", str(labelled), "--gates", "gates.yaml", "--out", "out"]
+    with service(lambda _: predicted(0.9)) as url:
+        assert main(["live", "--url", url, "--split", "production", *words]) == 0
+        assert json.loads(Path("out/live.json").read_text())["accuracy"]["n"] == 3
+        looks = Path("data/test-ledger.csv").read_text()
+        assert ",live production,fake 1,abc,3," in looks
+        Path("manifest.csv").write_text("path,label,split,sha256\n")
+        assert main(["live", "--url", url, "--split", "production", *words]) == 2
 
 
 def test_a_few_photos_cannot_show_a_high_accuracy(

@@ -79,6 +79,8 @@ def test_a_good_model_is_released_with_the_figures_of_the_test_split():
     figures, slices = stored("metrics.json"), stored("slices.json")
     assert figures["model"]["sha256"] == slices["model"]["sha256"] == released.sha256
     assert (figures["split"], slices["split"], figures["test_looks"]) == ("test", "test", 1)
+    assert "production" not in figures.keys() | stored("card.json").keys(), "there are no photos of it"
+    assert "## In production" not in Path("docs/model-card.md").read_text()
 
 
 @pytest.mark.usefixtures("candidate")
@@ -96,6 +98,34 @@ def test_every_look_at_the_test_split_is_counted_once():
     assert [(row["purpose"], row["photos"]) for row in rows] == [("offline", str(2 * PHOTOS))]
     Path("data/test-ledger.csv").write_text("nothing")
     assert release() == 2
+
+
+@pytest.mark.usefixtures("candidate")
+def test_the_accuracy_in_production_is_released_too(capsys: pytest.CaptureFixture[str]):
+    """With interval, n and the first day, in figures, artefacts and model card; no gate judges it."""
+    table = pd.read_csv("data/prepared/manifest.csv")
+    taken = table[table["split"] == "validation"].index[:40]
+    table.loc[taken, "split"] = "production"
+    table.loc[taken[:4], "label"] = "dog"
+    table.to_csv("data/prepared/manifest.csv", index=False)
+    Path("data/fetch.json").write_text('{"added": [{"review": {"production_first": "2026-11-02"}}]}')
+    assert release() == 0
+    expected = {"value": 0.9, "low": 0.7695, "high": 0.9604, "n": 40, "since": "2026-11-02"}
+    since = expected.pop("since")
+    for name in ("metrics.json", "metrics-int8.json", "card.json", "card-int8.json"):
+        found = stored(name)["production"]
+        assert found.pop("since") == since
+        assert found == pytest.approx(expected, abs=1e-4)
+    for name in ("model.pt", "model.onnx", "model-int8.onnx"):
+        assert artifact.read(Path("models/release", name)).card.production.n == 40
+    text = (
+        "Accuracy 90.00% [76.95%, 96.04%] for fp32, n=40, since 2026-11-02; 90.00% [76.95%, 96.04%] for int8"
+    )
+    assert text in Path("docs/model-card.md").read_text()
+    with Path("data/test-ledger.csv").open() as file:
+        looks = [(row["purpose"], row["photos"]) for row in csv.DictReader(file)]
+    assert looks.count(("offline production", "40")) == 1
+    assert "production" not in capsys.readouterr().out
 
 
 def test_the_model_card_describes_the_release(candidate: Path):

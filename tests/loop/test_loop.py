@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
+from common.files import sha256
 from loop import steps
 from loop.__main__ import main
 from loop.journal import FOLDER, JOURNAL, REPORT
@@ -52,7 +53,7 @@ class Workplace:
         name = next(
             name
             for name in (
-                *("--dry-run", "fetch", "prepare", "continue", "commit", "compare", "promote", "release"),
+                *("--dry-run", "fetch", "prepare", "continue", "compare", "promote", "release"),
                 *("build.sh", "push", "deploy.py", "train", "repro"),
             )
             if name in words.removeprefix(steps._PYTHON)
@@ -100,7 +101,7 @@ def _read(path: Path) -> Artifact:
     return Artifact(msgspec.structs.replace(card(), version=version), [], version)
 
 
-ALL = ["fetch", "prepare", "train", "continue", "commit", "repro", "compare", "release", "promote"]
+ALL = ["fetch", "prepare", "train", "continue", "repro", "compare", "release", "promote"]
 
 
 def test_a_loop_runs_every_step_once(workplace: Workplace):
@@ -245,3 +246,21 @@ def test_a_failed_command_ends_the_loop(tmp_path: Path, monkeypatch: pytest.Monk
     assert python("raise SystemExit(3)", allowed=(1, 3)) == 3
     with pytest.raises(UserError, match="status 4"):
         python("raise SystemExit(4)", allowed=(1, 3))
+
+
+def test_the_report_has_both_trainings_of_the_checkpoint(workplace: Workplace):
+    """Those of another checkpoint are left out."""
+    assert main(["--add", "review.db"]) == 0
+    checkpoint, starts = Path("models/checkpoint.ckpt"), Path("build/continue/starts.json")
+    checkpoint.write_text("weights")
+    training = {"weights": "pretrained", "loss": 0.0312, "n": 2280, "checkpoint_sha256": sha256(checkpoint)}
+    training["accuracy"] = {"value": 0.9912, "low": 0.9863, "high": 0.9941}
+    found = {"champion": {"version": "3"}, "kept": "from_champion", "from_start": training}
+    starts.parent.mkdir(parents=True)
+    starts.write_text(json.dumps(found | {"from_champion": training | {"loss": 0.0301}}))
+    assert main([]) == 0
+    assert "| pretrained | 0.0312 | 99.12% [98.63%, 99.41%] | 2,280 |  |" in REPORT.read_text()
+    assert "| the released model 3 | 0.0301 | 99.12% [98.63%, 99.41%] | 2,280 | kept |" in REPORT.read_text()
+    checkpoint.write_text("others")
+    assert main([]) == 0
+    assert "0.0312" not in REPORT.read_text()

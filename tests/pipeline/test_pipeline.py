@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from serving.contract import artifact
 from tests.pipeline.conftest import Pipeline
+from tests.tiny import ROOT, write_artifact
 
 pytestmark = [
     # The first test runs the pipeline for all: commands that import torch are slow on a busy machine.
@@ -116,6 +121,32 @@ def test_a_changed_parameter_really_reruns(changeable: Pipeline):
     changeable.change("data.yaml", "prepare", "salt", value="other")
     assert re.findall(r"Running stage '(\w+)'", changeable.run("dvc", "repro", "prepare")) == ["prepare"]
     assert changeable.would_run() == ["train", "export", "evaluate"]
+
+
+@pytest.mark.slow
+def test_what_is_trained_from_the_released_model_is_an_output_of_the_training(changeable: Pipeline):
+    """After `make continue` the pipeline exports and evaluates it, and does not train again."""
+    folder = changeable.folder
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/continue.sh", folder / "scripts")
+    write_artifact(folder / "models/release/model.pt")
+    table = folder / "reports/train/validation_log_probabilities.csv"
+    rows = pd.read_csv(table)
+    cat = np.where(rows["target"] == 0, 0.01, 0.99)  # always wrong
+    rows["cat"], rows["dog"] = np.log(cat), np.log(1 - cat)
+    rows.to_csv(table, index=False)
+    assert "Kept: the network from the released model" in changeable.run("bash", "scripts/continue.sh")
+    assert changeable.would_run() == ["export", "evaluate"]
+    assert re.findall(r"Running stage '(\w+)'", changeable.run("dvc", "repro")) == ["export", "evaluate"]
+    assert "nothing changes" in changeable.run("bash", "scripts/continue.sh")
+    assert changeable.would_run() == []
+    changeable.change("train.yaml", "finetune", "learning_rate", value=0.02)
+    refused = subprocess.run(
+        ["bash", "scripts/continue.sh"],
+        cwd=folder, env=changeable.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode
+    assert "Train first: make train" in refused.stderr
 
 
 @pytest.mark.slow

@@ -501,7 +501,7 @@ def test_the_description_says_who_needs_a_key_and_which_headers_come(client: Cli
         *("/predict", "/explain", "/feedback", "/metrics", "/drift", "/drift/window", "/status/minutes"),
         *("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"),
         *("/review/next", "/review/verdicts", "/review/undo", "/review/progress"),
-        "/review/photos/{request_id}",
+        *("/review/photos/{request_id}", "/review/export"),
     }
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)

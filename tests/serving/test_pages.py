@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+from datetime import date
 from pathlib import Path
 from urllib.parse import urljoin
 
 import msgspec
 import pytest
 
-from serving.contract.card import Card, Measured
+from serving.contract.card import Card, InProduction, Measured
 from serving.http import wording
 from serving.http.examples import FOLDER, examples_for, read
 from serving.http.predict import EXAMPLE
@@ -179,6 +180,7 @@ def test_the_card_is_a_page_for_a_person(tmp_path: Path):
         metrics={"accuracy": Measured(0.9, 0.85, 0.93, 1234), "ece": Measured(0.004, 0, 0.01, 1234)},
         measured_on="validation",
         abstain_bound=0.0123,
+        production=InProduction(0.875, 0.81, 0.92, 150, date(2026, 11, 2)),
     )
     with running(Settings(model=str(redness.write(tmp_path / "model.pt", card)), workers=1)) as client:
         text = text_of(client.get("/model").text)
@@ -187,6 +189,9 @@ def test_the_card_is_a_page_for_a_person(tmp_path: Path):
         "right on 90.00 % of 1,234 photos",
         "85.00 % to 93.00 %",
         "its settings were chosen by them",
+        "In production it was right on 87.50 % of 150 photos",
+        "drawn at random since 2026-11-02",
+        "right on 81.00 % to 92.00 % of",
         "differed by 0.40 % on average",
         "below 80.00 %",
         "at most 1.23 % of the other answers are wrong",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import sqlite3
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from serving.observers.review.export import export
 from serving.observers.review.queue import ReviewQueue
 from serving.observers.review.verdicts import kappa
 from serving.settings import Settings
@@ -18,7 +22,7 @@ from tests.pictures import encode, scene
 from tests.serving.reviewing import jpeg, seen
 
 KEY = {"X-API-Key": "secret"}
-READS = ["/review/next?reviewer=ada", "/review/progress", "/review/photos/a"]
+READS = ["/review/next?reviewer=ada", "/review/progress", "/review/photos/a", "/review/export"]
 
 
 @pytest.fixture
@@ -91,6 +95,7 @@ def test_a_person_labels_the_photos_one_after_the_other(reviewing: Client):
             "probability": 0.7,
             "model_version": "1",
             "reasons": ["uncertain", "sample"],
+            "filed": None,
         }
         said.append(name)
     assert sorted(said) == ["a", "b", "c"]
@@ -196,6 +201,41 @@ def test_a_class_that_the_model_does_not_have_is_neither(reviewing: Client):
     detail = say(reviewing, "a", "ada", "label", body={"label": "fish"}).json()["detail"]
     assert "one of cat, dog" in detail
     assert "docs/loop.md" in detail
+
+
+def test_the_labelled_photos_leave_as_a_zip(reviewing: Client, tmp_path: Path):
+    """With their number of bytes, the same as the command writes; nothing is left next to the database."""
+    put(reviewing, "a", "b", "c", "waiting")
+    for name, verdict in (("a", "dog"), ("b", "cat"), ("c", "neither")):
+        assert say(reviewing, name, "ada", verdict).status_code == 200
+    before = sorted(path.name for path in tmp_path.iterdir())
+    reply = reviewing.get("/review/export", headers=KEY)
+    assert (reply.status_code, reply.headers["Content-Type"]) == (200, "application/zip")
+    assert int(reply.headers["Content-Length"]) == len(reply.content)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    export(tmp_path / "r.db", tmp_path / "out")
+    written = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == written
+    assert written.keys() == {
+        *("labels.csv", "apart/neither/c.jpeg"),
+        *("production/dog/a.jpeg", "production/cat/b.jpeg"),
+    }
+
+
+def test_a_disk_without_room_for_the_zip_is_a_503(reviewing: Client, monkeypatch: pytest.MonkeyPatch):
+    """The review goes on."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("serving.http.review.routes.pack", full)
+    assert problem(reviewing.get("/review/export", headers=KEY)) == (503, "review-unavailable")
+    assert reviewing.get("/review/progress", headers=KEY).status_code == 200
 
 
 def test_everything_needs_the_key(reviewing: Client):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from serving.__main__ import main
 from serving.observers.review import verdicts
+from serving.observers.review.export import pack
 from serving.observers.review.queue import ReviewQueue
 from tests.serving.reviewing import jpeg, opened, seen
 
@@ -90,3 +92,24 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     for words in ("There is no review database at", "is not a review database", "full is not empty"):
         assert words in said
+
+
+def test_a_zip_holds_one_photo_in_memory(tmp_path: Path):
+    """However large the review is."""
+    queue = opened(tmp_path)
+    size_bytes = 1_000_000
+    for number in range(20):
+        photo = jpeg(number) + bytes(size_bytes)
+        queue.observe(seen(f"p{number}", number, photo=photo))
+        queue._flush()
+        give(queue, f"p{number}", "ann", "cat")
+    queue.close()
+    tracemalloc.start()
+    try:
+        with (tmp_path / "review.zip").open("w+b") as archive:
+            pack(tmp_path / "r.db", archive)
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "review.zip").stat().st_size > 20 * size_bytes
+    assert peak < 5 * size_bytes

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from common.production import PRODUCTION
 from tests.once import Once
 from tests.tiny import ROOT, data_config, train_config
 from training.photos.catalogue import prepare
@@ -66,3 +69,20 @@ def trained(workplace: Path, once_trained: Path) -> Place:
     (workplace / "configs").unlink()
     shutil.copytree(once_trained, workplace, symlinks=True, dirs_exist_ok=True)
     return Place(workplace)
+
+
+@pytest.fixture
+def with_production(trained: Place) -> Place:
+    """The same folder with photos of production in its manifest, instead of those of the test split."""
+    from training.fit import checkpoint
+    from training.photos.manifest import read_manifest
+
+    shared = (trained.root / "data").resolve()
+    (trained.root / "data").unlink()
+    shutil.copytree(shared, trained.root / "data")
+    table = pd.read_csv(trained.manifest, dtype=str, keep_default_na=False)
+    table["split"] = table["split"].replace("test", PRODUCTION)
+    table.to_csv(trained.manifest, index=False)
+    run = replace(checkpoint.read_run(trained.run), data_sha256=read_manifest(trained).sha256)
+    checkpoint.write_run(trained.run, run)
+    return trained

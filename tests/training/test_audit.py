@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
+from common.production import PRODUCTION
 from tests.once import Once
 from tests.tiny import ROOT, data_config
 from training.config import TrainConfig
@@ -58,16 +59,39 @@ def exchanged(tracked: Path, drawn_wrong: Path) -> Place:
     return Place(tracked)
 
 
+def test_photos_of_production_do_not_judge_others_and_are_not_judged(exchanged: Place):
+    """What is a test set judges models alone; its labels come from people already."""
+    table = pd.read_csv(exchanged.manifest, dtype=str, keep_default_na=False)
+    table.loc[table["path"] == WRONG[0], "split"] = PRODUCTION
+    table.to_csv(exchanged.manifest, index=False)
+    (exchanged.raw / WRONG[0]).unlink()
+    suspects = audit(config(), exchanged)
+    assert WRONG[0] not in set(suspects["path"])
+    assert suspects["path"].iloc[0] == WRONG[1]
+
+
 def test_swapped_labels_are_the_first_suspects(exchanged: Place):
     """They rank first, the page shows them, and the MLflow run keeps both files."""
     suspects = audit(config(), exchanged)
     assert set(suspects["path"][:2]) == set(WRONG)
     assert (suspects["suggested"] != suspects["label"]).all()
+    assert (suspects["suggested_probability"] > suspects["probability"]).all()
     page = (exchanged.audit / "suspects.html").read_text()
     assert page.count("<img") == len(suspects)
     assert all(name in page for name in WRONG)
     kept = {path.name for path in (exchanged.root / "mlruns").rglob("*/audit/*")}
     assert kept == {"suspects.csv", "suspects.html"}
+
+
+def test_the_production_test_set_takes_no_part(exchanged: Place):
+    """It is neither suspected nor does it judge others."""
+    table = pd.read_csv(exchanged.manifest)
+    table.loc[table["path"] == WRONG[0], "split"] = "production"
+    table.to_csv(exchanged.manifest, index=False)
+    suspects = audit(config(), exchanged)
+    assert WRONG[0] not in set(suspects["path"])
+    assert suspects["path"].iloc[0] == WRONG[1]
+    assert "production" not in set(suspects["split"])
 
 
 def test_reviewed_labels_reach_training_and_leave_the_test_split_unchanged(exchanged: Place):

@@ -23,6 +23,7 @@ from tests.pictures import encode
 from tests.tiny import HEAD_ALONE, ROOT, SIDE, data_config, train_config
 from tests.training.marks import LIBRARIES_WARNINGS_IGNORED
 from training.__main__ import main
+from training.export import artefact
 from training.export.artefact import export
 from training.export.graph import OPSET
 from training.fit import checkpoint
@@ -177,6 +178,29 @@ def test_three_classes_work_from_end_to_end(tracked: Path):
     answer = served(place.model).handle([{"body": (tracked / "pets/Dog/0.jpg").read_bytes()}])[0]
     assert list(answer.probabilities) == ["cat", "dog", "parrot"]
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("least", "folder", "photos", "source"),
+    [
+        (8, "", 8, "8 photos drawn at random from production"),
+        (9, "", 8, "validation"),
+        (8, "street", 2, "2 photos of street"),
+    ],
+)
+def test_enough_photos_of_production_are_the_drift_reference(
+    with_production: Place, monkeypatch: pytest.MonkeyPatch, least: int, folder: str, photos: int, source: str
+):
+    """Of both precisions, unless the owner names a folder."""
+    monkeypatch.setattr(artefact, "LEAST_PHOTOS", least)
+    (with_production.root / "street").mkdir()
+    for path in read_manifest(with_production).splits["validation"].paths[:2]:
+        shutil.copy(path, with_production.root / "street")
+    options = ("--export.reference", folder) if folder else ()
+    export(train_config("--export.calibration_photos", "8", *options), with_production)
+    for path in (with_production.model, with_production.int8):
+        reference = served(path).artifact.card.reference
+        assert (reference.photos, reference.source) == (photos, source)
 
 
 def test_another_manifest_than_the_checkpoints_is_refused(trained: Place):

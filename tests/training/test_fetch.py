@@ -18,7 +18,8 @@ from common.files import sha256
 from tests.pictures import encode, scene
 from tests.tiny import data_config
 from training.__main__ import main
-from training.photos import sources
+from training.photos import adding, sources
+from training.photos.report import Report
 from training.place import Place
 
 JPEG = encode(scene())
@@ -26,7 +27,7 @@ PLACE = Place()
 """The current folder, which is empty in each test."""
 
 
-def get(source: str, **changes: str) -> sources.Report:
+def get(source: str, **changes: str) -> Report:
     """Fetch from a source, as the command does."""
     overrides = [part for key, value in changes.items() for part in (f"--fetch.{key}", value)]
     return sources.fetch(data_config("--fetch.source", source, *overrides).fetch, PLACE)
@@ -278,9 +279,9 @@ def test_ctrl_c_while_drawing_leaves_nothing_incomplete(
     assert list(Path("data").iterdir()) == []
 
 
-def add(source: Path) -> sources.Report:
+def add(source: Path) -> Report:
     """Add a source, as the command does."""
-    return sources.add(str(source), PLACE)
+    return adding.add(str(source), PLACE)
 
 
 @pytest.mark.usefixtures("workplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -273,6 +274,18 @@ def test_a_training_leaves_the_test_split_alone(trained: Place):
     run_id = checkpoint.read_run(trained.run).mlflow_run_id
     assert not [name for name in client.get_run(run_id).data.metrics if "test" in name]
     assert not [file.path for file in client.list_artifacts(run_id) if "test" in file.path]
+
+
+def test_photos_of_production_are_never_trained_on(with_production: Place):
+    """Neither the training nor its report reads them."""
+    shutil.rmtree(with_production.decoded)
+    for photo in read_manifest(with_production).splits["production"].paths:
+        photo.unlink()
+    train(with_production, *HEAD_ALONE)
+    assert sorted(path.name for path in with_production.decoded.glob("*/*.npy")) == [
+        "train.npy",
+        "validation.npy",
+    ]
 
 
 def test_the_loss_of_the_better_phase_is_that_after_calibration(trained: Place):

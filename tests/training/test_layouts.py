@@ -17,6 +17,7 @@ from tests.tiny import data_config
 from training.__main__ import main
 from training.photos import sources
 from training.photos.layout import understand
+from training.photos.report import Report
 from training.photos.table import from_table
 from training.place import Place
 
@@ -213,7 +214,7 @@ def as_tar(path: Path, names: Iterable[str]) -> Path:
     return path
 
 
-def get(source: Path, *overrides: str) -> sources.Report:
+def get(source: Path, *overrides: str) -> Report:
     """Fetch from a source, as the command does."""
     report = sources.fetch(data_config("--fetch.source", str(source), *overrides).fetch, PLACE)
     assert report is not None

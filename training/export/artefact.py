@@ -17,9 +17,10 @@ from common import files
 from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.photos import find_photos
+from common.production import PRODUCTION
 from evaluation.figures import metrics
 from serving.contract.card import Card
-from serving.contract.reference import Reference, make_reference
+from serving.contract.reference import LEAST_PHOTOS, Reference, make_reference
 from serving.runtime import onnx, torchscript
 from serving.runtime.network import Network
 from serving.runtime.onnx import OnnxNetwork
@@ -37,7 +38,7 @@ from training.fit.predictions import Predictions
 from training.network.build import Classifier
 from training.network.predict import predict_all
 from training.photos.decoded import DecodedPhotos
-from training.photos.manifest import read_manifest
+from training.photos.manifest import Manifest, read_manifest
 from training.place import Place
 from training.tracking import Tracker
 
@@ -65,9 +66,9 @@ class _Export:
         validation: Predictions,
     ) -> Card:
         """The card of an exported network, which measures the drift reference."""
-        labels = len(self.trained.labels)
-        measured = measure(exported, self.photos.manifest.splits["validation"].paths, self.size)
-        represented = _reference(self.config, measured, exported, self.size, labels)
+        manifest = self.photos.manifest
+        measured = measure(exported, manifest.splits["validation"].paths, self.size)
+        represented = _reference(self.config, manifest, measured, exported, self.size)
         return make_card(
             self.config.export, self.trained, self.run, self.network.read_size, temperature, validation,
             measured, represented, precision,
@@ -133,15 +134,24 @@ def _export_int8(common: _Export, graph: bytes, place: Place) -> Card:
 
 
 def _reference(
-    config: TrainConfig, validation: list[dict[str, float]], exported: Network, size: int, classes: int
+    config: TrainConfig,
+    manifest: Manifest,
+    validation: list[dict[str, float]],
+    exported: Network,
+    size: int,
 ) -> Reference:
-    """The drift reference: of the configured folder, or of the validation photos.
+    """The drift reference: of the configured folder, of enough photos of production, or of validation.
 
     Raises:
         PipelineError: the folder has no photo, or one that is refused.
     """
+    classes = len(manifest.labels)
     if not config.export.reference:
-        return make_reference(validation, classes)
+        production = manifest.splits.get(PRODUCTION)
+        if not production or len(production.paths) < LEAST_PHOTOS:
+            return make_reference(validation, classes)
+        source = f"{len(production.paths)} photos drawn at random from production"
+        return make_reference(measure(exported, production.paths, size), classes, source)
     folder = Path(config.export.reference)
     photos = find_photos(folder)
     if not photos:

@@ -11,6 +11,7 @@ from typing import Final
 import lightning
 import torch
 
+from common import files
 from training.config import TrainConfig
 from training.photos.decoded import DecodedPhotos
 from training.photos.manifest import Manifest
@@ -44,5 +45,8 @@ def fingerprint(config: TrainConfig, manifest: Manifest) -> str:
     values = {name: value for name, value in asdict(config).items() if name not in _NOT_TRAINING}
     for section, key in _NOT_THE_RESULT:
         del values[section][key]
+    weights = Path(config.model.weights).expanduser()
+    if weights.is_file():  # another model may be released under the same name
+        values["model"]["weights"] = files.sha256(weights)
     text = json.dumps([values, manifest.sha256, lightning.__version__, torch.__version__])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

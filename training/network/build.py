@@ -6,6 +6,8 @@ A timm backbone with a linear head, or `compact`, a small CNN trained from scrat
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import timm
@@ -14,9 +16,13 @@ from torch import nn
 
 from common.errors import PipelineError
 from training.config import ModelConfig
-from training.network.weights import HALF, Design, load
+from training.network import released
+from training.network.released import OtherNetwork
+from training.network.weights import HALF, Design, described, first_lines, load
 
 _COMPACT: Final = "compact"
+_ROUNDING: Final = 1e-2
+"""Largest difference of a log probability between two forms of one network."""
 
 
 class Classifier(nn.Module):
@@ -104,12 +110,16 @@ def build(config: ModelConfig, classes: int) -> Classifier:
 
     Raises:
         PipelineError: the backbone or its weights are unknown, do not fit each other, or cannot be had.
+        ArtifactError: the weights are those of an artefact that is damaged.
     """
+    path = Path(config.weights).expanduser()
+    if released.is_artefact(path):
+        return _of_artefact(config, path, classes)
     if config.backbone != _COMPACT:
         return _classifier(*load(config), classes, config.dropout)
     if config.weights != "none":
         raise PipelineError("The compact backbone is trained from scratch: set model.weights=none.")
-    return rebuild(Design(_COMPACT, {}, HALF, HALF), classes, config.dropout)
+    return rebuild(_compact(), classes, config.dropout)
 
 
 def freeze(network: Classifier, config: ModelConfig, groups: int) -> None:
@@ -146,6 +156,48 @@ def rebuild(design: Design, classes: int, dropout: float) -> Classifier:
     return _classifier(
         design, CompactCNN() if design.architecture == _COMPACT else design.empty(), classes, dropout
     )
+
+
+def _of_artefact(config: ModelConfig, path: Path, classes: int) -> Classifier:
+    """The network of an artefact with a new head, once it answers as the artefact does.
+
+    Raises:
+        OtherNetwork: the artefact is not of the configured backbone.
+    """
+    found = released.read(path)
+    card = found.artefact.card
+    usual = _compact() if config.backbone == _COMPACT else described(config)
+    design = replace(usual, mean=found.mean, std=found.std)
+    try:
+        network = rebuild(design, len(card.labels), config.dropout)
+        if _epsilons(network) != found.epsilons:
+            arguments = {**design.arguments, "bn_eps": min(found.epsilons)}
+            network = rebuild(replace(design, arguments=arguments), len(card.labels), config.dropout)
+        network.load_state_dict(found.state)
+    except Exception as error:  # of several kinds, where tensors or arguments do not fit
+        raise _other(config, path, first_lines(error)) from error
+    network.read_size = card.read_size
+    with torch.inference_mode():
+        answers = torch.softmax(network.eval()(found.images) / card.temperature, 1)
+    difference = float((released.log(answers) - found.log_probabilities).abs().max())
+    if not difference <= _ROUNDING:
+        raise _other(config, path, f"a log probability differs by {difference:.3g}.")
+    return _classifier(network.design, network.backbone.train(), classes, config.dropout)
+
+
+def _epsilons(network: Classifier) -> set[float]:
+    return {layer.eps for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)}
+
+
+def _other(config: ModelConfig, path: Path, why: str) -> OtherNetwork:
+    return OtherNetwork(
+        f"The network of {path} is not a {config.backbone}: {why} Set model.backbone to the architecture "
+        "that it was trained with, or name other model.weights."
+    )
+
+
+def _compact() -> Design:
+    return Design(_COMPACT, {}, HALF, HALF)
 
 
 def _classifier(design: Design, backbone: Any, classes: int, dropout: float) -> Classifier:

@@ -58,12 +58,7 @@ def load(config: ModelConfig) -> tuple[Design, Any]:
     Raises:
         PipelineError: the backbone or its weights are unknown, do not fit each other, or cannot be had.
     """
-    if not timm.is_model(config.backbone):
-        raise _unknown(config.backbone)
-    try:
-        usual: dict[str, Any] = cast("Any", timm.get_pretrained_cfg(config.backbone)).to_dict()
-    except RuntimeError as error:  # a name with an unknown tag
-        raise _unknown(config.backbone) from error
+    usual = _usual(config.backbone)
     if config.weights.startswith(_SOURCES):
         return _from_source(config, usual)
     design = _design(config, usual, {})
@@ -77,6 +72,15 @@ def load(config: ModelConfig) -> tuple[Design, Any]:
         load_packaged_weights(backbone, PACKAGED[config.backbone]())
         return design, backbone
     return design, _without_classifier(config, design.architecture, design.arguments)
+
+
+def described(config: ModelConfig) -> Design:
+    """The design of a configuration's backbone as timm describes it.
+
+    Raises:
+        PipelineError: the backbone is unknown.
+    """
+    return _design(config, _usual(config.backbone), {})
 
 
 def load_packaged_weights(backbone: nn.Module, path: str) -> None:
@@ -106,6 +110,17 @@ def load_packaged_weights(backbone: nn.Module, path: str) -> None:
             )
         state[name] = tensor
     backbone.load_state_dict(state)
+
+
+def _usual(backbone: str) -> dict[str, Any]:
+    """Timm's description of the weights that a backbone has by that name."""
+    if not timm.is_model(backbone):
+        raise _unknown(backbone)
+    try:
+        usual: dict[str, Any] = cast("Any", timm.get_pretrained_cfg(backbone)).to_dict()
+    except RuntimeError as error:  # a name with an unknown tag
+        raise _unknown(backbone) from error
+    return usual
 
 
 def _unknown(backbone: str) -> PipelineError:
@@ -154,8 +169,8 @@ def _from_file(design: Design, path: Path) -> Any:
     """Timm's backbone with the weights of a file, whatever number of classes they were trained on."""
     if not path.is_file():
         raise PipelineError(
-            f"There is no file {path}. Set model.weights to pretrained, none, a file (.safetensors, .pth), "
-            "hf-hub:OWNER/NAME or local-dir:FOLDER."
+            f"There is no file {path}. Set model.weights to pretrained, none, a file (.safetensors, .pth, an "
+            "artefact), hf-hub:OWNER/NAME or local-dir:FOLDER."
         )
     try:
         tensors = load_state_dict(str(path))
@@ -174,7 +189,7 @@ def _from_file(design: Design, path: Path) -> Any:
         )
     except Exception as error:  # a damaged file raises several kinds, as do tensors that do not fit
         raise PipelineError(
-            f"{path} has no weights of a {design.architecture}, by timm's names: {_first_lines(error)} "
+            f"{path} has no weights of a {design.architecture}, by timm's names: {first_lines(error)} "
             "Set model.backbone to the architecture that the file is of, and save its state_dict() alone."
         ) from error
     backbone.reset_classifier(0)
@@ -194,16 +209,17 @@ def _without_classifier(config: ModelConfig, name: str, arguments: dict[str, Any
 def _unreachable(weights: str, error: Exception) -> PipelineError:
     if weights.startswith("local-dir:"):
         return PipelineError(
-            f"model.weights={weights} cannot be had: {_first_lines(error)} Name a folder with a config.json "
+            f"model.weights={weights} cannot be had: {first_lines(error)} Name a folder with a config.json "
             "and a model.safetensors, as timm's save_for_hf writes them."
         )
     return PipelineError(
-        f"model.weights={weights} cannot be had: {_first_lines(error)} Without a way to the Hugging Face "
+        f"model.weights={weights} cannot be had: {first_lines(error)} Without a way to the Hugging Face "
         "hub, download the file elsewhere and name it: model.weights=FILE.safetensors. model.weights=none "
         "trains from scratch."
     )
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
+    """The beginning of what a library says, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}…"

@@ -5,6 +5,7 @@ Near-duplicates, found by perceptual hash, form a group, and a group stays in on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 
 from common import files
 from common.errors import PipelineError
+from common.manifest import read_manifest
+from common.production import PRODUCTION
 from training.config import PrepareConfig
 from training.photos.inspect import inspect_all, list_files
 from training.photos.near_duplicates import (
@@ -20,7 +23,16 @@ from training.photos.near_duplicates import (
     without_bridges,
     without_conflicts,
 )
-from training.photos.split import SPLITS, assign_splits, known_splits, owner_test, split_settings
+from training.photos.production import isolated
+from training.photos.report import Batch, read_batches
+from training.photos.split import (
+    SPLITS,
+    assign_splits,
+    known_splits,
+    near_owner_test,
+    owner_test,
+    split_settings,
+)
 from training.place import Place
 
 _COLUMNS = ["path", "label", "split", "sha256", "phash", "group", "width", "height", "bytes"]
@@ -48,28 +60,72 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
         columns=["path", "label", "bytes", "reason"],
     )
     _check_classes(classes, kept)
-    kept["group"] = group_near_duplicates(kept["phash"].to_numpy(np.uint64), config.near_duplicate_bits)
-    kept, conflicting = without_conflicts(kept, config.near_duplicate_bits)
     kept_test = owner_test(place)
     if kept_test:
         config = replace(config, test_share=0.0)
     known = known_splits(kept, config, place)
+    kept, near_production = isolated(kept, known, config.near_duplicate_bits)
+    drawn = known[kept.index] == PRODUCTION
+    production, contradictory = _production(kept[drawn], config.near_duplicate_bits)
+    kept, conflicting = _grouped(kept[~drawn], config.near_duplicate_bits)
+    known = near_owner_test(kept, known, place)
     kept, bridging = without_bridges(kept, known, config.near_duplicate_bits)
-    dropped = pd.concat([dropped, conflicting, bridging], ignore_index=True).sort_values("path")
+    dropped = pd.concat(
+        [dropped, near_production, contradictory, conflicting, bridging], ignore_index=True
+    ).sort_values("path")
     _check_classes(classes, kept)
     kept["group"] = stable_group_names(kept)
     kept["split"] = assign_splits(kept, config, known)
+    _check_splits(kept)
+    kept = pd.concat([kept, production]) if len(production) else kept
     kept["phash"] = [f"{value:016x}" for value in kept["phash"]]
     summary = _summarise(kept, dropped) | {"settings": split_settings(config)}
     if kept_test:
         summary["kept_test"] = kept_test
-    _check_splits(kept)
     assert len(kept[["group", "split"]].drop_duplicates()) == kept["group"].nunique()  # noqa: S101 (no leaks)
+    columns = _COLUMNS
+    if batches := read_batches(place.fetch_report):
+        kept["source"] = _sources(kept, batches)
+        columns = [*_COLUMNS, "source"]
     with files.atomic_folder(place.prepared) as folder:
-        kept.sort_values("path")[_COLUMNS].to_csv(folder / place.manifest.name, index=False)
+        kept.sort_values("path")[columns].to_csv(folder / place.manifest.name, index=False)
         dropped.to_csv(folder / place.dropped.name, index=False)
         files.write_json(folder / place.summary.name, summary)
     return summary
+
+
+def _grouped(photos: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Group near-duplicates, and drop those that carry different labels."""
+    photos = photos.assign(group=group_near_duplicates(photos["phash"].to_numpy(np.uint64), bits))
+    return without_conflicts(photos, bits)
+
+
+def _production(photos: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same for the production test set, which is a split as it is."""
+    if photos.empty:
+        return photos, photos[["path", "label", "bytes"]].assign(reason="")
+    kept, conflicting = _grouped(photos, bits)
+    return kept.assign(group=stable_group_names(kept), split=PRODUCTION), conflicting
+
+
+def _sources(kept: pd.DataFrame, batches: Sequence[Batch]) -> pd.Series:
+    """The folder of the batch that added each photo; empty for the others."""
+    folder = kept["path"].str.split("/").str[1]
+    return folder.where(folder.isin([name for batch in batches for name in batch.files]), "")
+
+
+def of_last_batch(place: Place) -> str:
+    """What became of the photos that were added last, for a person; empty if none were added."""
+    batches = read_batches(place.fetch_report)
+    if not batches:
+        return ""
+    rows = read_manifest(place.manifest)
+    splits = rows.loc[rows["source"].isin(list(batches[-1].files)), "split"].value_counts()
+    dropped = pd.read_csv(place.dropped, dtype=str, keep_default_na=False)
+    reasons = dropped.loc[_sources(dropped, batches[-1:]) != "", "reason"].value_counts()
+    became = [f"{name} {splits[name]:,}" for name in (*SPLITS, PRODUCTION) if name in splits]
+    became += [f"dropped {count:,} ({reason})" for reason, count in reasons.items()]
+    return f"of the photos that were added last: {', '.join(became)}"
 
 
 def _check_classes(labels: set[str], kept: pd.DataFrame) -> None:
@@ -99,9 +155,8 @@ def _check_splits(kept: pd.DataFrame) -> None:
 
 def _summarise(kept: pd.DataFrame, dropped: pd.DataFrame) -> dict[str, object]:
     labels = sorted(kept["label"].unique())
-    table = pd.crosstab(kept["split"], kept["label"]).reindex(
-        index=list(SPLITS), columns=labels, fill_value=0
-    )
+    splits = [*SPLITS, PRODUCTION] if (kept["split"] == PRODUCTION).any() else list(SPLITS)
+    table = pd.crosstab(kept["split"], kept["label"]).reindex(index=splits, columns=labels, fill_value=0)
     sizes = kept["group"].value_counts()
     return {
         "files": len(kept) + len(dropped),
@@ -110,7 +165,7 @@ def _summarise(kept: pd.DataFrame, dropped: pd.DataFrame) -> dict[str, object]:
         "dropped_by_reason": {
             str(k): int(v) for k, v in dropped["reason"].value_counts().sort_index().items()
         },
-        "photos": {split: {label: int(table.loc[split, label]) for label in labels} for split in SPLITS},
+        "photos": {split: {label: int(table.loc[split, label]) for label in labels} for split in splits},
         "near_duplicate_groups": int((sizes > 1).sum()),
         "photos_in_near_duplicate_groups": int(sizes[sizes > 1].sum()),
         "labels": labels,

@@ -1,6 +1,7 @@
 """`python -m training fetch`: fetch the photos into data/raw; the variable DATA overrides the source.
 
-The variable ADD names a source whose photos are added to those that are there.
+The variable ADD names a source whose photos are added to those that are there: also a review or feedback
+database of the service, or the address of its review.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from training.options import parse
 from training.place import Place
 
 if TYPE_CHECKING:
-    from training.photos.sources import Report
+    from training.photos.report import Report
 
 _DRY_RUN: Final = "--dry-run"
 
@@ -34,14 +35,14 @@ def main(arguments: list[str]) -> int:
         about=__doc__ or "",
         uses=("fetch",),
     )
-    from training.photos import sources
+    from training.photos import adding, sources
 
     data, more = os.environ.get("DATA"), os.environ.get("ADD")  # locations, not parameters for DVC
     if data or not more:
         wanted = replace(settings.fetch, source=data or settings.fetch.source)
         _print("fetched", sources.fetch(wanted, place, dry_run=dry_run))
     if more:
-        _print("there are now", sources.add(more, place, dry_run=dry_run))
+        _print("there are now", adding.add(more, place, dry_run=dry_run))
     return 0
 
 

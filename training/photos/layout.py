@@ -65,6 +65,8 @@ class Layout:
     """The targets that the owner set aside as a test split."""
     left_out: Mapping[str, list[PurePosixPath]] = field(default_factory=dict)
     """Files that are not copied, by reason."""
+    production: frozenset[PurePosixPath] = frozenset()
+    """The files, by their names in the source, that are the production test set."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ import pandas as pd
 from common import labels, manifest
 from common.errors import PipelineError
 from common.files import sha256
+from common.production import PRODUCTION
 from training.place import Place
 
 
@@ -32,15 +33,15 @@ class Manifest:
 
     labels: list[str]
     splits: dict[str, Split]
-    """By name: train, validation and test."""
+    """By name: train, validation and test; production if there is any, which nothing is trained on."""
     sha256: str
     """Of the manifest file and the reviewed labels: identifies the exact photos, labels and splits."""
 
 
 def read_manifest(place: Place) -> Manifest:
-    """Read the manifest; reviewed labels apply to every split except test.
+    """Read the manifest; reviewed labels apply to train and validation.
 
-    The test split keeps its labels as found, so that figures on it stay comparable.
+    Test and production keep their labels as found, so that figures on them stay comparable.
 
     Raises:
         ManifestError: the manifest is missing or cannot be used.
@@ -48,9 +49,9 @@ def read_manifest(place: Place) -> Manifest:
     """
     table = manifest.read_manifest(place.manifest)
     names = sorted(table["label"].unique())
-    test = table["split"] == "test"
+    measured_on = table["split"].isin(("test", PRODUCTION))
     reviewed = labels.read_reviewed(place.reviewed)
-    table = pd.concat([labels.correct(table[~test], reviewed), table[test]])
+    table = pd.concat([labels.correct(table[~measured_on], reviewed), table[measured_on]])
     number = {label: index for index, label in enumerate(names)}
     splits = {
         str(name): Split(

@@ -51,7 +51,7 @@ def without_conflicts(kept: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, pd.D
     conflict = pd.Series(False, index=kept.index)
     mixed = kept[kept.groupby("group")["label"].transform("nunique") > 1]
     if len(mixed):
-        thumbnails = np.stack([np.frombuffer(data, np.uint8) for data in mixed["thumbnail"]])  # [N,P]
+        thumbnails = _thumbnails(mixed)
         same = _connected(
             mixed["phash"].to_numpy(np.uint64),
             bits,
@@ -62,6 +62,27 @@ def without_conflicts(kept: pd.DataFrame, bits: int) -> tuple[pd.DataFrame, pd.D
     left = kept[~conflict].copy()
     left["group"] = left.groupby(["group", "label"], sort=False).ngroup()
     return left, dropped
+
+
+def near_one_of(photos: pd.DataFrame, others: pd.DataFrame, bits: int) -> npt.NDArray[np.bool_]:
+    """`bool[N]`: whether each photo is a near-duplicate of one of `others`, whatever their labels.
+
+    Args:
+        photos: Columns label, phash and thumbnail.
+        others: The same.
+        bits: Most bits in which the hashes of near-duplicates differ.
+    """
+    found = np.zeros(len(photos), bool)
+    for rows in _tiles(np.arange(len(photos))):
+        one = photos.iloc[rows]
+        for columns in _tiles(np.arange(len(others))):
+            other = others.iloc[columns]
+            near = _near(one["phash"].to_numpy(np.uint64), other["phash"].to_numpy(np.uint64), bits)
+            if near.any():  # as in `without_conflicts`, hashes of different labels may agree by chance
+                same_label = one["label"].to_numpy()[:, None] == other["label"].to_numpy()
+                near &= same_label | (_correlation(_thumbnails(one), _thumbnails(other)) >= _SAME_PHOTO)
+            found[rows] |= near.any(axis=1)
+    return found
 
 
 def without_bridges(kept: pd.DataFrame, known: pd.Series, bits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -174,6 +195,11 @@ def _near(a: Hashes, b: Hashes, bits: int) -> npt.NDArray[np.bool_]:
     """`bool[A,B]`: whether the hashes differ in at most `bits` bits."""
     near: npt.NDArray[np.bool_] = np.bitwise_count(a[:, None] ^ b) <= bits
     return near
+
+
+def _thumbnails(photos: pd.DataFrame) -> npt.NDArray[np.uint8]:
+    """`u8[N,P]`."""
+    return np.stack([np.frombuffer(data, np.uint8) for data in photos["thumbnail"]])
 
 
 def _correlation(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -21,4 +21,6 @@ def main(arguments: list[str]) -> int:
     print(json.dumps(summary, indent=2))
     if summary["dropped"]:
         print(f"{place.dropped} names each file that was dropped, with the reason")
+    if became := catalogue.of_last_batch(place):
+        print(became)
     return 0

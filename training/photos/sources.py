@@ -2,32 +2,30 @@
 
 A source is the public archive, Kaggle, another URL, a local zip or tar, a folder, a table of photos and
 labels, or pictures from `training.photos.drawn`. Earlier photos stay until the new ones are complete.
+`training.photos.adding` adds to them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
-
-import msgspec
 
 from common import files
 from common.errors import PipelineError
 from common.photos import is_leftover
 from common.progress import progress
 from training.config import FetchConfig
-from training.photos import table
+from training.photos import reviews, table
 from training.photos.download import download
 from training.photos.drawn import draw_dataset
 from training.photos.layout import OTHER_SOURCES, Layout, understand
 from training.photos.listing import Listing, listed
+from training.photos.report import Report, describe
+from training.photos.reviews import Review
 from training.place import Place
 
 ADDRESSES: Final = {
@@ -37,24 +35,6 @@ ADDRESSES: Final = {
 }
 _SHA256: Final = {"microsoft": "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"}
 """Of the archive as GoMLX's example of Cats vs Dogs has it too. Kaggle packs a file of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was fetched; written to `data/fetch.json`."""
-
-    source: str
-    """Kind of source: microsoft, kaggle, url, archive, folder, table or sample."""
-    name: str
-    """File or folder name, without its path."""
-    sha256: str
-    """Of the archive, or of the sorted names and contents of the photos."""
-    bytes: int
-    """Size of the archive or of all files."""
-    files: dict[str, int]
-    """Number of files per class."""
-    kept_test: list[str] = field(default_factory=list)
-    """Folders, below each class, that hold the owner's test split, which `prepare` then keeps."""
 
 
 def fetch(config: FetchConfig, place: Place, *, dry_run: bool = False) -> Report | None:
@@ -72,9 +52,14 @@ def fetch(config: FetchConfig, place: Place, *, dry_run: bool = False) -> Report
     if source == "sample":
         report = _install_drawn(config, place)
     else:
-        kind, path = _located(source, place)
-        with _understood(path) as (listing, layout):
+        kind, path = located(source, place)
+        with understood(path) as (listing, layout, review):
             print(layout.described())
+            if review:
+                raise PipelineError(
+                    f"{path.name} is the export of a review: photos to add to others. Fetch all photos "
+                    f"first, and add it then: make data ADD={source}"
+                )
             if dry_run:
                 return None
             report = _install(kind, path, listing, layout, place)
@@ -84,66 +69,7 @@ def fetch(config: FetchConfig, place: Place, *, dry_run: bool = False) -> Report
     return report
 
 
-def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
-    """Add the photos of another source to those in `place.raw`, after printing what was understood of it.
-
-    They lie in folders of their own below their classes, named by the content of the source, so that nothing
-    is added twice.
-
-    Raises:
-        PipelineError: there are no photos yet, the source cannot be used, or it has another class.
-    """
-    if not place.fetch_report.exists() or not place.raw.is_dir():
-        raise PipelineError("There are no photos to add to. Fetch some first: make data DATA=path/to/folder.")
-    earlier = msgspec.json.decode(place.fetch_report.read_bytes(), type=Report)
-    known = sorted(path.name for path in place.raw.iterdir() if path.is_dir())
-    _, path = _located(source, place)
-    with _understood(path, known) as (listing, layout):
-        print(layout.described())
-        unknown = sorted(layout.counts.keys() - set(known))
-        if unknown:
-            raise PipelineError(
-                f"{unknown[0]!r} is not one of the classes ({', '.join(known)}). Rename the folder or "
-                "label, or, to train on more classes, fetch all photos again: make data DATA=path/to/all."
-            )
-        if dry_run:
-            return None
-        return _install_more(earlier, path, listing, layout, place)
-
-
-def _install_more(earlier: Report, path: Path, listing: Listing, layout: Layout, place: Place) -> Report:
-    """Replace the raw photos with a folder of them and the new ones; what was added before stays as it is."""
-    names, added = earlier.name, place.raw.with_name(place.raw.name + ".added")
-    shutil.rmtree(added, ignore_errors=True)
-    try:
-        _check_space(sum(listing.sizes[name] for name in layout.targets), place.raw)
-        for name, target in layout.targets.items():
-            listing.copy(name, added / target)
-        folder_name = f"added-{_report('', '', added).sha256[:8]}"
-        if any(place.raw.glob(f"*/{folder_name}")):
-            print(f"these photos have been added already: {place.raw}/*/{folder_name}")
-        else:
-            names += f" + {path.name}"
-            with files.atomic_folder(place.raw) as folder:
-                shutil.copytree(place.raw, folder, copy_function=_link, dirs_exist_ok=True)
-                for label in added.iterdir():
-                    label.rename(folder / label.name / folder_name)
-    finally:
-        shutil.rmtree(added, ignore_errors=True)
-    report = replace(_report(earlier.source, names, place.raw), kept_test=earlier.kept_test)
-    files.write_json(place.fetch_report, report)
-    return report
-
-
-def _link(source: str, target: str) -> None:
-    """Another name for the same file, or a copy where the disk does not allow that."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _located(source: str, place: Place) -> tuple[str, Path]:
+def located(source: str, place: Place) -> tuple[str, Path]:
     """The kind of source, and its file or folder on this machine."""
     if source in ADDRESSES or source.startswith(("http://", "https://")):
         archive = download(ADDRESSES.get(source, source), place.downloads)
@@ -167,23 +93,29 @@ def _located(source: str, place: Place) -> tuple[str, Path]:
 
 
 @contextmanager
-def _understood(path: Path, known: Collection[str] = ()) -> Iterator[tuple[Listing, Layout]]:
-    """The files of a source and their layout; a table of labels is preferred to names, if it has one."""
+def understood(path: Path, known: Collection[str] = ()) -> Iterator[tuple[Listing, Layout, Review | None]]:
+    """The files of a source and their layout, and the review that it is the export of, if it is.
+
+    A table of labels is preferred to names, if the source has one.
+    """
     only = PurePosixPath(path.name) if path.is_file() and path.suffix.lower() in table.SUFFIXES else None
     with listed(path.parent if only else path) as listing:
+        if (not only or only.name == reviews.TABLE) and (review := reviews.find(listing)):
+            yield listing, review.layout, review
+            return
         tables = [only] if only else [name for name in listing.sizes if _may_be_table(name)]
         for name in tables:
             with listing.open(name) as file:
                 layout = table.from_table(name, file.read(), listing.sizes.keys())
             if layout:
-                yield listing, layout
+                yield listing, layout, None
                 return
         if only:
             raise PipelineError(
                 f"{only} names no photos with labels: expected a header, a column that names photos in its "
                 "folder or below, and a column label."
             )
-        yield listing, understand(listing.sizes.keys(), listing.folders, known)
+        yield listing, understand(listing.sizes.keys(), listing.folders, known), None
 
 
 def _may_be_table(name: PurePosixPath) -> bool:
@@ -202,36 +134,25 @@ def _kept_test(layout: Layout) -> list[str]:
 def _install_drawn(config: FetchConfig, place: Place) -> Report:
     with files.atomic_folder(place.raw) as folder:
         draw_dataset(folder, config.sample_per_class, config.sample_seed)
-        return _report("sample", "drawn", folder)
+        return describe("sample", "drawn", folder)
 
 
 def _install(kind: str, path: Path, listing: Listing, layout: Layout, place: Place) -> Report:
     """Copy the photos to a new folder, describe it and replace the raw photos with it."""
     with files.atomic_folder(place.raw) as folder:
-        _check_space(sum(listing.sizes[name] for name in layout.targets), folder)
+        check_space(sum(listing.sizes[name] for name in layout.targets), folder)
         with progress("copy", len(layout.targets), "files") as bar:
             for name in listing.sizes:
                 if name in layout.targets:
                     listing.copy(name, folder / layout.targets[name])
                     bar.update()
-        report = _report(kind, path.name, folder)
+        report = describe(kind, path.name, folder)
     if path.is_dir() or kind == "table":
         return report
     return replace(report, sha256=files.sha256(path), bytes=path.stat().st_size)
 
 
-def _report(kind: str, name: str, folder: Path) -> Report:
-    counts, size, digest = Counter[str](), 0, hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            relative = path.relative_to(folder)
-            counts[relative.parts[0]] += 1
-            size += path.stat().st_size
-            digest.update(f"{relative.as_posix()}\0{files.sha256(path)}\n".encode())
-    return Report(kind, name, digest.hexdigest(), size, dict(counts))
-
-
-def _check_space(needed_bytes: int, folder: Path) -> None:
+def check_space(needed_bytes: int, folder: Path) -> None:
     """Check, before anything is written, that the photos fit on the disk."""
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:

@@ -1,5 +1,7 @@
 """Groups of photos in, the split of each out: train, validation or test, by a hash of the group.
 
+Production is a fourth split, of the photos that a review drew at random.
+
 Adding photos never moves earlier ones: the photos of an existing manifest keep their split.
 """
 
@@ -12,6 +14,7 @@ from typing import Final
 import pandas as pd
 
 from common.manifest import read_manifest
+from common.production import PRODUCTION
 from training.config import PrepareConfig
 from training.place import Place
 
@@ -87,23 +90,38 @@ def split_settings(config: PrepareConfig) -> dict[str, object]:
 def known_splits(kept: pd.DataFrame, config: PrepareConfig, place: Place) -> pd.Series:
     """The split of each photo that has one already, else NaN.
 
-    That is the test split of the photos' owner, if `fetch` kept it, and otherwise the split in an earlier
-    manifest with the same salt and shares.
+    That is production in the folders that hold it, then the test split of the photos' owner, if `fetch` kept
+    it, and otherwise the split in an earlier manifest with the same salt and shares.
     """
-    known = kept["sha256"].map(_earlier_splits(place, config))
-    if folders := owner_test(place):
-        owners = kept["path"].str.split("/").str[1].isin(folders)
-        near = owners.groupby(kept["group"]).transform("any") & ~owners
-        known = known.mask(owners, "test").mask(near, "train")  # those near to the owner's test are dropped
+    known = kept["sha256"].map(_earlier_splits(place, config)).astype(object)
+    known = known.mask(known == PRODUCTION)  # the same photo elsewhere is not production
+    for split, folders in (("test", owner_test(place)), (PRODUCTION, _listed(place, "production"))):
+        known = known.mask(_inside(kept, folders), split)
     return known
+
+
+def near_owner_test(kept: pd.DataFrame, known: pd.Series, place: Place) -> pd.Series:
+    """The known splits; those near to the owner's test split are in train, from which they are dropped."""
+    owners = _inside(kept, owner_test(place))
+    near = owners.groupby(kept["group"]).transform("any") & ~owners
+    return known[kept.index].mask(near, "train")
 
 
 def owner_test(place: Place) -> list[str]:
     """The folders, below each class, of the owner's test split; none if it is not kept."""
+    return _listed(place, "kept_test")
+
+
+def _listed(place: Place, name: str) -> list[str]:
+    """The folders that the record of `fetch` lists under a name."""
     if not place.fetch_report.exists():
         return []
-    kept: list[str] = json.loads(place.fetch_report.read_text(encoding="utf-8")).get("kept_test", [])
-    return kept
+    folders: list[str] = json.loads(place.fetch_report.read_text(encoding="utf-8")).get(name, [])
+    return folders
+
+
+def _inside(kept: pd.DataFrame, folders: list[str]) -> pd.Series:
+    return kept["path"].str.split("/").str[1].isin(folders)
 
 
 def _earlier_splits(place: Place, config: PrepareConfig) -> dict[str, str]:

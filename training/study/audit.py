@@ -1,6 +1,7 @@
 """`python -m training audit`: rank probable wrong labels, judged by the other photos, for a person to review.
 
-Write your decisions into `configs/labels.csv`: `sha256,label,note`; an empty label leaves the photo out.
+Review them with `make review-suspects`, or write your decisions into `configs/labels.csv` yourself
+(`sha256,label,note`; an empty label leaves the photo out).
 """
 
 from __future__ import annotations

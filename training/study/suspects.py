@@ -27,6 +27,7 @@ from common.cores import map_on_cores
 from common.errors import PipelineError
 from common.labels import read_reviewed
 from common.manifest import read_manifest
+from common.production import PRODUCTION
 from serving.contract.preprocess import preprocess
 from serving.runtime.torchscript import fusing, one_thread
 from training.config import TrainConfig
@@ -34,11 +35,11 @@ from training.fit import checkpoint
 from training.network.build import Features, build
 from training.network.predict import trace
 from training.place import Place
+from training.study.decisions import SHOWN
 from training.tracking import Tracker
 
 _FOLDS: Final = 5
 _INVERSE_PENALTY: Final = 0.01  # of standardised features: 1,280 of them, thousands of photos
-_SHOWN: Final = 300
 _THUMBNAIL: Final = 160
 _TEMPLATES: Final = jinja2.Environment(
     loader=jinja2.PackageLoader("training.study"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -48,15 +49,18 @@ _TEMPLATES: Final = jinja2.Environment(
 def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
     """Rank the photos whose label others contradict; write a table and a page, and log both to MLflow.
 
+    The production test set takes no part.
+
     Returns:
-        One row per suspect, worst first: path, sha256, split, label, suggested, probability of the label,
-        loss in nats, and the reviewed label, if any.
+        One row per suspect, worst first: path, sha256, split, label, suggested, probability of each of the
+        two, loss in nats, and the reviewed label, if any.
 
     Raises:
         ManifestError: there is no manifest.
         PipelineError: a class has fewer than five groups, or the backbone has no weights.
     """
     table = read_manifest(place.manifest)
+    table = table[table["split"] != PRODUCTION].reset_index(drop=True)
     if config.model.weights == "none":
         raise PipelineError("The audit needs a pretrained backbone: set model.weights=pretrained.")
     if table.groupby("label")["group"].nunique().min() < _FOLDS:
@@ -76,7 +80,8 @@ def audit(config: TrainConfig, place: Place) -> pd.DataFrame:
     _track(config, place)
     print(
         f"{len(suspects)} of {len(table)} labels are contradicted by the other photos; "
-        f"{place.audit}/suspects.html shows the worst. Write your decisions into configs/labels.csv."
+        f"{place.audit}/suspects.html shows the worst. Review them (make review-suspects), or write your "
+        "decisions into configs/labels.csv."
     )
     return suspects
 
@@ -122,6 +127,7 @@ def _rank(
     ranked = table[["path", "sha256", "split", "label"]].assign(
         suggested=[labels[k] for k in probabilities.argmax(1)],
         probability=own.round(6),
+        suggested_probability=probabilities.max(1).round(6),
         loss=-np.log(np.clip(own, 1e-12, 1.0)).round(4),
         reviewed=table["reviewed"],
     )
@@ -130,7 +136,7 @@ def _rank(
 
 def _page(suspects: pd.DataFrame, raw: Path) -> str:
     """A self-contained page of the worst suspects."""
-    shown = suspects.head(_SHOWN).to_dict("records")
+    shown = suspects.head(SHOWN).to_dict("records")
     photos = [row | {"thumbnail": _thumbnail(raw / row["path"])} for row in shown]
     return _TEMPLATES.get_template("suspects.html").render(suspects=photos)
 

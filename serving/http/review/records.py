@@ -20,7 +20,7 @@ class NextPhoto(msgspec.Struct, frozen=True):
     request_id: str | None
     """Of the photo that the person sees next; null if there is none."""
     labels: list[str]
-    """The classes of the model that serves."""
+    """What may be answered: the classes of the model that serves, or of the photos that are suspects."""
     left: int
     """Photos that wait for this person."""
     given: int
@@ -39,7 +39,7 @@ class VerdictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Literal["label", "neither", "cannot-tell"]
     """`neither`: the photo shows none of the classes; `cannot-tell`: the person does not know."""
     label: str | None = None
-    """One of the model's classes, with the verdict `label`."""
+    """One of the `labels` of `GET /review/next`, with the verdict `label`."""
 
 
 class Revealed(msgspec.Struct, frozen=True):
@@ -50,7 +50,9 @@ class Revealed(msgspec.Struct, frozen=True):
     model_version: str
     """Of the model that predicted."""
     reasons: list[str]
-    """Why the photo was kept: uncertain, unfamiliar, shadow, told-wrong, sample."""
+    """Why the photo was kept: uncertain, unfamiliar, shadow, told-wrong, sample, suspect."""
+    filed: str | None
+    """The label of a suspect, a photo of the training data; its prediction is that of the audit."""
 
 
 class UndoRequest(msgspec.Struct, frozen=True):

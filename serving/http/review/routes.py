@@ -7,16 +7,21 @@ service itself may ask, whatever `SERVING_CORS_ORIGINS` allows elsewhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
 import time
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
 
 from litestar import Response, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
 
-from serving.contract.errors import MalformedReview, ReviewOff, UnknownLabel
+from serving.contract.errors import MalformedReview, ReviewOff, ReviewUnavailable, UnknownLabel
 from serving.contract.structure.sniff import format_of
 from serving.http import problems, rendering
 from serving.http.answers import log_answer
@@ -33,7 +38,9 @@ from serving.http.review.records import (
     UndoRequest,
     VerdictRequest,
 )
+from serving.observers.export import ExportError
 from serving.observers.review import strata, verdicts
+from serving.observers.review.export import pack
 from serving.observers.review.queue import ReviewQueue
 
 PREFIX: Final = "/review"
@@ -47,6 +54,7 @@ _HOW: Final = (
     'Send JSON as {"request_id": "…", "reviewer": "…", "verdict": "label", "label": "…"}. Without a label '
     'the verdict is "neither" or "cannot-tell"; an undo has the reviewer alone.'
 )
+_CHUNK_BYTES: Final = 1 << 20
 Reviewer = Annotated[str, QueryParameter(pattern=NAME, description="The name of the person who asks.")]
 PhotoId = Annotated[
     str, PathParameter(pattern=r"^[A-Za-z0-9._-]{1,90}$", description="The request id of the answer.")
@@ -96,7 +104,7 @@ async def next_photo(request: ServiceRequest, reviewer: Reviewer) -> Response[Ne
             agreement = verdicts.agreement(transaction)
             return NextPhoto(
                 verdicts.next_photo(transaction, reviewer),
-                labels,
+                verdicts.classes(transaction) or labels,
                 verdicts.left_for(transaction, reviewer),
                 verdicts.given_by(transaction, reviewer),
                 agreement.photos,
@@ -143,15 +151,11 @@ async def give(request: ServiceRequest, data: JSONBody[VerdictRequest]) -> Respo
     labels = request.service.models.handler.artifact.card.labels
     if (data.verdict == verdicts.LABEL) != (data.label is not None):
         raise MalformedReview(_HOW)
-    if data.label is not None and data.label not in labels:
-        raise UnknownLabel(
-            f"The label must be one of {', '.join(labels)}. A photo of another class is neither: a new class "
-            "is a decision about all photos (docs/loop.md)."
-        )
     queue = _queue(request)
 
     def store() -> verdicts.Revealed:
         with queue.transaction() as transaction:
+            _check_label(data.label, verdicts.classes(transaction) or labels)
             revealed = verdicts.give(
                 transaction, data.request_id, data.reviewer, data.verdict, data.label, time.time()
             )
@@ -161,6 +165,14 @@ async def give(request: ServiceRequest, data: JSONBody[VerdictRequest]) -> Respo
     found = await queue.call(store)
     log_answer(request, "reviewed", answered_request_id=data.request_id, verdict=data.verdict)
     return Response(Revealed(*found), headers=_PRIVATE)
+
+
+def _check_label(label: str | None, labels: list[str]) -> None:
+    if label is not None and label not in labels:
+        raise UnknownLabel(
+            f"The label must be one of {', '.join(labels)}. A photo of another class is neither: a new class "
+            "is a decision about all photos (docs/loop.md)."
+        )
 
 
 @post(
@@ -206,6 +218,43 @@ async def progress(request: ServiceRequest) -> Response[Progress]:
             return Progress(waiting, *agreement, strata.strata(transaction))
 
     return Response(await queue.call(look), headers=_PRIVATE)
+
+
+@get(
+    f"{PREFIX}/export",
+    operation_id="exportReview",
+    security=KEY,
+    media_type="application/zip",
+    response_description="The zip, with its length: what ends before is not all.",
+    guards=_GUARDS,
+    responses=problems.documented(_COMMON),
+)
+async def export(request: ServiceRequest) -> Stream:
+    """The labelled photos as a zip of what `python -m serving export-review` writes."""
+    archive, size_bytes = await _queue(request).call(_packed, Path(request.service.settings.review))
+
+    async def content() -> AsyncIterator[bytes]:
+        with archive:
+            while chunk := await asyncio.to_thread(archive.read, _CHUNK_BYTES):
+                yield chunk
+
+    log_answer(request, "exported", answer_bytes=size_bytes)
+    length = {"Content-Length": str(size_bytes), "Content-Disposition": 'attachment; filename="review.zip"'}
+    return Stream(content(), media_type="application/zip", headers=_PRIVATE | length)
+
+
+def _packed(database: Path) -> tuple[IO[bytes], int]:
+    """The zip and its size, in a nameless file next to the database, so that no kill leaves it behind."""
+    try:
+        with contextlib.ExitStack() as on_failure:
+            archive = on_failure.enter_context(tempfile.TemporaryFile(dir=database.parent))
+            pack(database, archive)
+            size_bytes = archive.tell()
+            archive.seek(0)
+            on_failure.pop_all()  # the answer closes it
+    except (ExportError, OSError) as error:
+        raise ReviewUnavailable("The photos for review cannot be exported now. Retry later.") from error
+    return archive, size_bytes
 
 
 @delete(

@@ -110,7 +110,9 @@ function answer(verdict, label = null) {
     const found = await (await call("verdicts", { request_id: current, reviewer, verdict, label })).json();
     const sure = `${Math.min(99.99, 100 * found.probability).toFixed(2)} %`;
     const why = found.reasons.map((reason) => WHY[reason] ?? reason).join(", ");
-    say(`You said ${mine}. The model said ${found.prediction}, ${sure}. Kept because ${why}.`);
+    const model = `The model said ${found.prediction}, ${sure}. Kept because ${why}.`;
+    const others = `It is filed under ${found.filed}; the other photos suggest ${found.prediction}, ${sure}.`;
+    say(`You said ${mine}. ${found.filed === null ? model : others}`);
     await next();
   });
 }

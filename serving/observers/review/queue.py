@@ -32,7 +32,6 @@ from serving.telemetry.metrics import Metrics
 
 _DAY_SECONDS: Final = 86400
 _COUNTS_SECONDS: Final = 5.0
-_RANK_BITS: Final = 53
 _AT_ONCE: Final = 10
 
 
@@ -189,7 +188,7 @@ class ReviewQueue(Store[Candidate]):
         return self._insert_new(transaction, row, row.photo)
 
     def _insert_new(self, transaction: sqlite3.Connection, row: Candidate, photo: bytes) -> str:
-        mark, rank = row.fingerprint(), random.getrandbits(_RANK_BITS)
+        mark, rank = row.fingerprint(), random.getrandbits(schema.RANK_BITS)
         twin = self._twin(transaction, mark, rank) if mark else None
         transaction.execute(
             "insert into photos values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -12,8 +12,10 @@ from typing import Final
 from serving.observers import database
 from serving.telemetry.metrics import REVIEW_REASONS
 
-UNCERTAIN, UNFAMILIAR, SHADOW, TOLD_WRONG, SAMPLE = REVIEW_REASONS
-"""Why a photo is kept: the first two are known at its answer, the next two later, the last is a draw."""
+UNCERTAIN, UNFAMILIAR, SHADOW, TOLD_WRONG, SAMPLE, SUSPECT = REVIEW_REASONS
+"""Why a photo is kept: the first two are known at its answer, the next two later, then a draw; a suspect is a
+photo of the training data whose label is in doubt."""
+RANK_BITS: Final = 53
 MIGRATIONS: Final = (
     """
 create table if not exists photos (
@@ -36,6 +38,10 @@ create table if not exists counts (
 create table if not exists ceilings (at real not null, turn integer not null);
 create table if not exists deletions (request_id text primary key, at real not null)
 """,
+    """
+create table if not exists suspects (request_id text primary key, filed text not null, path text not null);
+create table if not exists classes (label text primary key)
+""",
 )
 """`photos`: each photo that is kept. `at_sight`: whether it is uncertain or unfamiliar; `sampled`: whether
 the random sample drew it. `rank`: a random number; the photos of all ranks below any number are a random
@@ -45,6 +51,9 @@ stand for both; `turn`: the least rank of a photo and those that look the same, 
 `counts`: all answered photos, kept or not, by day, model and `at_sight`. `ceilings`: the least turn that was
 deleted for want of room, and when. `deletions`: request ids that were deleted on request, so that nothing
 that is still on its way is kept under them.
+
+`suspects`: photos of the training data whose label is in doubt, by the sha256 of their bytes, with it.
+`classes`: what people may answer, if not the classes of the model that serves.
 """
 
 

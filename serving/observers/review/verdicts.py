@@ -31,6 +31,8 @@ class Revealed(NamedTuple):
     probability: float
     version: str
     reasons: list[str]
+    filed: str | None
+    """The label that a suspect has; None for other photos."""
 
 
 class Agreement(NamedTuple):
@@ -51,6 +53,11 @@ def next_photo(transaction: sqlite3.Connection, reviewer: str) -> str | None:
         {"reviewer": reviewer},
     ).fetchone()
     return found[0] if found else None
+
+
+def classes(transaction: sqlite3.Connection) -> list[str]:
+    """What people may answer; empty if that is the classes of the model that serves."""
+    return [label for (label,) in transaction.execute("select label from classes order by label")]
 
 
 def waiting(transaction: sqlite3.Connection) -> int:
@@ -99,18 +106,19 @@ def give(
         UnknownPhoto: the photo is not kept, or not any more.
     """
     found = transaction.execute(
-        "select prediction, probability, version, reasons from photos "
+        "select prediction, probability, version, reasons, filed "
+        "from photos left join suspects using (request_id) "
         "where request_id = ? and same_as is null",
         (request_id,),
     ).fetchone()
     if found is None:
         raise UnknownPhoto(_GONE)
-    prediction, probability, version, reasons = found
+    prediction, probability, version, reasons, filed = found
     transaction.execute(
         "insert or replace into verdicts values (?, ?, ?, ?, ?, ?)",
         (request_id, reviewer, at, verdict, label, version),
     )
-    return Revealed(prediction, probability, version, reasons.split(","))
+    return Revealed(prediction, probability, version, reasons.split(","), filed)
 
 
 def undo(transaction: sqlite3.Connection, reviewer: str) -> str:
