@@ -22,6 +22,17 @@ from rehearsal.scenes import deploy
 from rehearsal.servers import delivery, haproxy
 
 _MOST_MINUTES = 15
+_SHORTER = "; ".join(f"`{old}` is `{new}`" for old, new in WAITS.items())
+_HEAD = f"""\
+# Rehearsal of the loop
+
+Not as in production: in the rules and routes, {_SHORTER};
+recipe, gates and the shares of the splits are those of `scripts/rehearse_loop.sh`. Intervals are at 95 %.
+
+Pictures of the page: [before an answer](review-before.png), [after the last](review-after.png), [the second
+person's](review-second.png). The loop's own reports: [the new model](loop-report.md), [the
+lies](poisoned-report.md).
+"""
 
 
 def main() -> int:
@@ -39,7 +50,7 @@ def main() -> int:
             f"all of it in {_MOST_MINUTES} minutes", minutes < _MOST_MINUTES, f"{minutes:.1f} minutes"
         )
     finally:
-        (WORK / "transcript.md").write_text(record.table())
+        (WORK / "transcript.md").write_text(f"{_HEAD}\n{record.table()}")
     print("FAILED" if record.failed else "passed")
     return int(record.failed > 0)
 

@@ -97,9 +97,9 @@ class Cycle:
         folder = save(self.drawn.taught, WORK / "old-world")
         for one in self.drawn.before[:2]:
             (HERE / "smoke" / f"{one.label}.jpg").write_bytes(one.data)
-        _make("train", f"DATA={folder}")
-        _make("release")
-        _call("promote", "python", "-m", "training", "promote", "models/release/model.pt")
+        _must(_make("train", f"DATA={folder}"))
+        _must(_make("release"))
+        _must(_call("promote", "python", "-m", "training", "promote", "models/release/model.pt"))
         shutil.copy(_RELEASED, _FIRST)
 
     def build_first(self, arguments: str) -> None:
@@ -112,7 +112,7 @@ class Cycle:
         settings = WORK / "service.env"
         settings.write_text(_SETTINGS)
         done = deploy("deploy", self._image, "--env-file", str(settings))
-        self.record.check("a first model serves", done.returncode == 0, done.stderr[-300:].replace("\n", " "))
+        self.record.check("a first model serves", done.returncode == 0, _failure(done))
 
     def drift(self) -> None:
         """Send the old world, then the new one, until the alert reaches its receiver."""
@@ -177,7 +177,9 @@ class Cycle:
         """Retrain by `make loop`, and judge both models on pictures that neither has seen."""
         done = _make("loop", f"ADD={URL}/review/export")
         shutil.copy(ROOT / "build/loop/report.md", WORK / "loop-report.md")
-        self.record.check("make loop: the gates allow the new model on both worlds", done.returncode == 0)
+        self.record.check(
+            "make loop: the gates allow the new model on both worlds", done.returncode == 0, _failure(done)
+        )
         for world, least in ((NEW, _MARGIN), (OLD, -_FORGOTTEN)):
             found = compare(_RELEASED, _FIRST, _files(world, self.drawn.held[world]))
             before, after = found.champion.accuracy, found.candidate.accuracy
@@ -201,7 +203,7 @@ class Cycle:
             with load.during() as counted:
                 done = _make("loop", "ONLY=deploy", f"IMAGE={tag}", "RUNTIME=onnx", options)
             bakes = [line for line in done.stdout.splitlines() if "of the bake" in line]
-            seen = bakes[-1].split(": ", 1)[-1] if bakes else _ending(done)
+            seen = bakes[-1].split(": ", 1)[-1] if bakes else _failure(done)
             self.record.check("it goes live by canary, 30 % for 40 s", self._serves_released(), seen)
             self.record.check("no request is lost meanwhile", not failures(counted), show(counted))
             self._move_reference()
@@ -220,7 +222,7 @@ class Cycle:
         self.record.check(
             "the new world becomes the drift reference",
             done.returncode == deployed.returncode == 0,
-            _ending(done),
+            _failure(done) or _failure(deployed),
         )
         began = time.monotonic()
         send(self.drawn.after[300:])
@@ -240,7 +242,6 @@ class Cycle:
         self.record.check(
             f"a caller lies about {len(self.drawn.lied_about)} labels: a gate refuses what that taught",
             "Error 1" in done.stderr and "refused" in report,
-            _ending(done) if done.returncode != 2 else "",
         )
         why = re.findall(r"^FAIL +(.*)$", report, re.MULTILINE)
         self.record.check("the report says why", bool(why), "; ".join(" ".join(one.split()) for one in why))
@@ -273,8 +274,16 @@ def _call(name: str, *command: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _ending(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stdout + done.stderr)[-200:].replace("\n", " ").replace("|", "/")
+def _must(done: subprocess.CompletedProcess[str]) -> None:
+    """End the rehearsal if a command failed on which all else rests."""
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(done.args)} failed:\n{done.stderr[-2000:]}")
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what a command printed, if it failed; in a cell of the transcript."""
+    text = (done.stdout + done.stderr)[-200:] if done.returncode else ""
+    return text.replace("\n", " ").replace("|", "/")
 
 
 @contextlib.contextmanager
