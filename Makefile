@@ -68,7 +68,7 @@ FIRST := setup demo train mlflow serve predict evaluate-live promote deploy roll
 .PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit review-suspects serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts month demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
-  monitoring-test incidents rehearse rehearse-compose rehearse-faults
+  monitoring-test incidents rehearse rehearse-compose rehearse-loop rehearse-faults
 
 help: ## List the twelve targets that you need first
 	@for target in $(FIRST); do \
@@ -313,6 +313,9 @@ rehearse-faults: $(VENV)/.dev ## Break each part of a host at each step of a dep
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m faults --numprocesses auto --maxprocesses 4 --timeout 900 tests/deploy/test_faults.py
 	@{ echo "| call | what fails | steps | the call | requests lost | next deploy succeeds |"; \
 	  echo "| --- | --- | --- | --- | --- | --- |"; cat build/faults/*.md; } > build/faults.md; cat build/faults.md
+
+rehearse-loop: $(VENV)/.browser ## Rehearse the loop: the world drifts, people label, a better model goes live, a caller lies (build/rehearse-loop, 15 minutes)
+	VENV="$(VENV)" bash scripts/rehearse_loop.sh
 
 rehearse: ## Rehearse delivery on this machine with real components and planned faults (10 minutes)
 	python3 deploy/rehearse.py

@@ -86,6 +86,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--canary", type=percent, default=0, help="percent of the traffic that the candidate gets at first")
     add("--bake", type=duration, default="10m", help="how long, as 90s, 10m or 2h, default 10m")
     add(
+        "--retrained",
+        action="store_true",
+        help="labelled photos have shown that the candidate predicts better: it may predict otherwise",
+    )
+    add(
         "--smoke",
         type=Path,
         default=Path(os.environ.get("SMOKE") or SMOKE),
@@ -159,7 +164,7 @@ def run(options: argparse.Namespace) -> str:
             return certificate(proxy, Path(options.image))
         if options.command == "rollback":
             return deployer.rollback(options.image)
-        wish = Wish(text, options.memory, options.shadow, options.canary, options.bake)
+        wish = Wish(text, options.memory, options.shadow, options.canary, options.bake, options.retrained)
         return deployer.deploy(options.image, wish)
 
 

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.server
-import os
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from rehearsal.engine import COMMANDS, base_image, build, build_arguments, docker_engine, install
+from rehearsal.engine import COMMANDS, base_image, build, build_arguments, install
 from rehearsal.load import Load, failures, show
-from rehearsal.machine import HERE, PORTS, ROOT, STATE, WORK, Transcript, process, sh, until
-from rehearsal.monitoring import Webhook, monitoring_files, rehearse_monitoring
+from rehearsal.machine import HERE, ROOT, STATE, WORK, Transcript, sh
+from rehearsal.monitoring import monitoring, rehearse_monitoring
 from rehearsal.scenes import deploy, rehearse_canary, rehearse_deploys, rehearse_hardening, rehearse_night
+from rehearsal.servers import delivery, haproxy
 
 
 def damage(model: Path, to: Path) -> Path:
@@ -41,30 +39,10 @@ def main() -> int:
     shutil.rmtree(WORK, ignore_errors=True)
     STATE.mkdir(parents=True)
     record = Transcript()
-    (WORK / "registry.yml").write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {WORK}/registry}}}}\n"
-        f"http: {{addr: '127.0.0.1:{PORTS['registry']}'}}\n"
-    )
-    wheels = os.environ.get("PIP_FIND_LINKS") or str(WORK)
     broken = ROOT / "models" / "damaged.pt"
     with contextlib.ExitStack() as stack:
         install(COMMANDS)
-        stack.enter_context(docker_engine())
-        stack.callback(lambda: sh("docker", "rm", "--force", *containers_of_ours(), check=False))
-        stack.enter_context(process("registry", "docker-registry", "serve", str(WORK / "registry.yml")))
-        stack.enter_context(
-            process(
-                "wheels",
-                sys.executable,
-                "-m",
-                "http.server",
-                str(PORTS["wheels"]),
-                "--bind",
-                "127.0.0.1",
-                "--directory",
-                wheels,
-            )
-        )
+        stack.enter_context(delivery())
         arguments = build_arguments(base_image())
         stack.callback(lambda: broken.unlink(missing_ok=True))
         first, size = build("v1", Path("models/release/model.pt"), arguments)
@@ -80,42 +58,10 @@ def main() -> int:
             "the pushed image, by its digest, is labelled with its model", label == sha256, f"{size:.0f} MB"
         )
         deploy("init")
-        stack.enter_context(
-            process(
-                "haproxy",
-                "haproxy",
-                "-f",
-                str(HERE / "proxy/haproxy.cfg"),
-                STATE=str(STATE),
-                PORT=str(PORTS["proxy"]),
-            )
-        )
-        until((STATE / "haproxy.sock").exists, 10)
+        stack.enter_context(haproxy())
         done = deploy("deploy", first)
         record.check("the first deploy succeeds", done.returncode == 0, done.stderr[-300:].replace("\n", " "))
-        monitoring_files()
-        hook = http.server.ThreadingHTTPServer(("127.0.0.1", PORTS["webhook"]), Webhook)
-        threading.Thread(target=hook.serve_forever, daemon=True).start()
-        stack.callback(hook.shutdown)
-        stack.enter_context(
-            process(
-                "alertmanager",
-                "prometheus-alertmanager",
-                f"--config.file={WORK}/alertmanager.yml",
-                f"--storage.path={WORK}/alertmanager",
-                "--cluster.listen-address=",
-                f"--web.listen-address=127.0.0.1:{PORTS['alertmanager']}",
-            )
-        )
-        stack.enter_context(
-            process(
-                "prometheus",
-                "prometheus",
-                f"--config.file={WORK}/prometheus.yml",
-                f"--storage.tsdb.path={WORK}/tsdb",
-                f"--web.listen-address=127.0.0.1:{PORTS['prometheus']}",
-            )
-        )
+        stack.enter_context(monitoring())
         with Load((HERE / "smoke" / "dog.jpg").read_bytes()) as load:
             rehearse_deploys(record, first, second, damaged, load)
             rehearse_hardening(record)
@@ -128,27 +74,11 @@ def main() -> int:
         rehearse_night(record, first, second, damaged)
         with Load((HERE / "smoke" / "cat.jpg").read_bytes()):
             rehearse_monitoring(record)
-    head = "| check | figure | passed |\n| --- | --- | --- |\n"
-    (WORK / "transcript.md").write_text(head + "\n".join(record.lines) + "\n")
+    (WORK / "transcript.md").write_text(record.table())
     print(
         f"{'FAILED' if record.failed else 'passed'} in {time.monotonic() - began:.0f} s: {WORK}/transcript.md"
     )
     return int(record.failed > 0)
-
-
-def containers_of_ours() -> list[str]:
-    """Return the names of the containers that deploy.py created here; the host may have others."""
-    names = sh(
-        "docker",
-        "ps",
-        "--all",
-        "--filter",
-        f"label=deploy.state={STATE}",
-        "--format",
-        "{{.Names}}",
-        check=False,
-    ).stdout
-    return names.split()
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def _deploy(state: State) -> None:
     remote = (
         ["bash", "deploy/remote.sh"] if os.environ.get("DEPLOY_HOST") else ["python3", "deploy/deploy.py"]
     )
-    call(*remote, "deploy", digest, *state.options.deploy)
+    call(*remote, "deploy", digest, "--retrained", *state.options.deploy)
     state.journal.deployed = released
     state.journal.save()
 

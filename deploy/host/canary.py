@@ -103,15 +103,22 @@ def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def differences(candidate: Counts, active: Counts) -> list[str]:
-    """Return in what the candidate is worse than the active release, or predicts otherwise, beyond chance."""
+def differences(candidate: Counts, active: Counts, *, predictions: bool = True) -> list[str]:
+    """Return in what the candidate is worse than the active release, or predicts otherwise, beyond chance.
+
+    Args:
+        candidate: What it counted.
+        active: What the active release counted in the same time.
+        predictions: Whether to compare what they predict; failures and latency are compared in any case.
+    """
     mine, theirs = candidate.labels.total(), active.labels.total()
     tests = [
         ("fails", candidate.failed, candidate.requests, active.failed, active.requests),
         ("is slow", candidate.slow, candidate.answered, active.slow, active.answered),
-        ("is uncertain", candidate.uncertain, mine, active.uncertain, theirs),
     ]
-    for labels in sorted({*candidate.labels, *active.labels}):
+    if predictions:
+        tests.append(("is uncertain", candidate.uncertain, mine, active.uncertain, theirs))
+    for labels in sorted({*candidate.labels, *active.labels}) if predictions else ():
         label = labels.partition('"')[2].rpartition('"')[0]
         tests.append((f"predicts {label}", candidate.labels[labels], mine, active.labels[labels], theirs))
     level = FALSE_ALARM / len(tests) / LOOKS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -19,8 +20,10 @@ CALLERS, RATE_PER_CALLER = 4, 5
 class Load:
     """Callers with persistent connections at a steady rate; counts requests by their outcome."""
 
-    def __init__(self, photo: bytes) -> None:
-        self._photo, self._stop, self._lock = photo, threading.Event(), threading.Lock()
+    def __init__(self, *photos: bytes, key: str = "") -> None:
+        """Each caller sends the photos in turn, with the API key if there is one."""
+        self._photos, self._stop, self._lock = photos, threading.Event(), threading.Lock()
+        self._headers = {"Content-Type": "image/jpeg"} | ({"X-API-Key": key} if key else {})
         self.seen: list[tuple[float, str]] = []
         self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(CALLERS)]
 
@@ -36,12 +39,12 @@ class Load:
 
     def _call(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", PORTS["proxy"], timeout=20)
-        due = time.monotonic()
+        due, photos = time.monotonic(), itertools.cycle(self._photos)
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due = max(due + 1 / RATE_PER_CALLER, time.monotonic() - 1)
             began = time.time()
             try:
-                connection.request("POST", "/predict", self._photo, {"Content-Type": "image/jpeg"})
+                connection.request("POST", "/predict", next(photos), self._headers)
                 response = connection.getresponse()
                 text = response.read()
                 ok = response.status == http.HTTPStatus.OK

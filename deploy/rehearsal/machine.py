@@ -40,6 +40,10 @@ class Transcript:
         self.lines.append(f"| {what} | {figure} | {'yes' if holds else '**NO**'} |")
         print(f"{'ok  ' if holds else 'FAIL'} {what} {figure}", flush=True)
 
+    def table(self) -> str:
+        """The checks so far, in Markdown."""
+        return "\n".join(["| check | figure | passed |", "| --- | --- | --- |", *self.lines]) + "\n"
+
 
 @contextlib.contextmanager
 def process(name: str, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:

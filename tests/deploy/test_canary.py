@@ -25,11 +25,11 @@ def traffic(host: Host, requests: int) -> Callable[[], None]:
     return send
 
 
-def baked(host: Host, requests: int = 40, **what: object) -> str:
+def baked(host: Host, requests: int = 40, *options: str, **what: object) -> str:
     """Deploy a candidate with a tenth of the traffic onto a good release; return what was printed."""
     host.deploy(host.image("first"))
     host.clock.meanwhile = traffic(host, requests)
-    done = host.call("deploy", host.image("second", **what), "--canary", 10, "--bake", "1m")
+    done = host.call("deploy", host.image("second", **what), "--canary", 10, "--bake", "1m", *options)
     return done.out + done.err
 
 
@@ -56,6 +56,21 @@ def test_a_candidate_that_is_worse_is_taken_back_before_the_end(host: Host, what
     assert words in out
     assert "(p = " in out
     assert host.clock.seconds < 40
+    host.assert_in_order(host.image("first"))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"dogs_after": 3}, "check 'smoke' failed: cat.jpg was predicted as dog"),
+        ({"fails_after": 3}, "check 'canary' failed: it fails in "),
+    ],
+)
+def test_a_retrained_candidate_may_predict_otherwise_in_the_bake(host: Host, what: dict, words: str):
+    """A better model of a world that has changed does; failures and the smoke photos still take it back."""
+    out = baked(host, 200, "--retrained", **what)
+    assert words in out
+    assert "it predicts" not in out
     host.assert_in_order(host.image("first"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from common.progress import progress
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Head = Callable[[ImageDraw.ImageDraw, Colour, np.random.Generator], None]
 
 LABELS: Final = ("cat", "dog")
 _CANVAS: Final = 448
@@ -57,14 +59,14 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def draw(label: str, random: np.random.Generator) -> Image.Image:
-    """Draw one RGB picture of a `label`, 160 to 400 pixels per side."""
+def draw(label: str, random: np.random.Generator, head: Head | None = None) -> Image.Image:
+    """Draw one RGB picture of a `label`, 160 to 400 pixels per side; another `head` makes another kind of it."""
     fur = _vary(_FUR[random.integers(len(_FUR))], random)
     image = _background(random)
     animal = Image.new("RGBA", (_CANVAS, _CANVAS))
     pen = ImageDraw.Draw(animal)
     _body(pen, fur, label, random)
-    (_cat_head if label == "cat" else _dog_head)(pen, fur, random)
+    (head or (_cat_head if label == "cat" else _dog_head))(pen, fur, random)
     animal = _texture(animal, random)
     scale = random.uniform(0.6, 1.05)
     side = int(_CANVAS * scale)
@@ -82,7 +84,8 @@ def _vary(colour: Colour, random: np.random.Generator, by: int = 18) -> Colour:
     return red, green, blue
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour, lighter or darker."""
     red, green, blue = (int(np.clip(c * factor, 0, 255)) for c in colour)
     return red, green, blue
 
@@ -102,31 +105,33 @@ def _background(random: np.random.Generator) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(random.uniform(2, 10)))
 
 
-def _ellipse(pen: ImageDraw.ImageDraw, centre: Point, radii: Point, fill: Colour) -> None:
+def ellipse(pen: ImageDraw.ImageDraw, centre: Point, radii: Point, fill: Colour) -> None:
+    """Draw an ellipse."""
     (x, y), (rx, ry) = centre, radii
     pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
 
 
 def _body(pen: ImageDraw.ImageDraw, fur: Colour, label: str, random: np.random.Generator) -> None:
     x = 224 + random.uniform(-50, 50)
-    dark = _shade(fur, 0.85)
+    dark = shade(fur, 0.85)
     bend = random.uniform(0.4, 1.2)
     tail = [(x + 90 + 70 * math.sin(bend * t) * t, 380 - 150 * t) for t in np.linspace(0, 1, 12)]
     pen.line(tail, fill=dark, width=14 if label == "cat" else 24, joint="curve")
-    _ellipse(pen, (x, 350), (random.uniform(85, 125), 115), fur)
+    ellipse(pen, (x, 350), (random.uniform(85, 125), 115), fur)
     for side in (-45, 45):
-        _ellipse(pen, (x + side, 432), (26, 22), dark)
+        ellipse(pen, (x + side, 432), (26, 22), dark)
     if random.random() < 0.5:
-        _ellipse(pen, (x, 350), (45, 80), _shade(fur, 1.35))
+        ellipse(pen, (x, 350), (45, 80), shade(fur, 1.35))
 
 
-def _eyes(pen: ImageDraw.ImageDraw, x: float, y: float, slit: bool, random: np.random.Generator) -> None:
+def eyes(pen: ImageDraw.ImageDraw, x: float, y: float, slit: bool, random: np.random.Generator) -> None:
+    """Draw both eyes, between which the point lies, with slit or round pupils."""
     colour = _vary(_EYES[random.integers(len(_EYES))], random)
     gap, radius = random.uniform(32, 42), random.uniform(11, 16)
     for side in (-gap, gap):
-        _ellipse(pen, (x + side, y), (radius, radius * (0.8 if slit else 1)), colour)
-        _ellipse(pen, (x + side, y), (radius * (0.25 if slit else 0.6), radius * 0.7), (10, 10, 10))
-        _ellipse(pen, (x + side + 3, y - 4), (2.5, 2.5), (245, 245, 245))
+        ellipse(pen, (x + side, y), (radius, radius * (0.8 if slit else 1)), colour)
+        ellipse(pen, (x + side, y), (radius * (0.25 if slit else 0.6), radius * 0.7), (10, 10, 10))
+        ellipse(pen, (x + side + 3, y - 4), (2.5, 2.5), (245, 245, 245))
 
 
 def _cat_head(pen: ImageDraw.ImageDraw, fur: Colour, random: np.random.Generator) -> None:
@@ -141,12 +146,12 @@ def _cat_head(pen: ImageDraw.ImageDraw, fur: Colour, random: np.random.Generator
             [(x + side * rx * 0.8, y - 30), inner, (x + side * rx * 0.4, y - ry * 0.85)],
             fill=(225, 160, 160),
         )
-    _ellipse(pen, (x, y), (rx, ry), fur)
+    ellipse(pen, (x, y), (rx, ry), fur)
     if random.random() < 0.6:  # a tabby's stripes
         for offset in (-24, 0, 24):
-            pen.line((x + offset, y - ry + 6, x + offset * 0.7, y - ry + 34), _shade(fur, 0.55), 7)
-    _eyes(pen, x, y - 8, True, random)
-    _ellipse(pen, (x, y + 34), (36, 24), _shade(fur, 1.3))
+            pen.line((x + offset, y - ry + 6, x + offset * 0.7, y - ry + 34), shade(fur, 0.55), 7)
+    eyes(pen, x, y - 8, True, random)
+    ellipse(pen, (x, y + 34), (36, 24), shade(fur, 1.3))
     pen.polygon([(x - 9, y + 20), (x + 9, y + 20), (x, y + 31)], fill=(215, 120, 130))
     pen.line([(x - 16, y + 40), (x, y + 34), (x + 16, y + 40)], (60, 40, 40), 3)
     for side in (-1, 1):
@@ -157,20 +162,20 @@ def _cat_head(pen: ImageDraw.ImageDraw, fur: Colour, random: np.random.Generator
 def _dog_head(pen: ImageDraw.ImageDraw, fur: Colour, random: np.random.Generator) -> None:
     x, y = 224 + random.uniform(-25, 25), 180 + random.uniform(-15, 15)
     rx, ry = random.uniform(74, 88), random.uniform(86, 100)
-    ear = _shade(fur, random.uniform(0.5, 0.75))
+    ear = shade(fur, random.uniform(0.5, 0.75))
     drop = random.uniform(55, 85)
-    _ellipse(pen, (x, y), (rx, ry), fur)
+    ellipse(pen, (x, y), (rx, ry), fur)
     for side in (-1, 1):
-        _ellipse(pen, (x + side * (rx + 6), y + 5), (28, drop), ear)
-    _eyes(pen, x, y - 18, False, random)
-    _ellipse(pen, (x, y + 52), (46, random.uniform(46, 60)), _shade(fur, 1.2))
-    _ellipse(pen, (x, y + 30), (22, 15), (25, 22, 22))
+        ellipse(pen, (x + side * (rx + 6), y + 5), (28, drop), ear)
+    eyes(pen, x, y - 18, False, random)
+    ellipse(pen, (x, y + 52), (46, random.uniform(46, 60)), shade(fur, 1.2))
+    ellipse(pen, (x, y + 30), (22, 15), (25, 22, 22))
     pen.line((x, y + 44, x, y + 66), (50, 35, 35), 4)
     pen.arc((x - 26, y + 48, x + 26, y + 82), 10, 170, (50, 35, 35), 4)
     if random.random() < 0.6:
-        _ellipse(pen, (x + random.uniform(-8, 8), y + 92), (14, 24), (225, 105, 115))
+        ellipse(pen, (x + random.uniform(-8, 8), y + 92), (14, 24), (225, 105, 115))
     if random.random() < 0.5:  # a patch over one eye
-        pen.chord((x + 8, y - 60, x + 62, y + 8), 0, 360, outline=_shade(fur, 0.6), width=7)
+        pen.chord((x + 8, y - 60, x + 62, y + 8), 0, 360, outline=shade(fur, 0.6), width=7)
 
 
 def _texture(animal: Image.Image, random: np.random.Generator) -> Image.Image:
