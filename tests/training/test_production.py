@@ -122,6 +122,31 @@ def test_the_test_split_does_not_change(prepared: pd.Series, label: str):
         assert dropped() == {f"{label}/{FOLDER}/a.jpeg": "near-duplicate of a test photo"}
 
 
+@pytest.mark.parametrize("label", ["cat", "dog"])
+def test_what_a_service_collected_cannot_change_the_test_split(prepared: pd.Series, label: str):
+    """A caller who sends photos of it with a wrong label would else have both dropped."""
+    number = of_split(prepared, "dog", "test")
+    write(f"dog/{FOLDER}/a.jpeg", picture("dog", 100))
+    write(f"{label}/{TRAINED}/lie.jpeg", picture("dog", number, 150))
+    for _ in range(2):
+        assert splits(FOLDER).drop(f"dog/{FOLDER}/a.jpeg").equals(prepared)
+        assert dropped() == {f"{label}/{TRAINED}/lie.jpeg": "near-duplicate of a test photo"}
+
+
+def test_what_a_service_collected_is_never_in_test(prepared: pd.Series):
+    """Nor on a machine that has no earlier manifest; a share of it is validated on."""
+    write(f"dog/{FOLDER}/a.jpeg", picture("dog", 100))
+    for number in range(40):
+        write(f"cat/{TRAINED}/{number}.jpeg", picture("cat", 200 + number))
+    for _ in range(2):
+        after = splits(FOLDER)
+        new = after[after.index.str.startswith(f"cat/{TRAINED}/")]
+        assert len(new) == 40
+        assert set(new) == {"train", "validation"}
+        assert after[prepared.index].equals(prepared)
+        shutil.rmtree(PLACE.prepared)
+
+
 def test_a_photo_of_production_with_another_label_is_not_trained_on(prepared: pd.Series):
     """The person's label is that of the test set; what is in train carries the label that was found."""
     number = of_split(prepared, "dog", "train")

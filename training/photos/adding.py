@@ -23,7 +23,7 @@ from common.production import PRODUCTION, since
 from training.photos import collected, report, sources
 from training.photos.layout import Layout
 from training.photos.listing import Listing
-from training.photos.report import Batch, Report
+from training.photos.report import REVIEW, Batch, Report
 from training.photos.reviews import Review
 from training.place import Place
 
@@ -52,9 +52,7 @@ def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
         _check_labels(layout, known)
         if dry_run:
             return None
-        return _Addition(place, earlier, listing, layout, review).install(
-            collected.REVIEW if review else kind, name
-        )
+        return _Addition(place, earlier, listing, layout, review).install(REVIEW if review else kind, name)
 
 
 def _check_labels(layout: Layout, known: list[str]) -> None:
@@ -75,7 +73,7 @@ def _gathered(source: str, place: Place) -> Iterator[tuple[str, str, Path]]:
         if collected.is_service(source):
             folder.mkdir(parents=True)
             collected.download(source, folder / "review.zip")
-            yield collected.REVIEW, collected.name_of(source), folder / "review.zip"
+            yield REVIEW, collected.name_of(source), folder / "review.zip"
         elif local.is_file() and (kind := collected.kind_of(local)):
             collected.export(kind, local, folder)
             yield kind, local.name, folder

@@ -27,7 +27,8 @@ from training.photos.production import isolated
 from training.photos.report import Batch, read_batches
 from training.photos.split import (
     SPLITS,
-    assign_splits,
+    assign_all_splits,
+    collected_photos,
     known_splits,
     near_owner_test,
     owner_test,
@@ -64,18 +65,19 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     if kept_test:
         config = replace(config, test_share=0.0)
     known = known_splits(kept, config, place)
-    kept, near_production = isolated(kept, known, config.near_duplicate_bits)
+    collected = collected_photos(kept, place)
+    kept, near_tests = isolated(kept, known, collected, config.near_duplicate_bits)
     drawn = known[kept.index] == PRODUCTION
     production, contradictory = _production(kept[drawn], config.near_duplicate_bits)
     kept, conflicting = _grouped(kept[~drawn], config.near_duplicate_bits)
     known = near_owner_test(kept, known, place)
     kept, bridging = without_bridges(kept, known, config.near_duplicate_bits)
     dropped = pd.concat(
-        [dropped, near_production, contradictory, conflicting, bridging], ignore_index=True
+        [dropped, near_tests, contradictory, conflicting, bridging], ignore_index=True
     ).sort_values("path")
     _check_classes(classes, kept)
     kept["group"] = stable_group_names(kept)
-    kept["split"] = assign_splits(kept, config, known)
+    kept["split"] = assign_all_splits(kept, config, known, collected[kept.index])
     _check_splits(kept)
     kept = pd.concat([kept, production]) if len(production) else kept
     kept["phash"] = [f"{value:016x}" for value in kept["phash"]]

@@ -18,8 +18,8 @@ import httpx
 from common.errors import PipelineError
 from common.key import key_header
 from common.progress import progress
+from training.photos.report import FEEDBACK, REVIEW
 
-REVIEW, FEEDBACK = "review", "feedback"
 _SQLITE: Final = b"SQLite format 3\0"
 _TABLES: Final = {REVIEW: {"photos", "verdicts"}, FEEDBACK: {"answers"}}
 _ROUTE: Final = "/review/export"

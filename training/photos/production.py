@@ -1,4 +1,4 @@
-"""Photos with known splits in, production apart from all others out: nothing near it is trained on."""
+"""Photos with known splits in, production and test apart from what could spoil them out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from common.production import PRODUCTION
 from training.photos.near_duplicates import near_one_of
 
 
-def isolated(kept: pd.DataFrame, known: pd.Series, bits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Drop what would put near-duplicates into production and another split.
+def isolated(
+    kept: pd.DataFrame, known: pd.Series, collected: pd.Series, bits: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop what would put near-duplicates into production and another split, or change the test split.
 
-    The test split does not change, so a photo of production that is near one of test is dropped. All other
-    photos that are near one of production are dropped themselves.
+    A photo of production, or one that a service has collected, is dropped if it is near one of test: whoever
+    sends a photo of the test set with a wrong label would else have both dropped. All other photos that are
+    near one of production are dropped themselves.
 
     Args:
         kept: Columns path, label, bytes, phash and thumbnail.
         known: Split of each photo that has one already; NaN for new photos.
+        collected: Whether a service has collected the photo.
         bits: Most bits in which the hashes of near-duplicates differ.
 
     Returns:
@@ -24,7 +28,7 @@ def isolated(kept: pd.DataFrame, known: pd.Series, bits: int) -> tuple[pd.DataFr
     """
     dropped = []
     for reason, mine, theirs in (
-        ("near-duplicate of a test photo", known == PRODUCTION, known == "test"),
+        ("near-duplicate of a test photo", (known == PRODUCTION) | collected, known == "test"),
         ("near-duplicate of a production photo", known != PRODUCTION, known == PRODUCTION),
     ):
         photos = kept[mine[kept.index]]

@@ -13,6 +13,9 @@ import msgspec
 from common import files
 from common.production import PRODUCTION
 
+REVIEW, FEEDBACK = "review", "feedback"
+"""Kinds of source that a service has collected."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -93,6 +96,17 @@ def read_batches(path: Path) -> list[Batch]:
 def production_folders(batches: list[Batch]) -> list[str]:
     """The folders of batches that hold the production test set."""
     return [name for batch in batches for name in batch.files if name.startswith(f"{PRODUCTION}-")]
+
+
+def collected_folders(batches: list[Batch]) -> list[str]:
+    """The other folders of batches from a review or from feedback."""
+    return [
+        name
+        for batch in batches
+        if batch.source in (REVIEW, FEEDBACK)
+        for name in batch.files
+        if not name.startswith(f"{PRODUCTION}-")
+    ]
 
 
 def describe(kind: str, name: str, folder: Path) -> Report:

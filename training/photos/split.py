@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from common.manifest import read_manifest
 from common.production import PRODUCTION
 from training.config import PrepareConfig
+from training.photos.report import collected_folders, read_batches
 from training.place import Place
 
 SPLITS: Final = ("train", "validation", "test")
@@ -100,11 +102,35 @@ def known_splits(kept: pd.DataFrame, config: PrepareConfig, place: Place) -> pd.
     return known
 
 
+def assign_all_splits(
+    kept: pd.DataFrame, config: PrepareConfig, known: pd.Series, collected: pd.Series
+) -> pd.Series:
+    """As `assign_splits`, but what a service has collected is never in test.
+
+    Such photos are those of which a model was unsure, or of which a caller says that it was wrong: with them
+    the figures on test would be of another kind of photo each month.
+
+    Args:
+        kept: As for `assign_splits`.
+        config: As for `assign_splits`.
+        known: As for `assign_splits`.
+        collected: Whether a service has collected the photo.
+    """
+    others = assign_splits(kept[~collected], config, known)
+    known = known.reindex(kept.index).mask(~collected, others)
+    return assign_splits(kept, replace(config, test_share=0.0), known) if collected.any() else others
+
+
 def near_owner_test(kept: pd.DataFrame, known: pd.Series, place: Place) -> pd.Series:
     """The known splits; those near to the owner's test split are in train, from which they are dropped."""
     owners = _inside(kept, owner_test(place))
     near = owners.groupby(kept["group"]).transform("any") & ~owners
     return known[kept.index].mask(near, "train")
+
+
+def collected_photos(kept: pd.DataFrame, place: Place) -> pd.Series:
+    """Whether a service has collected each photo, for review or as feedback; production's are apart."""
+    return _inside(kept, collected_folders(read_batches(place.fetch_report)))
 
 
 def owner_test(place: Place) -> list[str]:
