@@ -65,7 +65,7 @@ TEST_SETS = --split test $(if $(shell grep -ls ',production,' data/prepared/mani
 # What `make help` shows.
 FIRST := setup demo train mlflow serve predict evaluate-live promote deploy rollback test lint
 
-.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit review-suspects serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts demo \
+.PHONY: help help-all docs reference setup rename data train continue export evaluate release promote loop slices ablation tune bench-train audit review-suspects serve predict torchserve evaluate-live score drift drift-reference production intervals rates shifts month demo \
   test test-slow test-browser test-walk test-distributed test-ray test-torchserve test-clients test-real robust bench coverage lint lint-delivery format mlflow lock clean \
   data-push data-pull image image-train smoke-image compose deploy rollback deploy-remote rollback-remote backup restore validate evaluate-staging \
   monitoring-test incidents rehearse rehearse-compose rehearse-loop rehearse-faults
@@ -252,6 +252,11 @@ rates: $(VENV)/.train ## Measure how often right and wrong models pass the gates
 shifts: $(VENV)/.train ## Measure which changes the drift alarm notices, and how soon (10 minutes); STRANGERS=folder
 	$(PY) -m evaluation shifts --model "$(MODEL)" $(if $(STRANGERS),--strangers "$(STRANGERS)")
 	$(call publish,shifts,What the drift alarm detects)
+
+month: $(VENV)/.train ## Simulate a month of changing photos, without the loop and with it: what a label buys (docs/images/month.png, 5 minutes)
+	$(PY) -m training month
+	$(call publish,month,A month in five minutes)
+	@cp build/month/month.png docs/images/month.png
 
 # --- delivery (docs/deploy.md) ---
 

@@ -41,6 +41,8 @@ class Journal(msgspec.Struct):
     """The last comparison."""
     status: int = 0
     """Its exit status: 0 the candidate may replace the champion, 1 it may not, 3 too few photos to tell."""
+    refused_by_release: bool = False
+    """Whether the status is that of the release, whose own gates the candidate did not pass."""
     releasing: bool = False
     """Whether a release has begun that has not moved the alias in MLflow yet."""
     deployed: str = ""

@@ -62,6 +62,11 @@ def _starts() -> str:
 
 
 def _outcome(state: State) -> str:
+    if state.journal.refused_by_release:
+        return (
+            "The comparison allows the candidate, but the gates of a release do not (`offline` in "
+            "configs/gates.yaml; `make release` shows them). models/release is unchanged."
+        )
     if state.journal.status or not state.is_released():
         return _OUTCOMES[Outcome(state.journal.status)]
     card = artifact.read(CHAMPION).card

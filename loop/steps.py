@@ -117,7 +117,13 @@ def _compare(state: State) -> None:
     splits = [word for split in state.worlds() for word in ("--split", split)]
     models = ("--candidate", str(CANDIDATE), "--champion", str(CHAMPION))
     status = call(_PYTHON, "-m", "evaluation", "compare", *models, *splits, allowed=_REFUSED)
-    state.journal.judged, state.journal.status = judged, status
+    state.journal.judged = judged
+    _note(state, status, by_release=False)
+
+
+def _note(state: State, status: int, *, by_release: bool) -> None:
+    state.journal.status, state.journal.refused_by_release = status, bool(by_release and status)
+    state.journal.releasing = state.journal.releasing and not status
     state.journal.save()
     _require_pass(status)
 
@@ -131,7 +137,7 @@ def _why_release(state: State) -> str:
     if state.is_released():
         return "it was interrupted" if state.journal.releasing else ""
     if state.verdict() in _REFUSED:
-        return "the comparison has refused it, and so nothing will change"
+        return "it has been refused, and so nothing will change"
     return "the gates of the comparison allow it"
 
 
@@ -144,7 +150,8 @@ def _release(state: State) -> None:
         else:
             _require_pass(verdict)
         _note_release(state, begun=True)
-        _require_pass(call(_PYTHON, "-m", "evaluation", "release", allowed=_REFUSED))
+        status = call(_PYTHON, "-m", "evaluation", "release", allowed=_REFUSED)
+        _note(state, status, by_release=True)
     call(_PYTHON, "-m", "training", "promote", str(CHAMPION))
     _note_release(state, begun=False)
     _tell_workflow("released")

@@ -38,6 +38,10 @@ COMMANDS: Final = {
     "tune": Command(
         "training.study.tune", "Search for better values of the recipe with Optuna, on validation."
     ),
+    "month": Command(
+        "training.study.month.stage",
+        "Simulate a month of changing photos, with and without the loop; report what a label buys.",
+    ),
     "bench": Command(
         "training.study.bench.stage", "Measure fine-tuning throughput with three sources of batches."
     ),

@@ -77,3 +77,5 @@ class Place:
     """Search for better values of the recipe, in a pipeline folder of its own."""
     bench = _Below("build/bench-train")
     """Measured training throughput."""
+    month = _Below("build/month")
+    """A simulated month, and what the released network sees in its photos."""

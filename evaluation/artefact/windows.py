@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluation.artefact.results import Detection, FalseAlarms
 from evaluation.figures import intervals
@@ -23,6 +22,7 @@ from serving.contract.reference import (
     Reference,
     alarms,
     compare,
+    drifts,
     make_reference,
 )
 
@@ -151,12 +151,5 @@ def moved(photos: list[Quantities], name: str, classes: int) -> list[Quantities]
 
 def distances(reference: Reference, photos: list[Quantities]) -> dict[str, float]:
     """The distance of all photos from the reference, by quantity."""
-    found = {}
-    for name, known in reference.quantities.items():
-        number: npt.NDArray[np.int64] = np.searchsorted(
-            known.edges, [photo[name] for photo in photos], side="right"
-        )
-        found[name] = compare(
-            known.counts, np.bincount(number, minlength=len(known.counts)).tolist()
-        ).distance
-    return found
+    values = {name: np.array([photo[name] for photo in photos]) for name in reference.quantities}
+    return {name: found.distance for name, found in drifts(reference, values).items()}

@@ -196,6 +196,19 @@ def compare(reference: Sequence[int], window: Sequence[int]) -> Drift:
     )
 
 
+def drifts(reference: Reference, photos: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Drift]:
+    """Distance and test by quantity.
+
+    Args:
+        reference: What the photos are compared with.
+        photos: `f64[N]` by name of the quantity.
+    """
+    return {
+        name: compare(known.counts, _count(known.edges, photos[name]))
+        for name, known in reference.quantities.items()
+    }
+
+
 def _jensen_shannon(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
     middle = (p + q) / 2
 

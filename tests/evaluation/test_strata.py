@@ -122,7 +122,7 @@ def test_the_estimate_is_unbiased_where_the_mean_of_the_reviewed_is_not(dropped:
         random = np.random.default_rng(seed)
         photos, truth = answered(random)
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
-            database.executescript(MIGRATIONS[0])
+            database.executescript(";".join(MIGRATIONS))
             twins: dict[int, str] = {}
             keep(database, photos, range(300), random, twins)
             if dropped:

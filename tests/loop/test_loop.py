@@ -38,6 +38,8 @@ class Workplace:
         """Stages that dvc would run."""
         self.status = 0
         """Of the comparison."""
+        self.release_status = 0
+        """Of the release."""
         self.kill_at = ""
         """The command before which the process is killed."""
         self.added = 0
@@ -78,6 +80,8 @@ class Workplace:
         elif name == "deploy.py":
             assert command[-3:] == ("--retrained", "--canary", "10")
         elif name == "release":
+            if self.release_status:
+                return self.release_status
             CHAMPION.write_text(CANDIDATE.read_text() + " with the card of a release")
         return 0
 
@@ -266,3 +270,13 @@ def test_the_report_has_both_trainings_of_the_checkpoint(workplace: Workplace):
     checkpoint.write_text("others")
     assert main([]) == 0
     assert "0.0312" not in REPORT.read_text()
+
+
+def test_a_release_that_its_own_gates_refuse_is_told_from_a_comparison_that_does(workplace: Workplace):
+    """The report names the gates, and nothing is measured a second time."""
+    workplace.release_status = 1
+    for _ in range(2):
+        assert main(["--add", "review.db"]) == 1
+        assert "the gates of a release do not" in REPORT.read_text()
+    assert workplace.calls.count("release") == workplace.calls.count("compare") == 1
+    assert "promote" not in workplace.calls

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving.contract.reference import compare, make_reference, measure
+from serving.contract.reference import compare, drifts, make_reference, measure
 from serving.runtime import torchscript
 from serving.settings import Settings
 from serving.telemetry.drift import Window
@@ -134,6 +134,13 @@ def test_a_shift_is_found():
     assert drifts["brightness"].z > 6
     assert drifts["brightness"].distance > 0.1
     assert drifts["prediction"].z < 3
+
+
+def test_photos_in_columns_drift_as_in_a_window():
+    """The studies compare with the reference as the service does."""
+    window = window_of(0.5)
+    columns = {name: np.array(values) for name, values in window.values().items()}
+    assert drifts(make_reference(photos(2000), 2), columns) == window.drifts()
 
 
 def test_a_window_forgets():

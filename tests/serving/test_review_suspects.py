@@ -172,3 +172,12 @@ def test_the_command_takes_and_prints_json(
     (tmp_path / "text.db").write_text("no database, whatever its name says" * 100)
     assert main(["suspects", str(tmp_path / "text.db")]) == 2
     assert "text.db cannot be used" in capsys.readouterr().err
+
+
+def test_suspects_are_not_exported_as_new_photos(tmp_path: Path):
+    """They are in the data already, under the label that is in doubt."""
+    photo = suspect(tmp_path, 1)
+    fill(tmp_path, photo)
+    say(tmp_path, photo, "ann", "label", "cat")
+    assert main(["export-review", str(tmp_path / "r.db"), str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["labels.csv"]

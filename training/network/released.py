@@ -52,7 +52,7 @@ class Released:
 
 def is_artefact(path: Path) -> bool:
     """Whether the file is an artefact in TorchScript; a `.pth` file is a zip too, but has no card."""
-    if not zipfile.is_zipfile(path):
+    if not (path.is_file() and zipfile.is_zipfile(path)):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith(f"/extra/{CARD}") for name in archive.namelist())

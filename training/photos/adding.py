@@ -104,7 +104,8 @@ class _Addition:
         raw = self._place.raw
         new, staged = self._new(), raw.with_name(f"{raw.name}.{_ADDED}")
         if not new:
-            print(f"nothing new: all {len(self._layout.targets):,} photos have been added already")
+            count = len(self._layout.targets)
+            print(f"nothing new: all {count:,} photos have been added already" if count else "nothing to add")
             return self._earlier
         shutil.rmtree(staged, ignore_errors=True)
         try:

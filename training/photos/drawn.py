@@ -60,7 +60,7 @@ def encode(image: Image.Image, quality: int) -> bytes:
 
 
 def draw(label: str, random: np.random.Generator, head: Head | None = None) -> Image.Image:
-    """Draw one RGB picture of a `label`, 160 to 400 pixels per side; another `head` makes another kind of it."""
+    """Draw one RGB picture of a `label`, 160 to 400 pixels per side; another `head` makes another kind."""
     fur = _vary(_FUR[random.integers(len(_FUR))], random)
     image = _background(random)
     animal = Image.new("RGBA", (_CANVAS, _CANVAS))

@@ -25,6 +25,7 @@ from training.photos.report import Answers
 
 TABLE: Final = "labels.csv"
 _COLUMNS: Final = {"request_id", "at", "version", "verdicts", "path"}
+_NOTHING: Final = "nobody has labelled a photo in this review yet; label some at /review"
 _TRAIN, _APART = "train", "apart"
 _NO_LABELS: Final = ("neither", "cannot-tell")
 
@@ -61,11 +62,7 @@ class Review:
 
 
 def find(listing: Listing) -> Review | None:
-    """Read an export of a review, wherever in the source it lies; None if there is none.
-
-    Raises:
-        PipelineError: nobody has labelled a photo in it.
-    """
+    """Read an export of a review, wherever in the source it lies; None if there is none."""
     for table in sorted(listing.sizes, key=lambda name: len(name.parts)):
         if table.name == TABLE and not is_leftover(table):
             with listing.open(table) as file:
@@ -102,16 +99,10 @@ def _understood(listing: Listing, table: PurePosixPath, rows: list[dict[str, str
             apart[folder].append(name)
         else:
             others.append(name)
-    if not targets and not apart:
-        raise PipelineError(
-            "Nobody has labelled a photo in this review yet. Label some at /review, and run it again "
-            "(docs/loop.md)."
-        )
     left_out = {f"kept apart ({reason})": names for reason, names in sorted(apart.items())}
     left_out |= {"files outside of train, production and apart": others} if others else {}
-    layout = Layout(
-        f"labelled in review, by {table}", targets, left_out=left_out, production=frozenset(production)
-    )
+    said = f"labelled in review, by {table}" if targets or apart else _NOTHING
+    layout = Layout(said, targets, left_out=left_out, production=frozenset(production))
     by_name = {table.parent / row["path"]: row for row in rows}
     return Review(layout, by_name, {reason: len(names) for reason, names in sorted(apart.items())})
 

@@ -32,7 +32,8 @@ _COLUMNS: Final = ("request_id", "at", "prediction", "probability", "version", "
 _PHOTOS: Final = f"""
 select {", ".join(_COLUMNS)}, photo,
   max(sampled, exists (select 1 from photos twin where twin.same_as = photos.request_id and twin.sampled))
-from photos where same_as is null and {verdicts.ANSWERED} order by at"""  # noqa: S608 (no value of a caller)
+from photos where same_as is null and {verdicts.ANSWERED}
+  and request_id not in (select request_id from suspects) order by at"""  # noqa: S608 (no value of a caller)
 _VERDICTS: Final = "select reviewer, verdict, label from verdicts where request_id = ? order by at, rowid"
 
 
