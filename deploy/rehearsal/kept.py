@@ -41,8 +41,8 @@ class Precision:
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the intervals show it."""
-        return self.queue.low > self.base.high
+        """Whether the interval of the queue lies above the share of all photos, which is counted, not estimated."""
+        return self.queue.low > self.base.value
 
     def __str__(self) -> str:
         return f"{percent(self.queue)} of the queue, {percent(self.base)} of all photos"
