@@ -41,7 +41,7 @@ class Precision:
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the interval of the queue lies above the share of all photos, which is counted, not estimated."""
+        """Whether the queue's interval lies above the share of all photos, which is counted."""
         return self.queue.low > self.base.value
 
     def __str__(self) -> str:
