@@ -84,7 +84,7 @@ class Cycle:
     _image: str = ""
     """Of the first model, by digest."""
     _answered: list[Answered] = field(default_factory=list)
-    """What callers sent before the first training, with the first model's answers."""
+    """What callers sent before and after the drift, with the first model's answers."""
 
     @cached_property
     def drawn(self) -> Drawn:
