@@ -84,7 +84,7 @@ class Cycle:
     _image: str = ""
     """Of the first model, by digest."""
     _answered: list[Answered] = field(default_factory=list)
-    """What callers sent before the first training, with the first model's answers."""
+    """What callers sent before and after the drift, with the first model's answers."""
 
     @cached_property
     def drawn(self) -> Drawn:
@@ -243,8 +243,9 @@ class Cycle:
             f"a caller lies about {len(self.drawn.lied_about)} labels: a gate refuses what that taught",
             "Error 1" in done.stderr and "refused" in report,
         )
-        why = re.findall(r"^FAIL +(.*)$", report, re.MULTILINE)
-        self.record.check("the report says why", bool(why), "; ".join(" ".join(one.split()) for one in why))
+        verdicts = re.findall(r"^- (\w+, \d+ photos: .*)$", report, re.MULTILINE)
+        refused = any("REFUSED: " in verdict for verdict in verdicts)
+        self.record.check("the report says why", refused, " ".join(verdicts))
         self.record.check(
             "the released model still serves", released == _sha256(_RELEASED) and self._serves_released()
         )

@@ -41,8 +41,8 @@ class Precision:
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the intervals show it."""
-        return self.queue.low > self.base.high
+        """Whether the queue's interval lies above the share of all photos, which is counted."""
+        return self.queue.low > self.base.value
 
     def __str__(self) -> str:
         return f"{percent(self.queue)} of the queue, {percent(self.base)} of all photos"

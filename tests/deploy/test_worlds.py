@@ -90,7 +90,7 @@ def test_precision_is_of_what_is_kept_for_a_reason(tmp_path: Path):
     assert kept.accuracy(answered).value == 4 / 5
 
 
-def test_a_queue_is_better_than_chance_if_the_intervals_say_so():
+def test_a_queue_is_better_than_chance_if_its_interval_says_so():
     """Ten of ten against a third of ninety is; one of one is not."""
     wrong, right = Answered(some(0), "dog"), Answered(some(1), "cat")
     answered = [wrong] * 30 + [right] * 60
