@@ -71,6 +71,10 @@ def docker_engine() -> Iterator[None]:
         if not until(engine_answers, 60):
             log = (WORK / "dockerd.log").read_text()[-2000:]
             raise SystemExit(f"error: dockerd did not start. The end of its log:\n{log}")
+        # A rehearsal that was killed leaves containers in this data folder, and they start with the engine.
+        left = sh("docker", "ps", "--all", "--quiet").stdout.split()
+        if left:
+            sh("docker", "rm", "--force", *left)
         yield
 
 
