@@ -198,9 +198,13 @@ def _paired(gained: float, lost: float, n: int) -> Figure:
     return Figure(value, end(-1.0, Z_95), end(1.0, -Z_95), n)
 
 
-def mean(values: Floats, seed: int = 0) -> Figure:
-    """The mean of one non-negative value per photo, such as a loss; as `ratio_of_means`."""
-    return ratio_of_means(values, np.ones(len(values)), seed)
+def mean(values: Floats, seed: int = 0, most: float = math.inf) -> Figure:
+    """The mean of one value per photo from 0 to `most`, such as a loss; as `ratio_of_means`.
+
+    Where one photo has nearly all of the loss, the deviates have no bound: then the interval ends at `most`.
+    """
+    found = ratio_of_means(values, np.ones(len(values)), seed)
+    return found if not found.high > most else msgspec.structs.replace(found, high=most)
 
 
 def ratio_of_means(above: Floats, below: Floats, seed: int = 0) -> Figure:

@@ -340,8 +340,8 @@ def evaluate(probabilities: Floats, targets: Ints, labels: list[str]) -> Evaluat
     return Evaluation(
         n=len(targets),
         accuracy=accuracy(probabilities, targets),
-        log_loss=mean(losses(probabilities, targets)),
-        brier=mean(brier_scores(probabilities, targets)),
+        log_loss=mean(losses(probabilities, targets), most=-math.log(_LEAST_PROBABILITY)),
+        brier=mean(brier_scores(probabilities, targets), most=2.0),
         ece=calibration_error(probabilities, targets),
         roc_auc=roc_auc(probabilities, targets),
         precision=_shares(labels, right, table.sum(0)),

@@ -166,6 +166,18 @@ def test_the_brier_score_agrees_with_scikit_learn():
     assert metrics.brier_scores(probabilities, targets).mean() == pytest.approx(expected)
 
 
+def test_the_intervals_of_losses_end_at_the_worst_there_is():
+    """One confident mistake among many certain answers: its deviates have no bound."""
+    probabilities = np.full((103, 2), [1 - 1e-9, 1e-9])
+    targets = np.zeros(103, dtype=np.int64)
+    targets[0] = 1
+    found = metrics.evaluate(probabilities, targets, ["cat", "dog"])
+    worst = -np.log(metrics._LEAST_PROBABILITY)
+    for figure, most in ((found.brier, 2), (found.log_loss, worst)):
+        assert figure is not None
+        assert 0 <= figure.low <= figure.value <= figure.high <= most
+
+
 def test_a_ratio_of_means_is_paired():
     """Two models with the same losses have the ratio 1 exactly; twice the losses 2, however they vary."""
     losses = np.random.default_rng(1).exponential(size=300)
