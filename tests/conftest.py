@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
@@ -20,6 +21,9 @@ from serving.http.app import create_app
 from serving.settings import Settings
 from tests import tiny
 from tests.once import Once
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 
 Client = TestClient[Litestar]
 
