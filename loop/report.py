@@ -70,7 +70,7 @@ def _outcome(state: State) -> str:
     if state.journal.status or not state.is_released():
         return _OUTCOMES[Outcome(state.journal.status)]
     card = artifact.read(CHAMPION).card
-    deployed = " It was deployed." if state.journal.deployed else ""
+    deployed = " It was deployed." if state.journal.deployed == sha256(CHAMPION) else ""
     return f"Released as {card.name} {card.version}, in this checkout.{deployed}"
 
 

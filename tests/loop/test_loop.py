@@ -202,8 +202,13 @@ def test_a_release_is_deployed_once(workplace: Workplace, monkeypatch: pytest.Mo
     words = ["--add", "review.db", "--image", "host/api:1", "--", "--canary", "10"]
     assert main(words) == 0
     assert workplace.calls == [*ALL, "build.sh", "push", "deploy.py"]
+    assert "It was deployed." in REPORT.read_text()
     assert main(["--only", "deploy", *words[2:]]) == 0
     assert workplace.calls.count("deploy.py") == 1
+    CANDIDATE.write_text("3")  # the next release, which nobody deploys
+    assert main([]) == 0
+    assert "Released as" in REPORT.read_text()
+    assert "It was deployed." not in REPORT.read_text()
 
 
 def test_one_loop_at_a_time(workplace: Workplace):
