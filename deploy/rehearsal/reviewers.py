@@ -93,7 +93,8 @@ class Desk:
     @property
     def progress(self) -> str:
         """What the page says of how far the review is."""
-        return self._page.locator("#progress").inner_text()
+        said: str = self._page.locator("#progress").inner_text()
+        return said
 
     def _settle(self) -> None:
         self._page.locator("#work[aria-busy=false]").wait_for()
