@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -136,6 +138,47 @@ def test_a_photo_of_production_is_not_added_to_train_on(tmp_path: Path):
     add(export(tmp_path / "two", train__dog=12))
     add(export(tmp_path / "three", train__cat=12))
     assert raw() == before
+
+
+@pytest.mark.usefixtures("fetched")
+def test_what_people_now_say_replaces_what_they_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Else both labels would be there, and `prepare` would drop the photo as a conflicting duplicate."""
+    add(export(tmp_path / "one", train__cat=10, train__dog=11, production__dog=12, production__cat=13))
+    fetched = [name for name in raw() if name.count("/") == 1]
+    capsys.readouterr()
+    add(export(tmp_path / "two", train__dog=10, apart__neither=11, production__cat=12, apart__disagreed=13))
+    added = {path.rsplit("/", 1)[-1]: path.split("/")[0] for path in raw() if path not in fetched}
+    assert added == {"id-10.jpeg": "dog", "id-12.jpeg": "cat"}
+    assert "removed, since people now answer otherwise: 4" in capsys.readouterr().out
+    unchanged = state()
+    add(tmp_path / "two")
+    assert state() == unchanged
+    add(export(tmp_path / "three", apart__neither=10))
+    assert "id-10.jpeg" not in "".join(raw())
+    add(export(tmp_path / "four", train__cat=10))
+    assert [path.split("/")[0] for path in raw() if path.endswith("id-10.jpeg")] == ["cat"]
+
+
+@pytest.mark.usefixtures("fetched")
+def test_a_review_corrects_only_what_a_service_collected(tmp_path: Path):
+    """Other photos have labels of other people; the two then conflict, and neither is trained on."""
+    before = raw()
+    report = add(export(tmp_path / "one", train__dog=0))
+    assert raw() == before | {f"dog/{next(iter(report.added[0].files))}/id-0.jpeg": jpeg(0)}
+
+
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.parametrize("reviewed_first", [False, True])
+def test_a_caller_does_not_correct_a_reviewer(reviewed_first: bool, tmp_path: Path):
+    """Feedback is corrected by a review, never the other way round: a caller may lie."""
+    told, reviewed = tmp_path / "f.db", export(tmp_path / "one", train__dog=10)
+    with contextlib.closing(feedback.connect(told)) as database, database:
+        row = ("id-10", time.time(), "cat", 0.9, "v1", "0" * 64, jpeg(10), "cat", time.time())
+        database.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    for source in (reviewed, told) if reviewed_first else (told, reviewed):
+        add(source)
+    labels = sorted(path.split("/")[0] for path in raw() if "id-10" in path)
+    assert labels == (["cat", "dog"] if reviewed_first else ["dog"])
 
 
 @pytest.mark.usefixtures("fetched")

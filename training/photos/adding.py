@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeAlias
 
 from common import files
 from common.errors import PipelineError
@@ -23,18 +24,21 @@ from common.production import PRODUCTION, since
 from training.photos import collected, report, sources
 from training.photos.layout import Layout
 from training.photos.listing import Listing
-from training.photos.report import REVIEW, Batch, Report
+from training.photos.report import FEEDBACK, REVIEW, Batch, Report
 from training.photos.reviews import Review
 from training.place import Place
 
 _ADDED: Final = "added"
+_There: TypeAlias = Mapping[str, list[PurePosixPath]]
+"""Files below `data/raw`, by the digest of their content."""
 
 
 def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
     """Add the photos of another source to those in `place.raw`, after printing what was understood of it.
 
     Photos that are there already, with the same bytes and class, are not added again; a source of only such
-    photos changes nothing.
+    photos changes nothing. Where people now answer otherwise on a photo that a service collected, its earlier
+    label goes.
 
     Raises:
         PipelineError: there are no photos yet, the source cannot be used, or it has another class.
@@ -100,23 +104,28 @@ class _Addition:
         trained on, and a record without its folder is removed by the next addition.
         """
         raw = self._place.raw
-        new, staged = self._new(), raw.with_name(f"{raw.name}.{_ADDED}")
-        if not new:
+        there = self._there()
+        new, outdated = self._new(there), self._outdated(kind, there)
+        staged = raw.with_name(f"{raw.name}.{_ADDED}")
+        if not new and not outdated:
             count = len(self._layout.targets)
             print(f"nothing new: all {count:,} photos have been added already" if count else "nothing to add")
             return self._earlier
         shutil.rmtree(staged, ignore_errors=True)
         try:
             sources.check_space(sum(self._listing.sizes[file] for file in new), raw)
+            staged.mkdir()
             for file, target in new.items():
                 self._listing.copy(file, staged / self._part(file) / target)
             batch = self._batch(kind, name, staged, list(new))
             with files.atomic_folder(raw) as folder:
                 shutil.copytree(raw, folder, copy_function=_link, dirs_exist_ok=True)
+                for photo in outdated:
+                    (folder / photo).unlink()
                 for part in batch.files:
                     for label in (staged / part.partition("-")[0]).iterdir():
                         label.rename(folder / label.name / part)
-                added = self._earlier.with_batch(batch, raw)
+                added = self._earlier.with_batch(batch, raw) if new else self._earlier.added
                 now = replace(
                     report.describe(self._earlier.source, f"{self._earlier.name} + {name}", folder),
                     kept_test=self._earlier.kept_test,
@@ -126,19 +135,27 @@ class _Addition:
                 files.write_json(self._place.fetch_report, now)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        self._print(batch)
+        self._print(batch, len(outdated))
         return now
 
     def _part(self, file: PurePosixPath) -> str:
         return PRODUCTION if file in self._layout.production else _ADDED
 
-    def _new(self) -> dict[PurePosixPath, PurePosixPath]:
+    def _there(self) -> _There:
+        """The photos in `data/raw` by content, those that may be in the source by their size."""
+        raw = self._place.raw
+        sizes = {self._listing.sizes[file] for file in self._contents}
+        there: defaultdict[str, list[PurePosixPath]] = defaultdict(list)
+        for path in raw.glob("*/**/*"):
+            if path.is_file() and path.stat().st_size in sizes:
+                there[files.sha256(path)].append(PurePosixPath(path.relative_to(raw)))
+        return there
+
+    def _new(self, there: _There) -> dict[PurePosixPath, PurePosixPath]:
         """The photos that are not there yet, with their targets; none of production is added to train."""
-        there = self._there()
         new = {}
         for file, target in self._layout.targets.items():
-            with self._listing.open(file) as content:
-                found = there.get(files.sha256_of(content), set())
+            found = {(path.parts[0], self._part_of(path)) for path in there.get(self._contents[file], [])}
             wanted = (target.parts[0], self._part(file))
             if wanted not in found and (
                 wanted[1] == PRODUCTION or PRODUCTION not in {part for _, part in found}
@@ -146,16 +163,44 @@ class _Addition:
                 new[file] = target
         return new
 
-    def _there(self) -> Mapping[str, set[tuple[str, str]]]:
-        """By content, the label and part of the photos in `data/raw` that may be the same, by their size."""
-        raw, sizes = self._place.raw, {self._listing.sizes[file] for file in self._layout.targets}
-        there: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        for path in raw.glob("*/**/*"):
-            if path.is_file() and path.stat().st_size in sizes:
-                label, folder = path.relative_to(raw).parts[:2]
-                part = PRODUCTION if folder in self._earlier.production else _ADDED
-                there[files.sha256(path)].add((label, part))
-        return there
+    def _outdated(self, kind: str, there: _There) -> list[PurePosixPath]:
+        """The photos that a service collected earlier and of which people now say something else.
+
+        A review corrects reviews and feedback, feedback only feedback, and neither the other photos. What is
+        said of a photo outside of the random sample does not change one of production.
+        """
+        corrected = {REVIEW: (REVIEW, FEEDBACK), FEEDBACK: (FEEDBACK,)}.get(kind, ())
+        folders = {name for batch in self._earlier.added if batch.source in corrected for name in batch.files}
+        said: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for file, target in self._layout.targets.items():
+            said[self._contents[file], self._part(file)].add(target.parts[0])
+        for file in self._apart:
+            for part in (PRODUCTION, _ADDED):
+                said[self._contents[file], part] |= set()
+        return [
+            path
+            for (content, part), labels in said.items()
+            for path in there.get(content, [])
+            if path.parts[1] in folders and self._part_of(path) == part and path.parts[0] not in labels
+        ]
+
+    @property
+    def _apart(self) -> list[PurePosixPath]:
+        """The photos of a review that have no label."""
+        return [file for names in self._review.apart.values() for file in names] if self._review else []
+
+    @cached_property
+    def _contents(self) -> dict[PurePosixPath, str]:
+        """The digest of each photo of the source."""
+        contents = {}
+        for file in [*self._layout.targets, *self._apart]:
+            with self._listing.open(file) as content:
+                contents[file] = files.sha256_of(content)
+        return contents
+
+    def _part_of(self, path: PurePosixPath) -> str:
+        """Of a photo in `data/raw`."""
+        return PRODUCTION if path.parts[1] in self._earlier.production else _ADDED
 
     def _batch(self, kind: str, name: str, staged: Path, new: list[PurePosixPath]) -> Batch:
         parts = {part.name: report.describe("", "", part) for part in sorted(staged.iterdir())}
@@ -168,10 +213,10 @@ class _Addition:
             self._review.answers(new, self._layout.counts) if self._review else None,
         )
 
-    def _print(self, batch: Batch) -> None:
+    def _print(self, batch: Batch, outdated: int) -> None:
         """What came: for training, for production's test set, apart, and how much was there already."""
         answers = batch.review
-        days = f", answers of {answers.first} to {answers.last}" if answers else ""
+        days = f", answers of {answers.first} to {answers.last}" if answers and answers.first else ""
         begins = since(self._place.fetch_report)
         print(f"added from {batch.source} {batch.name}{days}:")
         for folder, counts in batch.files.items():
@@ -187,6 +232,8 @@ class _Addition:
         there = len(self._layout.targets) - sum(Counter(batch.files[f]).total() for f in batch.files)
         if there:
             print(f"  already there: {there:,}")
+        if outdated:
+            print(f"  removed, since people now answer otherwise: {outdated:,}")
 
 
 def _link(source: str, target: str) -> None:

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
@@ -37,8 +37,8 @@ class Review:
     layout: Layout
     rows: Mapping[PurePosixPath, Mapping[str, str]]
     """The row of each photo, by its name in the source."""
-    apart: Mapping[str, int]
-    """Number of photos kept apart, by reason."""
+    apart: Mapping[str, Sequence[PurePosixPath]]
+    """The photos kept apart, by reason."""
 
     def answers(self, photos: Collection[PurePosixPath], labels: Iterable[str]) -> Answers:
         """The facts of some of the photos.
@@ -57,7 +57,7 @@ class Review:
             min(drawn, default=None),
             sorted({row["version"] for row in rows.values()}),
             len({person for row in rows.values() for person in said.findall(row["verdicts"])}),
-            dict(self.apart),
+            {reason: len(names) for reason, names in self.apart.items()},
         )
 
 
@@ -104,7 +104,7 @@ def _understood(listing: Listing, table: PurePosixPath, rows: list[dict[str, str
     said = f"labelled in review, by {table}" if targets or apart else _NOTHING
     layout = Layout(said, targets, left_out=left_out, production=frozenset(production))
     by_name = {table.parent / row["path"]: row for row in rows}
-    return Review(layout, by_name, {reason: len(names) for reason, names in sorted(apart.items())})
+    return Review(layout, by_name, dict(sorted(apart.items())))
 
 
 def _day(seconds: str) -> date:
