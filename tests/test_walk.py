@@ -49,6 +49,7 @@ ELSEWHERE = {
     "make shifts": "10 minutes; tests/evaluation/test_drift.py",
     "make tune TRIALS=30": "tests/training/test_tune.py",
     "make ablation": "tests/training/test_ablation.py",
+    ".venv/bin/python -m training ablation --recipes --share 1": "tests/training/test_ablation.py",
     "make torchserve": "make test-torchserve",
     "make torchserve MODEL=models/release/model.onnx": "make test-torchserve",
     ". .venv/bin/activate && cd build/torchserve": "for torchserve",

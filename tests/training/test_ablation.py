@@ -12,7 +12,9 @@ from mlflow.tracking import MlflowClient
 
 from evaluation.figures.intervals import Figure
 from tests.tiny import ROOT, train_config
+from training.config import TrainConfig
 from training.fit.job import Job
+from training.options import parse
 from training.place import Place
 from training.study import variants
 
@@ -82,7 +84,30 @@ def test_the_table_has_mean_and_spread_over_the_seeds():
         return variants.Row(name, seed, figure, figure, figure, 600 * share, better, "run")
 
     rows = [row("recipe", seed, share) for seed, share in enumerate((0.9, 0.8, 0.4))]
-    (recipe, once) = variants.as_markdown([*rows, row("once", 0, 0.5)], 40).splitlines()[-2:]
+    (recipe, once) = variants.as_markdown([*rows, row("once", 0, 0.5)], 40, "as configured").splitlines()[-2:]
     percent, loss = "70.00 ± 26.46 (40.00 to 90.00)", "0.7000 ± 0.2646 (0.4000 to 0.9000)"
     assert recipe == f"| recipe | 3 | {percent} | {loss} | {percent} | 1 | 7.0 ± 2.6 (4.0 to 9.0) |"
     assert once == "| once | 1 | 50.00 | 0.5000 | 50.00 | 1 | 5.0 |"
+
+
+def test_the_recipes_are_trained_as_they_are(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """The full and the fast one, seed by seed, nothing of them shortened."""
+    (place.root / "configs").unlink()
+    shutil.copytree(ROOT / "configs", place.root / "configs")
+    trained: list[TrainConfig] = []
+
+    def train(name: str, seed: int, config: TrainConfig, *_: object) -> variants.Row:
+        trained.append(config)
+        figure = Figure(0.5, 0.0, 1.0, 100)
+        return variants.Row(name, seed, figure, figure, figure, 60, "finetune", "run")
+
+    monkeypatch.setattr(variants, "_train", train)
+    variants.repeat(1, 2, place)
+    full, fast = trained[0].finetune, trained[1].finetune
+    assert full == parse(TrainConfig, place.train_config, [], command="fit", about="").finetune
+    assert (len(full.input_sizes), full.frozen_groups) != (len(fast.input_sizes), fast.frozen_groups)
+    assert [(config.seed, config.finetune) for config in trained] == [
+        (17, full), (17, fast), (18, full), (18, fast)
+    ]  # fmt: skip
+    table = (place.ablation / "recipes.md").read_text()
+    assert f"| {place.train_config} | 2 |" in table

@@ -1,4 +1,4 @@
-"""The recipe with one part changed at a time: short trainings, and the table that compares them."""
+"""The recipe with one part changed at a time, or recipes as they are, and the table that compares them."""
 
 from __future__ import annotations
 
@@ -80,43 +80,71 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def ablate(share: int, seeds: int, place: Place) -> None:
-    """Train every variant on one of every `share` training photos, with `seeds` seeds each; write `table.md`.
+    """Train every variant, shortened, with `seeds` seeds each; write `table.md`.
+
+    Args:
+        share: The trainings see one of every `share` training photos.
+        seeds: Trainings of each variant.
+        place: Of the pipeline; the study has a folder of its own in it.
 
     Raises:
         PipelineError: there is no manifest, there are too few photos, or a training fails.
     """
+    variants = {name: _options(SHORT | changes) for name, changes in VARIANTS.items()}
+    about = f"{SHORT['finetune.input_sizes']} pixels"
+    _study(variants, about, share, seeds, place, place.ablation / "table.md")
+
+
+def repeat(share: int, seeds: int, place: Place) -> None:
+    """Train the full and the fast recipe as they are, with `seeds` seeds each; write `recipes.md`.
+
+    Arguments and errors are those of `ablate`.
+    """
+    recipes = {
+        path.as_posix(): ["--config", path.as_posix()]
+        for path in (place.train_config, place.train_config.with_name("fast.yaml"))
+    }
+    _study(recipes, "as configured", share, seeds, place, place.ablation / "recipes.md")
+
+
+def _study(
+    variants: Mapping[str, list[str]], about: str, share: int, seeds: int, place: Place, table: Path
+) -> None:
     manifest = every_nth_for_training(read_manifest(place), share)
-    recipe = fingerprint(shortened({}, place, "ablation"), manifest)
+    configs = {name: configured(options, place, "ablation") for name, options in variants.items()}
+    recipe = fingerprint(next(iter(configs.values())), manifest)
     results = place.ablation / f"rows-{recipe}.json"  # tied to these photos and to this recipe
     rows: list[Row] = decode(results.read_bytes(), list[Row]) if results.exists() else []
     # All variants with one seed, then with the next: what is there after an interruption is a whole table.
     for seed in range(seeds):
-        for name, changes in VARIANTS.items():
+        for name, config in configs.items():
             if not any((row.name, row.seed) == (name, seed) for row in rows):
                 print(f"== {name}, seed {seed + 1} of {seeds}", flush=True)
                 try:
-                    rows.append(_train(name, seed, _configured(changes, seed, place), manifest, place))
+                    rows.append(_train(name, seed, replace(config, seed=config.seed + seed), manifest, place))
                 except Diverged as error:  # the column "seeds" shows that one is missing
                     print(error)
                 files.write_json(results, rows)
-    chosen = [row for row in rows if row.seed < seeds and row.name in VARIANTS]
-    text = as_markdown(chosen, len(manifest.splits["train"].paths))
-    (place.ablation / "table.md").write_text(text, encoding="utf-8")
+    chosen = [row for row in rows if row.seed < seeds and row.name in variants]
+    text = as_markdown(chosen, len(manifest.splits["train"].paths), about)
+    table.write_text(text, encoding="utf-8")
     print(text)
-
-
-def _configured(changes: dict[str, str], seed: int, place: Place) -> TrainConfig:
-    """The configured recipe, shortened and changed, in an MLflow experiment of its own."""
-    config = shortened(changes, place, "ablation")
-    return replace(config, seed=config.seed + seed)
 
 
 def shortened(changes: dict[str, str], place: Place, study: str) -> TrainConfig:
     """The configured recipe, shortened and changed, in the study's own MLflow experiment."""
-    options = [text for key, value in (SHORT | changes).items() for text in (f"--{key}", value)]
+    return configured(_options(SHORT | changes), place, study)
+
+
+def configured(options: list[str], place: Place, study: str) -> TrainConfig:
+    """The configured recipe with these options, in the study's own MLflow experiment."""
     config = parse(TrainConfig, place.train_config, options, command=study, about="")
     experiment = f"{config.tracking.experiment}-{study}"
     return replace(config, tracking=replace(config.tracking, experiment=experiment))
+
+
+def _options(changes: Mapping[str, str]) -> list[str]:
+    return [text for key, value in changes.items() for text in (f"--{key}", value)]
 
 
 def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
@@ -181,10 +209,10 @@ def _corrupted(
     return np.load(cache, mmap_mode="r"), truth
 
 
-def as_markdown(rows: list[Row], photos: int) -> str:
+def as_markdown(rows: list[Row], photos: int, passes: str) -> str:
     """A line for each variant: mean and spread over its seeds."""
     about = (
-        f"{photos} training photos, {SHORT['finetune.input_sizes']} pixels; validation "
+        f"{photos} training photos, {passes}; validation "
         f"n={rows[0].accuracy.n}, corrupted n={rows[0].corrupted.n}. Each cell is the mean over the "
         "seeds ± their standard deviation (minimum to maximum); loss in nats, after calibration. "
         '"Kept" counts the seeds whose fine-tuned network has a lower loss than the head alone.'
