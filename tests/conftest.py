@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -18,6 +20,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from serving.http.app import create_app
+from serving.runtime import memory
 from serving.settings import Settings
 from tests import tiny
 from tests.once import Once
@@ -31,6 +34,15 @@ Client = TestClient[Litestar]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _memory() -> Iterator[None]:
+    """Gives freed memory back: a training keeps it until its process ends, but this process runs hundreds."""
+    memory.bound()  # as a service does; else what its threads freed stays theirs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.__main__.allocator", SimpleNamespace(keep_freed=lambda: False))
+        yield
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small artefact with random weights."""
@@ -41,12 +53,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(settings: Settings, until: str = "ready", **options: Any) -> Iterator[Client]:
     """The app in this process, once its state is `until`."""
     app = create_app(settings, **options)
-    with TestClient(app) as client:
-        deadline = time.monotonic() + 30
-        while app.state.service.lifecycle.state != until:
-            assert time.monotonic() < deadline, app.state.service.lifecycle.reason
-            time.sleep(0.01)
-        yield client
+    try:
+        with TestClient(app) as client:
+            deadline = time.monotonic() + 30
+            while app.state.service.lifecycle.state != until:
+                assert time.monotonic() < deadline, app.state.service.lifecycle.reason
+                time.sleep(0.01)
+            yield client
+    finally:
+        gc.unfreeze()  # a service freezes what it finds, so of hundreds in a process none would be collected
 
 
 @pytest.fixture(scope="module")
