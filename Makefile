@@ -332,7 +332,7 @@ endef
 demo: $(VENV)/.train ## Run the whole pipeline on drawn pictures, serve the model and evaluate the service
 	PYTHON="$(abspath $(PY))" bash scripts/demo.sh
 
-test: $(VENV)/.dev ## Run the tests, or those that ONLY=word names (all: under 3 minutes)
+test: $(VENV)/.dev ## Run the tests, or those that ONLY=word names (all: about 8 minutes on two cores)
 	$(PYTEST) -k "$(ONLY)"
 
 test-slow: $(VENV)/.dev ## Run the tests that take minutes: real trainings, processes, signals; ONLY= as for test
