@@ -42,7 +42,7 @@ ELSEWHERE = {
     "make train": "fetches 0.8 GB; tests/training/test_fetch.py",
     "make compose": "needs an engine; make rehearse-compose",
     "make data-pull": "make rehearse; tests/pipeline",
-    "make rename NAME=flowers": "tests/test_rename.py",
+    "make rename NAME=my-flowers": "tests/test_rename.py",
     "make serve RUNTIME=onnx": "tests/serving/test_runtimes.py",
     "mkdir -p feedback": "for docker run",
     ".venv/bin/python -m training fit --loader.cache_limit 20 --loader.workers 14": "tests/training",
