@@ -148,7 +148,7 @@ endif
 
 setup: $(VENV)/.dev ## Install everything into .venv
 
-rename: ## Rename the project in all its files: make rename NAME=flowers
+rename: ## Rename the project in all its files: make rename NAME=my-flowers
 	@$(PYTHON) scripts/rename.py "$(NAME)"
 
 # --- the pipeline, and training ---

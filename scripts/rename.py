@@ -1,4 +1,4 @@
-"""Rename the project: `make rename NAME=flowers`, before anything is installed.
+"""Rename the project: `make rename NAME=my-flowers`, before anything is installed.
 
 The name is [project].name of pyproject.toml. YAML, Dockerfiles, workflows and documents cannot read it from
 there: they repeat it as text, alone or followed by a suffix such as -api or -train. This script rewrites it
@@ -22,7 +22,7 @@ class RenameError(Exception):
 
 
 def occurrences_of(name: str) -> re.Pattern[str]:
-    """Match the name as a word or before a dash, as in NAME-api, but not in the example NAME=flowers."""
+    """Match the name as a word or before a dash, as in NAME-api, but not in the example of `make rename`."""
     return re.compile(rf"(?<!\w)(?<!NAME=){re.escape(name)}(?!\w)")
 
 
@@ -58,7 +58,8 @@ def check(root: Path, old: str, new: str, files: dict[Path, str]) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", new) or len(new) > LENGTH_MAX:
         raise RenameError(
             f"{new!r} cannot name images, hosts and Kubernetes objects: use lower-case letters, digits and"
-            f" single dashes, start with a letter, at most {LENGTH_MAX} characters: make rename NAME=flowers"
+            f" single dashes, start with a letter, at most {LENGTH_MAX} characters:"
+            " make rename NAME=my-flowers"
         )
     if new == old:
         raise RenameError(f"the project is already called {old!r}: choose another name")
@@ -92,7 +93,7 @@ def rename(root: Path, new: str) -> dict[Path, int]:
 def main(arguments: list[str]) -> int:
     """Rename this repository and print what changed and what to do next; return the exit status."""
     if len(arguments) != 1 or not arguments[0]:
-        print("error: name the project: make rename NAME=flowers", file=sys.stderr)
+        print("error: name the project: make rename NAME=my-flowers", file=sys.stderr)
         return 2
     root = Path(__file__).resolve().parent.parent
     try:
