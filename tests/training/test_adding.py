@@ -22,7 +22,7 @@ from serving.observers.review import verdicts
 from tests.serving.reviewing import jpeg, opened, seen
 from training.__main__ import main
 from training.photos import adding
-from training.photos.report import Report
+from training.photos.report import Report, read
 from training.place import Place
 
 PLACE = Place()
@@ -157,6 +157,19 @@ def test_what_people_now_say_replaces_what_they_said(tmp_path: Path, capsys: pyt
     assert "id-10.jpeg" not in "".join(raw())
     add(export(tmp_path / "four", train__cat=10))
     assert [path.split("/")[0] for path in raw() if path.endswith("id-10.jpeg")] == ["cat"]
+
+
+@pytest.mark.usefixtures("fetched")
+def test_what_was_withdrawn_leaves_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Else the test set of production would begin on a day of which it has no photo."""
+    add(export(tmp_path / "one", production__dog=3))
+    report = add(export(tmp_path / "two", apart__neither=3, production__dog=20))
+    assert [batch.name for batch in report.added] == ["two"]
+    assert report.production == list(report.added[0].files)
+    assert read(PLACE.fetch_report) == report
+    assert "test set, which begins on 2026-11-21: dog 1" in capsys.readouterr().out
+    report = add(export(tmp_path / "three", apart__neither=20))
+    assert (report.added, report.production, since(PLACE.fetch_report)) == ([], [], None)
 
 
 @pytest.mark.usefixtures("fetched")
