@@ -57,6 +57,15 @@ def export(folder: Path, **photos: int) -> Path:
     return folder
 
 
+def feedback_of_a_cat(folder: Path) -> Path:
+    """A feedback database in which a caller says that photo 10 shows a cat."""
+    path = folder / "f.db"
+    with contextlib.closing(feedback.connect(path)) as database, database:
+        row = ("id-10", time.time(), "cat", 0.9, "v1", "0" * 64, jpeg(10), "cat", time.time())
+        database.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    return path
+
+
 def add(source: object) -> Report:
     """Add a source, as the command does."""
     report = adding.add(str(source), PLACE)
@@ -184,14 +193,24 @@ def test_a_review_corrects_only_what_a_service_collected(tmp_path: Path):
 @pytest.mark.parametrize("reviewed_first", [False, True])
 def test_a_caller_does_not_correct_a_reviewer(reviewed_first: bool, tmp_path: Path):
     """Feedback is corrected by a review, never the other way round: a caller may lie."""
-    told, reviewed = tmp_path / "f.db", export(tmp_path / "one", train__dog=10)
-    with contextlib.closing(feedback.connect(told)) as database, database:
-        row = ("id-10", time.time(), "cat", 0.9, "v1", "0" * 64, jpeg(10), "cat", time.time())
-        database.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    told, reviewed = feedback_of_a_cat(tmp_path), export(tmp_path / "one", train__dog=10)
     for source in (reviewed, told) if reviewed_first else (told, reviewed):
         add(source)
     labels = sorted(path.split("/")[0] for path in raw() if "id-10" in path)
     assert labels == (["cat", "dog"] if reviewed_first else ["dog"])
+
+
+@pytest.mark.usefixtures("fetched")
+def test_feedback_comes_back_after_a_review_withdrew_it(tmp_path: Path):
+    """Into folders of the same name, which the review has left empty; the review, once more, withdraws it."""
+    told, reviewed = feedback_of_a_cat(tmp_path), export(tmp_path / "one", apart__neither=10)
+    before, first = raw(), add(told)
+    withdrawn = add(reviewed)
+    assert (raw(), withdrawn.added, read(PLACE.fetch_report)) == (before, [], withdrawn)
+    assert add(told).added == first.added
+    assert len(raw()) == len(before) + 1
+    add(reviewed)
+    assert raw() == before
 
 
 @pytest.mark.usefixtures("fetched")

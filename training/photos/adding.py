@@ -124,7 +124,8 @@ class _Addition:
                     (folder / photo).unlink()
                 for part in batch.files:
                     for label in (staged / part.partition("-")[0]).iterdir():
-                        label.rename(folder / label.name / part)
+                        to = folder / label.name / part  # left empty, if all of it was withdrawn earlier
+                        shutil.copytree(label, to, copy_function=os.replace, dirs_exist_ok=True)
                 added = [*self._earlier.added, batch] if new else self._earlier.added
                 now = replace(
                     report.describe(self._earlier.source, f"{self._earlier.name} + {name}", folder),

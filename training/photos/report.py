@@ -75,7 +75,8 @@ class Report:
 
     def present(self, raw: Path) -> Report:
         """The same without the batches of which no photo is in `raw`: withdrawn, deleted, or never come."""
-        added = [batch for batch in self.added if any(any(raw.glob(f"*/{name}/*")) for name in batch.files)]
+        there = {path.parts[len(raw.parts) + 1] for path in raw.glob("*/*/**/*") if path.is_file()}
+        added = [batch for batch in self.added if not there.isdisjoint(batch.files)]
         return replace(self, production=production_folders(added), added=added)
 
 
