@@ -258,6 +258,22 @@ def test_what_cannot_be_added_changes_nothing(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("fetched")
+def test_an_export_that_was_damaged_by_hand_changes_nothing(tmp_path: Path):
+    """A table that was cut off, or two folders of which one would overwrite the other's photos."""
+    cut, twice = export(tmp_path / "cut", train__cat=10, train__dog=11), export(tmp_path / "twice")
+    table = cut / "labels.csv"
+    table.write_text(table.read_text().removesuffix(",train/dog/id-11.jpeg\n"))
+    for label, seed in (("cat", 10), ("Cat", 11)):
+        (twice / "train" / label).mkdir(parents=True)
+        (twice / "train" / label / "id.jpeg").write_bytes(jpeg(seed))
+    before = state()
+    for source, words in ((cut, "ends early in the row of id-11"), (twice, "differ only in case: Cat, cat")):
+        with pytest.raises(PipelineError, match=words):
+            add(source)
+        assert state() == before
+
+
+@pytest.mark.usefixtures("fetched")
 def test_a_review_is_no_source_of_all_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
