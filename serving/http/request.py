@@ -25,7 +25,7 @@ _TRACE_PARENT: Final = re.compile(
     rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
 """A W3C traceparent: of version 00 with 55 characters, of a later one with more fields if it has them."""
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")  # a name with a dot first is a hidden file
 _MOST_JSON_BYTES: Final = 65_536
 _ID: Final = "request_id"
 _ID_BYTES: Final = 16

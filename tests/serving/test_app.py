@@ -142,12 +142,12 @@ def test_wrong_addresses_are_problems_too(client: Client, method: str, path: str
 
 
 def test_a_request_id_is_adopted_or_generated(client: Client):
-    """A plain token comes back; one that could split a log line or header does not."""
+    """A plain token comes back; one that could split a log line or header, or hide a file, does not."""
     assert (
         client.post("/predict", content=JPEG, headers={"X-Request-ID": "abc-1"}).json()["request_id"]
         == "abc-1"
     )
-    for odd in ("a b", "x" * 65, "a;b"):
+    for odd in ("a b", "x" * 65, "a;b", ".hidden"):
         given = client.post("/predict", content=JPEG, headers={"X-Request-ID": odd}).json()["request_id"]
         assert re.fullmatch("[0-9a-f]{32}", given)
 

@@ -22,7 +22,7 @@ from serving.observers.review import verdicts
 from tests.serving.reviewing import jpeg, opened, seen
 from training.__main__ import main
 from training.photos import adding
-from training.photos.report import Report
+from training.photos.report import Report, read
 from training.place import Place
 
 PLACE = Place()
@@ -55,6 +55,15 @@ def export(folder: Path, **photos: int) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "labels.csv").write_text(rows)
     return folder
+
+
+def feedback_of_a_cat(folder: Path) -> Path:
+    """A feedback database in which a caller says that photo 10 shows a cat."""
+    path = folder / "f.db"
+    with contextlib.closing(feedback.connect(path)) as database, database:
+        row = ("id-10", time.time(), "cat", 0.9, "v1", "0" * 64, jpeg(10), "cat", time.time())
+        database.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    return path
 
 
 def add(source: object) -> Report:
@@ -160,6 +169,19 @@ def test_what_people_now_say_replaces_what_they_said(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.usefixtures("fetched")
+def test_what_was_withdrawn_leaves_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Else the test set of production would begin on a day of which it has no photo."""
+    add(export(tmp_path / "one", production__dog=3))
+    report = add(export(tmp_path / "two", apart__neither=3, production__dog=20))
+    assert [batch.name for batch in report.added] == ["two"]
+    assert report.production == list(report.added[0].files)
+    assert read(PLACE.fetch_report) == report
+    assert "test set, which begins on 2026-11-21: dog 1" in capsys.readouterr().out
+    report = add(export(tmp_path / "three", apart__neither=20))
+    assert (report.added, report.production, since(PLACE.fetch_report)) == ([], [], None)
+
+
+@pytest.mark.usefixtures("fetched")
 def test_a_review_corrects_only_what_a_service_collected(tmp_path: Path):
     """Other photos have labels of other people; the two then conflict, and neither is trained on."""
     before = raw()
@@ -171,14 +193,24 @@ def test_a_review_corrects_only_what_a_service_collected(tmp_path: Path):
 @pytest.mark.parametrize("reviewed_first", [False, True])
 def test_a_caller_does_not_correct_a_reviewer(reviewed_first: bool, tmp_path: Path):
     """Feedback is corrected by a review, never the other way round: a caller may lie."""
-    told, reviewed = tmp_path / "f.db", export(tmp_path / "one", train__dog=10)
-    with contextlib.closing(feedback.connect(told)) as database, database:
-        row = ("id-10", time.time(), "cat", 0.9, "v1", "0" * 64, jpeg(10), "cat", time.time())
-        database.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    told, reviewed = feedback_of_a_cat(tmp_path), export(tmp_path / "one", train__dog=10)
     for source in (reviewed, told) if reviewed_first else (told, reviewed):
         add(source)
     labels = sorted(path.split("/")[0] for path in raw() if "id-10" in path)
     assert labels == (["cat", "dog"] if reviewed_first else ["dog"])
+
+
+@pytest.mark.usefixtures("fetched")
+def test_feedback_comes_back_after_a_review_withdrew_it(tmp_path: Path):
+    """Into folders of the same name, which the review has left empty; the review, once more, withdraws it."""
+    told, reviewed = feedback_of_a_cat(tmp_path), export(tmp_path / "one", apart__neither=10)
+    before, first = raw(), add(told)
+    withdrawn = add(reviewed)
+    assert (raw(), withdrawn.added, read(PLACE.fetch_report)) == (before, [], withdrawn)
+    assert add(told).added == first.added
+    assert len(raw()) == len(before) + 1
+    add(reviewed)
+    assert raw() == before
 
 
 @pytest.mark.usefixtures("fetched")
@@ -223,6 +255,22 @@ def test_what_cannot_be_added_changes_nothing(tmp_path: Path):
         with pytest.raises(PipelineError, match=words):
             add(source)
         assert state() == before, source
+
+
+@pytest.mark.usefixtures("fetched")
+def test_an_export_that_was_damaged_by_hand_changes_nothing(tmp_path: Path):
+    """A table that was cut off, or two folders of which one would overwrite the other's photos."""
+    cut, twice = export(tmp_path / "cut", train__cat=10, train__dog=11), export(tmp_path / "twice")
+    table = cut / "labels.csv"
+    table.write_text(table.read_text().removesuffix(",train/dog/id-11.jpeg\n"))
+    for label, seed in (("cat", 10), ("Cat", 11)):
+        (twice / "train" / label).mkdir(parents=True)
+        (twice / "train" / label / "id.jpeg").write_bytes(jpeg(seed))
+    before = state()
+    for source, words in ((cut, "ends early in the row of id-11"), (twice, "differ only in case: Cat, cat")):
+        with pytest.raises(PipelineError, match=words):
+            add(source)
+        assert state() == before
 
 
 @pytest.mark.usefixtures("fetched")

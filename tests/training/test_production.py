@@ -147,6 +147,17 @@ def test_what_a_service_collected_is_never_in_test(prepared: pd.Series):
         shutil.rmtree(PLACE.prepared)
 
 
+def test_a_near_duplicate_of_what_comes_into_test_is_dropped_at_once(prepared: pd.Series):
+    """Without an earlier manifest it would join its group there, and leave at the next addition."""
+    number = of_split(prepared, "dog", "test")
+    write(f"dog/{FOLDER}/a.jpeg", picture("dog", 100))
+    write(f"dog/{TRAINED}/near.jpeg", picture("dog", number, 150))
+    shutil.rmtree(PLACE.prepared)
+    for _ in range(2):
+        assert splits(FOLDER).drop(f"dog/{FOLDER}/a.jpeg").equals(prepared)
+        assert dropped() == {f"dog/{TRAINED}/near.jpeg": "near-duplicate of a test photo"}
+
+
 def test_a_photo_of_production_with_another_label_is_not_trained_on(prepared: pd.Series):
     """The person's label is that of the test set; what is in train carries the label that was found."""
     number = of_split(prepared, "dog", "train")

@@ -46,7 +46,7 @@ def add(source: str, place: Place, *, dry_run: bool = False) -> Report | None:
     files.restore_folder(place.raw)
     if not place.fetch_report.exists() or not place.raw.is_dir():
         raise PipelineError("There are no photos to add to. Fetch some first: make data DATA=path/to/folder.")
-    earlier = report.read(place.fetch_report)
+    earlier = report.read(place.fetch_report).present(place.raw)
     known = sorted(path.name for path in place.raw.iterdir() if path.is_dir())
     with (
         _gathered(source, place) as (kind, name, path),
@@ -100,8 +100,8 @@ class _Addition:
     def install(self, kind: str, name: str) -> Report:
         """Replace the raw photos with a folder of them and the new ones; return what there is then.
 
-        The record is written before the folder is replaced: a production folder without a record would be
-        trained on, and a record without its folder is removed by the next addition.
+        The record is written before the folder is replaced, because a production folder without a record
+        would be trained on. What is then in no folder leaves the record afterwards.
         """
         raw = self._place.raw
         there = self._there()
@@ -124,8 +124,9 @@ class _Addition:
                     (folder / photo).unlink()
                 for part in batch.files:
                     for label in (staged / part.partition("-")[0]).iterdir():
-                        label.rename(folder / label.name / part)
-                added = self._earlier.with_batch(batch, raw) if new else self._earlier.added
+                        to = folder / label.name / part  # left empty, if all of it was withdrawn earlier
+                        shutil.copytree(label, to, copy_function=os.replace, dirs_exist_ok=True)
+                added = [*self._earlier.added, batch] if new else self._earlier.added
                 now = replace(
                     report.describe(self._earlier.source, f"{self._earlier.name} + {name}", folder),
                     kept_test=self._earlier.kept_test,
@@ -133,6 +134,8 @@ class _Addition:
                     added=added,
                 )
                 files.write_json(self._place.fetch_report, now)
+            now = now.present(raw)
+            files.write_json(self._place.fetch_report, now)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         self._print(batch, len(outdated))

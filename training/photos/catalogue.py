@@ -23,7 +23,7 @@ from training.photos.near_duplicates import (
     without_bridges,
     without_conflicts,
 )
-from training.photos.production import isolated
+from training.photos.production import NEAR_TEST, isolated
 from training.photos.report import Batch, read_batches
 from training.photos.split import (
     SPLITS,
@@ -78,6 +78,9 @@ def prepare(config: PrepareConfig, place: Place) -> dict[str, object]:
     _check_classes(classes, kept)
     kept["group"] = stable_group_names(kept)
     kept["split"] = assign_all_splits(kept, config, known, collected[kept.index])
+    joining = collected[kept.index] & (kept["split"] == "test")  # with a group that is in test only now
+    near = kept.loc[joining, ["path", "label", "bytes"]].assign(reason=NEAR_TEST)
+    kept, dropped = kept[~joining].copy(), pd.concat([dropped, near], ignore_index=True).sort_values("path")
     _check_splits(kept)
     kept = pd.concat([kept, production]) if len(production) else kept
     kept["phash"] = [f"{value:016x}" for value in kept["phash"]]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pandas as pd
 
 from common.production import PRODUCTION
 from training.photos.near_duplicates import near_one_of
+
+NEAR_TEST: Final = "near-duplicate of a test photo"
+"""Why a photo of production, or one that a service has collected, is dropped."""
 
 
 def isolated(
@@ -28,7 +33,7 @@ def isolated(
     """
     dropped = []
     for reason, mine, theirs in (
-        ("near-duplicate of a test photo", (known == PRODUCTION) | collected, known == "test"),
+        (NEAR_TEST, (known == PRODUCTION) | collected, known == "test"),
         ("near-duplicate of a production photo", known != PRODUCTION, known == PRODUCTION),
     ):
         photos = kept[mine[kept.index]]

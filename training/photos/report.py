@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -73,10 +73,11 @@ class Report:
     added: list[Batch] = field(default_factory=list)
     """What was added, the earliest first."""
 
-    def with_batch(self, batch: Batch, raw: Path) -> list[Batch]:
-        """All batches, `batch` being the latest, without those of which no photo is in `raw`."""
-        kept = [old for old in self.added if any(any(raw.glob(f"*/{name}")) for name in old.files)]
-        return [*kept, batch]
+    def present(self, raw: Path) -> Report:
+        """The same without the batches of which no photo is in `raw`: withdrawn, deleted, or never come."""
+        there = {path.parts[len(raw.parts) + 1] for path in raw.glob("*/*/**/*") if path.is_file()}
+        added = [batch for batch in self.added if not there.isdisjoint(batch.files)]
+        return replace(self, production=production_folders(added), added=added)
 
 
 def read(path: Path) -> Report:

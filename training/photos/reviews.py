@@ -19,7 +19,7 @@ from typing import Final
 from common.errors import PipelineError
 from common.photos import is_leftover, label_of
 from common.production import PRODUCTION
-from training.photos.layout import Layout
+from training.photos.layout import Layout, labels_of
 from training.photos.listing import Listing
 from training.photos.report import Answers
 
@@ -73,13 +73,23 @@ def find(listing: Listing) -> Review | None:
 
 
 def _rows(text: bytes) -> list[dict[str, str]] | None:
-    """The rows by column; None if it is another table."""
+    """The rows by column; None if it is another table.
+
+    Raises:
+        PipelineError: a row lacks columns, as the last one of a table that was cut off.
+    """
     try:
         reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
         rows = list(reader)
     except (ValueError, csv.Error):
         return None
-    return rows if set(reader.fieldnames or ()) >= _COLUMNS else None
+    if not set(reader.fieldnames or ()) >= _COLUMNS:
+        return None
+    if short := next((row for row in rows if None in row.values()), None):
+        raise PipelineError(
+            f"{TABLE} of the review ends early in the row of {short['request_id']}. Export it again."
+        )
+    return rows
 
 
 def _understood(listing: Listing, table: PurePosixPath, rows: list[dict[str, str]]) -> Review:
@@ -87,6 +97,7 @@ def _understood(listing: Listing, table: PurePosixPath, rows: list[dict[str, str
     production: set[PurePosixPath] = set()
     apart: dict[str, list[PurePosixPath]] = defaultdict(list)
     others: list[PurePosixPath] = []
+    folders: set[str] = set()
     for name in listing.sizes:
         if name == table or is_leftover(name):
             continue
@@ -94,11 +105,13 @@ def _understood(listing: Listing, table: PurePosixPath, rows: list[dict[str, str
         part, folder, rest = (parts[0], parts[1], parts[2:]) if len(parts) > 2 else ("", "", ())
         if part in (_TRAIN, PRODUCTION):
             targets[name] = PurePosixPath(label_of(folder), *rest)
+            folders.add(folder)
             production |= {name} if part == PRODUCTION else set()
         elif part == _APART:
             apart[folder].append(name)
         else:
             others.append(name)
+    labels_of(folders)  # two that differ only in case would share their targets
     left_out = {f"kept apart ({reason})": names for reason, names in sorted(apart.items())}
     left_out |= {"files outside of train, production and apart": others} if others else {}
     said = f"labelled in review, by {table}" if targets or apart else _NOTHING
