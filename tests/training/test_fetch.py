@@ -333,6 +333,29 @@ def test_the_command_adds_what_the_variable_names(
     assert "): cat 5, dog 2\n" in output
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_photos_that_somebody_named_are_not_replaced_by_the_configured_ones(
+    more: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As DVC would, where it was interrupted before it recorded them; the same source may come again."""
+    named = str(make_zip(workplace / "first.zip", photos()))
+    monkeypatch.setenv("DATA", named)
+    if more:
+        monkeypatch.setenv("ADD", str(make_zip(workplace / "more.zip", {"cat/9.jpg": JPEG + b"9"})))
+    assert main(["fetch"]) == 0
+    monkeypatch.delenv("DATA")
+    monkeypatch.delenv("ADD", raising=False)
+    before = raw(), PLACE.fetch_report.read_text()
+    assert main(["fetch", "--fetch.source", "sample"]) == 2
+    assert "make data DATA=sample" in capsys.readouterr().err
+    assert (raw(), PLACE.fetch_report.read_text()) == before
+    assert main(["fetch", "--fetch.source", named]) == (2 if more else 0)
+    monkeypatch.setenv("DATA", "sample")
+    assert main(["fetch", "--fetch.sample_per_class", "2"]) == 0
+    monkeypatch.delenv("DATA")
+    assert main(["fetch", "--fetch.source", "sample", "--fetch.sample_per_class", "3"]) == 0
+
+
 def test_a_named_archive_that_was_damaged_on_the_way_is_not_kept(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ):
