@@ -103,11 +103,17 @@ def test_the_recipes_are_trained_as_they_are(place: Place, monkeypatch: pytest.M
 
     monkeypatch.setattr(variants, "_train", train)
     variants.repeat(1, 2, place)
-    full, fast = trained[0].finetune, trained[1].finetune
+    full, short = trained[0].finetune, trained[1].finetune
     assert full == parse(TrainConfig, place.train_config, [], command="fit", about="").finetune
-    assert (len(full.input_sizes), full.frozen_groups) != (len(fast.input_sizes), fast.frozen_groups)
+    assert (len(full.input_sizes), full.frozen_groups) != (len(short.input_sizes), short.frozen_groups)
     assert [(config.seed, config.finetune) for config in trained] == [
-        (17, full), (17, fast), (18, full), (18, fast)
+        (17, full), (17, short), (18, full), (18, short)
     ]  # fmt: skip
     table = (place.ablation / "recipes.md").read_text()
     assert f"| {place.train_config} | 2 |" in table
+    variants.repeat(1, 2, place)
+    assert len(trained) == 4, "nothing is missing"
+    fast = place.train_config.with_name("fast.yaml")
+    fast.write_text(fast.read_text().replace("frozen_groups: 3", "frozen_groups: 2"))
+    variants.repeat(1, 1, place)
+    assert len(trained) == 6, "another fast recipe is another study"

@@ -30,6 +30,7 @@ from training.options import parse
 from training.photos.manifest import Manifest, every_nth_for_training, read_manifest
 from training.place import Place
 
+_STUDY: Final = "ablation"
 _CORRUPTED: Final = 150
 _STRENGTH: Final = 3
 
@@ -90,9 +91,11 @@ def ablate(share: int, seeds: int, place: Place) -> None:
     Raises:
         PipelineError: there is no manifest, there are too few photos, or a training fails.
     """
-    variants = {name: _options(SHORT | changes) for name, changes in VARIANTS.items()}
+    manifest = every_nth_for_training(read_manifest(place), share)
+    variants = {name: shortened(changes, place, _STUDY) for name, changes in VARIANTS.items()}
+    tied = fingerprint(shortened({}, place, _STUDY), manifest)  # to these photos and to this recipe
     about = f"{SHORT['finetune.input_sizes']} pixels"
-    _study(variants, about, share, seeds, place, place.ablation / "table.md")
+    _study(variants, tied, about, seeds, manifest, place, "table.md")
 
 
 def repeat(share: int, seeds: int, place: Place) -> None:
@@ -100,24 +103,28 @@ def repeat(share: int, seeds: int, place: Place) -> None:
 
     Arguments and errors are those of `ablate`.
     """
-    recipes = {
-        path.as_posix(): ["--config", path.as_posix()]
-        for path in (place.train_config, place.train_config.with_name("fast.yaml"))
-    }
-    _study(recipes, "as configured", share, seeds, place, place.ablation / "recipes.md")
+    manifest = every_nth_for_training(read_manifest(place), share)
+    paths = (place.train_config, place.train_config.with_name("fast.yaml"))
+    recipes = {path.as_posix(): configured(["--config", path.as_posix()], place, _STUDY) for path in paths}
+    tied = "-".join(fingerprint(config, manifest) for config in recipes.values())
+    _study(recipes, tied, "as configured", seeds, manifest, place, "recipes.md")
 
 
 def _study(
-    variants: Mapping[str, list[str]], about: str, share: int, seeds: int, place: Place, table: Path
+    variants: Mapping[str, TrainConfig],
+    tied: str,
+    about: str,
+    seeds: int,
+    manifest: Manifest,
+    place: Place,
+    table: str,
 ) -> None:
-    manifest = every_nth_for_training(read_manifest(place), share)
-    configs = {name: configured(options, place, "ablation") for name, options in variants.items()}
-    recipe = fingerprint(next(iter(configs.values())), manifest)
-    results = place.ablation / f"rows-{recipe}.json"  # tied to these photos and to this recipe
+    """Train what `rows-<tied>.json` lacks; write the table."""
+    results = place.ablation / f"rows-{tied}.json"
     rows: list[Row] = decode(results.read_bytes(), list[Row]) if results.exists() else []
     # All variants with one seed, then with the next: what is there after an interruption is a whole table.
     for seed in range(seeds):
-        for name, config in configs.items():
+        for name, config in variants.items():
             if not any((row.name, row.seed) == (name, seed) for row in rows):
                 print(f"== {name}, seed {seed + 1} of {seeds}", flush=True)
                 try:
@@ -127,13 +134,14 @@ def _study(
                 files.write_json(results, rows)
     chosen = [row for row in rows if row.seed < seeds and row.name in variants]
     text = as_markdown(chosen, len(manifest.splits["train"].paths), about)
-    table.write_text(text, encoding="utf-8")
+    (place.ablation / table).write_text(text, encoding="utf-8")
     print(text)
 
 
 def shortened(changes: dict[str, str], place: Place, study: str) -> TrainConfig:
     """The configured recipe, shortened and changed, in the study's own MLflow experiment."""
-    return configured(_options(SHORT | changes), place, study)
+    options = [text for key, value in (SHORT | changes).items() for text in (f"--{key}", value)]
+    return configured(options, place, study)
 
 
 def configured(options: list[str], place: Place, study: str) -> TrainConfig:
@@ -141,10 +149,6 @@ def configured(options: list[str], place: Place, study: str) -> TrainConfig:
     config = parse(TrainConfig, place.train_config, options, command=study, about="")
     experiment = f"{config.tracking.experiment}-{study}"
     return replace(config, tracking=replace(config.tracking, experiment=experiment))
-
-
-def _options(changes: Mapping[str, str]) -> list[str]:
-    return [text for key, value in changes.items() for text in (f"--{key}", value)]
 
 
 def _train(name: str, seed: int, config: TrainConfig, manifest: Manifest, place: Place) -> Row:
