@@ -79,6 +79,11 @@ def draw(label: str, random: np.random.Generator, head: Head | None = None) -> I
     return _photograph(image, random)
 
 
+def scene(random: np.random.Generator) -> Image.Image:
+    """Draw what is behind an animal, without one."""
+    return _photograph(_background(random), random)
+
+
 def _vary(colour: Colour, random: np.random.Generator, by: int = 18) -> Colour:
     red, green, blue = (int(np.clip(c + random.integers(-by, by + 1), 0, 255)) for c in colour)
     return red, green, blue

@@ -69,8 +69,10 @@ def _check_kept(source: str, place: Place) -> None:
     if there.added or not known:
         raise PipelineError(
             f"{place.raw} has {sum(there.files.values()):,} photos of {there.name}, which those of {source} "
-            "would replace: make data DATA=… or ADD=… was interrupted, or configs/data.yaml has changed. Run "
-            f"the interrupted command again to keep them, or replace them: make data DATA={source}"
+            "would replace: make data DATA=… or ADD=… was interrupted, or the checkout or configs/data.yaml "
+            "has changed. Run the interrupted command again, or get the photos that dvc.lock names: "
+            "make data-pull. "
+            f"To replace them: make data DATA={source}"
         )
 
 

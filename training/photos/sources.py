@@ -147,9 +147,9 @@ def _install(kind: str, path: Path, listing: Listing, layout: Layout, place: Pla
                     listing.copy(name, folder / layout.targets[name])
                     bar.update()
         report = describe(kind, path.name, folder)
-    if path.is_dir() or kind == "table":
-        return report
-    return replace(report, sha256=files.sha256(path), bytes=path.stat().st_size)
+        if path.is_file() and kind != "table":
+            report = replace(report, sha256=files.sha256(path), bytes=path.stat().st_size)
+    return report
 
 
 def check_space(needed_bytes: int, folder: Path) -> None:
